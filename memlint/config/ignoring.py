@@ -1,0 +1,155 @@
+"""Path patterns, as git reads them: `.gitignore` files and memlint's own `exclude`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from memlint.config.errors import ConfigError
+from memlint.config.options import Patterns
+from memlint.config.paths import relative_to
+
+
+@lru_cache(maxsize=256)
+def compiled(globs: tuple[str, ...], origin: str) -> GitIgnoreSpec:
+    """The patterns, ready to match.
+
+    Raises:
+        ConfigError: one is no pattern.
+    """
+    return GitIgnoreSpec.from_lines(_checked(glob, origin) for glob in globs)
+
+
+def _checked(glob: str, origin: str) -> str:
+    glob = glob.removeprefix("./")
+    try:
+        GitIgnoreSpec.from_lines([glob])
+    except ValueError as error:
+        raise ConfigError(f'{origin}: "{glob}" is not a path pattern: {error}') from None
+    return glob
+
+
+def matching_glob(spec: GitIgnoreSpec, relative: str) -> int | None:
+    """The index of the pattern that covers the path; None where none does. A folder's path ends in a slash."""
+    result = spec.check_file(relative)
+    return result.index if result.include else None
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A pattern that covers a path, and the place that has it."""
+
+    glob: str
+    origin: str
+
+
+class Excluder:
+    """Answers whether patterns of `exclude` and `extend-exclude` cover a path."""
+
+    def __init__(self, groups: Sequence[Patterns]) -> None:
+        self._groups = tuple(groups)
+
+    def match(self, path: Path, *, folder: bool = False) -> Matched | None:
+        """The pattern that covers the absolute path, or a folder above it."""
+        for patterns in self._groups:
+            relative = relative_to(path, patterns.base)
+            if relative is None:
+                # Outside the project the place of a file means nothing; its own name still does.
+                relative = path.name
+            if relative == ".":
+                continue
+            index = matching_glob(compiled(patterns.globs, patterns.origin), relative + "/" * folder)
+            if index is not None:
+                return Matched(patterns.globs[index], patterns.origin)
+        return None
+
+    def without(self, path: Path) -> Excluder:
+        """Less the patterns that cover the folder `path` itself: who names a folder wants it looked at."""
+        return Excluder([_uncovering(patterns, path) for patterns in self._groups])
+
+
+def _uncovering(patterns: Patterns, path: Path) -> Patterns:
+    kept = tuple(
+        glob
+        for glob in patterns.globs
+        if Excluder([Patterns(patterns.base, (glob,), patterns.origin)]).match(path, folder=True) is None
+    )
+    return Patterns(patterns.base, kept, patterns.origin)
+
+
+@dataclass(frozen=True)
+class GitIgnores:
+    """The `.gitignore` files that hold in one folder, outermost first."""
+
+    specs: tuple[tuple[Path, GitIgnoreSpec], ...] = ()
+
+    def ignores(self, path: Path, *, folder: bool = False) -> bool:
+        """Whether git would ignore the path, its parent folders not being ignored."""
+        for base, spec in reversed(self.specs):
+            relative = relative_to(path, base)
+            if relative in {None, "."}:
+                continue
+            decision = spec.check_file(f"{relative}{'/' * folder}").include
+            if decision is not None:
+                return decision
+        return False
+
+    def inside(self, folder: Path) -> GitIgnores:
+        """With the folder's own `.gitignore`, if it has one."""
+        file = folder / ".gitignore"
+        return self._with(folder, file) if file.is_file() else self
+
+    def _with(self, base: Path, file: Path) -> GitIgnores:
+        return GitIgnores((*self.specs, (base, _read(file))))
+
+    @classmethod
+    def above(cls, folder: Path) -> GitIgnores:
+        """What the folders above say about the inside of this one, from its repository's root down.
+
+        Where they ignore the folder itself, nothing: who names an ignored folder wants it looked at.
+        """
+        root = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
+        if root is None:
+            return cls()
+        ignores = cls()
+        exclude = root / ".git" / "info" / "exclude"
+        if exclude.is_file():
+            ignores = ignores._with(root, exclude)
+        if root == folder:
+            return ignores
+        for place in _down(root, folder):
+            if place != root and ignores.ignores(place, folder=True):
+                return cls()
+            if place != folder:
+                ignores = ignores.inside(place)
+        return ignores
+
+
+def _down(top: Path, bottom: Path) -> Iterator[Path]:
+    """The folders from `top` to `bottom`, both included."""
+    yield top
+    place = top
+    for part in bottom.relative_to(top).parts:
+        place /= part
+        yield place
+
+
+def _read(file: Path) -> GitIgnoreSpec:
+    try:
+        lines = file.read_text("utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return GitIgnoreSpec([])
+    return GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+
+
+def _is_pattern(line: str) -> bool:
+    """git passes over lines that are no pattern; pathspec raises."""
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True

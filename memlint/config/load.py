@@ -1,0 +1,131 @@
+"""Finds and reads the configuration: the nearest `memlint.toml`, or `[tool.memlint]` in a `pyproject.toml`, upwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from memlint.config.errors import ConfigError
+from memlint.config.options import Options, Table
+from memlint.config.paths import absolute, shown
+from memlint.config.settings import Settings, combine
+from memlint.config.target import Target, configured_target, declared_target
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+OWN_FILE = "memlint.toml"
+PYPROJECT = "pyproject.toml"
+
+
+class SettingsResolver:
+    """Answers which settings hold for the files of a folder, and reads each configuration file once.
+
+    Every method raises ConfigError for a configuration file that cannot be used.
+    """
+
+    def __init__(self, overrides: Options) -> None:
+        self._overrides = overrides
+        self._cwd = Path.cwd()
+        self._settings: dict[Path, Settings] = {}
+        self._targets: dict[Path, Target] = {}
+
+    def for_folder(self, folder: Path) -> Settings:
+        """The settings for the files that lie directly in the folder (an absolute path)."""
+        if folder not in self._settings:
+            self._settings[folder] = self._find(folder)
+        return self._settings[folder]
+
+    def target_for(self, folder: Path) -> Target:
+        """The lowest torch version that the files in this folder must run on, and who says so."""
+        settings = self.for_folder(folder)
+        if settings.target_torch is not None:
+            return configured_target(settings.target_torch, settings.origins["target-torch"])
+        if folder not in self._targets:
+            self._targets[folder] = declared_target(folder)
+        return self._targets[folder]
+
+    def _find(self, folder: Path) -> Settings:
+        file = own_configuration(folder)
+        if file is not None:
+            files, layers = _read_chain(file)
+            return combine(layers, self._overrides, root=folder, cwd=self._cwd, files=files)
+        if folder.parent != folder:
+            return self.for_folder(folder.parent)
+        return combine([], self._overrides, root=self._cwd, cwd=self._cwd)
+
+
+def own_configuration(folder: Path) -> Path | None:
+    """The file in this very folder that configures memlint, if any. `memlint.toml` goes before `pyproject.toml`."""
+    own = folder / OWN_FILE
+    if own.is_file():
+        return own
+    pyproject = folder / PYPROJECT
+    # A pyproject.toml that does not speak of memlint is nobody's business here, broken or not.
+    if pyproject.is_file() and b"memlint" in _read(pyproject) and _table(pyproject) is not None:
+        return pyproject
+    return None
+
+
+def _read_chain(file: Path) -> tuple[tuple[Path, ...], list[Options]]:
+    """The file and those it extends, nearest first; and their options, the strongest last."""
+    files: list[Path] = []
+    layers: list[Options] = []
+    following: Path | None = file
+    while following is not None:
+        if following in files:
+            chain = " -> ".join(shown(path) for path in [*files[files.index(following) :], following])
+            raise ConfigError(f'{shown(file)}: "extend" goes round in a circle: {chain}')
+        table = _table_to_extend(following, files[-1] if files else None)
+        files.append(following)
+        layers.insert(0, table.options(shown(following)))
+        following = absolute(following.parent / Path(table.extend).expanduser()) if table.extend else None
+    return tuple(files), layers
+
+
+def _table_to_extend(file: Path, extended_by: Path | None) -> Table:
+    if extended_by is not None and not file.is_file():
+        raise ConfigError(f'{shown(extended_by)}: "extend" names {shown(file)}, which is not a file')
+    table = _table(file)
+    if table is None:
+        raise ConfigError(f"{shown(extended_by or file)}: {shown(file)} has no [tool.memlint] table")
+    return table
+
+
+def _table(file: Path) -> Table | None:
+    """The memlint table of a configuration file; None where a pyproject.toml has none."""
+    document = read_toml(file)
+    if file.name != PYPROJECT:
+        return Table(shown(file), document)
+    tool = document.get("tool")
+    if not isinstance(tool, Mapping) or "memlint" not in tool:
+        return None
+    values = tool["memlint"]
+    if not isinstance(values, Mapping):
+        raise ConfigError(f'{shown(file)}: "tool.memlint" must be a table')
+    return Table(f"{shown(file)} [tool.memlint]", values)
+
+
+def read_toml(file: Path) -> Mapping[str, object]:
+    """The document.
+
+    Raises:
+        ConfigError: the file cannot be opened, or is no TOML.
+    """
+    try:
+        document: Mapping[str, object] = tomllib.loads(_read(file).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown(file)}: not valid TOML: it is not UTF-8 (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{shown(file)}: not valid TOML: {error}") from None
+    return document
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{shown(file)}: cannot be opened: {error.strerror}") from None

@@ -1,0 +1,27 @@
+"""Paths as the user sees them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def absolute(path: str | Path) -> Path:
+    """The path made absolute and free of `..`, its symbolic links kept."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() follows symbolic links
+
+
+def relative_to(path: Path, base: Path) -> str | None:
+    """`path` seen from `base`, with forward slashes; None where it lies outside; "." for `base` itself."""
+    try:
+        return path.relative_to(base).as_posix()
+    except ValueError:
+        return None
+
+
+def shown(path: Path) -> str:
+    """The path relative to the current folder where it lies inside, else absolute."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

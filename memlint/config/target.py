@@ -1,0 +1,135 @@
+"""The lowest torch version the checked code must run on: configured, or read from the project's dependencies."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from memlint.config.options import TorchVersion
+from memlint.config.paths import shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# A torch requirement with its version specifiers. Names such as torchvision or torch-geometric do not match.
+_TORCH = re.compile(r"torch\s*(?:\[[^\]]*\])?\s*(?P<versions>[(<>=!~\s][^;#@]*)?(?:[;#].*)?\Z", re.IGNORECASE)
+_SPECIFIER = re.compile(r"(?P<operator>~=|===?|>=|>|\^|~|(?=\d))\s*v?(?P<major>\d+)(?:\.(?P<minor>\d+))?")
+_MARKS_OF_A_PROJECT = (".git", "setup.py", "setup.cfg", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Target:
+    """`version` None: the current torch. `origin` says where it comes from, for the user."""
+
+    version: TorchVersion | None
+    origin: str
+
+
+def configured_target(version: TorchVersion, origin: str) -> Target:
+    return Target(version, origin)
+
+
+def declared_target(folder: Path) -> Target:
+    """The lowest torch that the nearest project files at or above the folder admit.
+
+    Looks no further than the project's root. A requirement without a lower bound says nothing, and neither does
+    a file that cannot be read: that is for the tools whose file it is to report.
+    """
+    for place in (folder, *folder.parents):
+        declared = list(_declared_in(place))
+        if declared:
+            return min(declared, key=lambda target: target.version or (0, 0))
+        if any((place / mark).exists() for mark in _MARKS_OF_A_PROJECT):
+            break
+    return Target(None, "no dependency names a lowest torch")
+
+
+def _declared_in(folder: Path) -> Iterator[Target]:
+    for file, requirements in _requirements(folder):
+        for requirement in requirements:
+            version = lowest_torch(requirement)
+            if version is not None:
+                yield Target(version, f"{shown(file)}: {requirement.strip()}")
+
+
+def lowest_torch(requirement: str) -> TorchVersion | None:
+    """The lower bound in a requirement such as `torch>=1.13,<3`; None for another package or no lower bound."""
+    match = _TORCH.match(requirement.strip())
+    if match is None:
+        return None
+    bounds = [
+        (int(found["major"]), int(found["minor"] or 0))
+        for part in (match["versions"] or "").strip(" ()").split(",")
+        if (found := _SPECIFIER.match(part.strip()))
+    ]
+    return max(bounds, default=None)
+
+
+def _requirements(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    pyproject = folder / "pyproject.toml"
+    if pyproject.is_file():
+        yield pyproject, list(_of_pyproject(_document(pyproject)))
+    setup_cfg = folder / "setup.cfg"
+    if setup_cfg.is_file():
+        yield setup_cfg, list(_of_setup_cfg(_text(setup_cfg)))
+    for file in sorted(folder.glob("requirements*.txt")):
+        yield file, _text(file).splitlines()
+
+
+def _of_pyproject(document: Mapping[str, object]) -> Iterator[str]:
+    project = _mapping(document.get("project"))
+    yield from _strings(project.get("dependencies"))
+    for extra in _mapping(project.get("optional-dependencies")).values():
+        yield from _strings(extra)
+    poetry = _mapping(_mapping(document.get("tool")).get("poetry"))
+    yield from _of_poetry(_mapping(poetry.get("dependencies")))
+    for group in _mapping(poetry.get("group")).values():
+        yield from _of_poetry(_mapping(_mapping(group).get("dependencies")))
+
+
+def _of_poetry(dependencies: Mapping[str, object]) -> Iterator[str]:
+    wanted = dependencies.get("torch")
+    for entry in wanted if isinstance(wanted, list) else [wanted]:
+        version = _mapping(entry).get("version") if isinstance(entry, Mapping) else entry
+        if isinstance(version, str):
+            yield f"torch {version}" if not version[:1].isdigit() else f"torch =={version}"
+
+
+def _of_setup_cfg(text: str) -> Iterator[str]:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return
+    yield from parser.get("options", "install_requires", fallback="").splitlines()
+    if parser.has_section("options.extras_require"):
+        for _extra, requirements in parser.items("options.extras_require"):
+            yield from requirements.splitlines()
+
+
+def _document(file: Path) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(_text(file))
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _strings(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

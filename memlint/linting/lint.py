@@ -1,0 +1,266 @@
+"""The core: bytes and a policy in, findings (or a fixed text) out. Command line, editor and hooks are callers of it.
+
+Two steps. `analyse` parses once and yields plain data: the file's facts, and its candidate findings with the questions
+that they leave open. `conclude` answers the questions from facts alone, without a tree.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import libcst as cst
+
+from memlint.linting.apply import apply_fixes, demote_if_comment_dropped
+from memlint.linting.edits import CannotEdit
+from memlint.linting.finding import Confidence, Finding, FileResult, Fix, FixResult, Related
+from memlint.linting.policy import ALWAYS_ON, Policy
+from memlint.linting.registry import all_rules, own_name, rule_classes
+from memlint.linting.rule import Draft, Rule
+from memlint.semantics.layout import Layout, LayoutMismatch
+from memlint.semantics.module import Module
+from memlint.semantics.questions import ModuleFacts, Question, answer
+from memlint.source import suppressions
+from memlint.source.file import ParseText, SourceFile, UndecodableFile
+from memlint.source.lines import Position
+
+# Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
+_MAX_ROUNDS = 100
+# Enough for 300 nested blocks; each level of our reading of expressions takes a few Python frames.
+_RECURSION_LIMIT = 20_000
+_WORD = re.compile(r"\w+")
+_RANK = {Confidence.LOW: 0, Confidence.MEDIUM: 1, Confidence.HIGH: 2}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finding that stands if every question is answered with yes."""
+
+    finding: Finding
+    questions: frozenset[Question]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the first step yields for one file: plain data.
+
+    `blocked` holds findings that say why the file could not be read; then there is nothing else.
+    """
+
+    path: str
+    facts: ModuleFacts = ModuleFacts()
+    candidates: tuple[Candidate, ...] = ()
+    blocked: tuple[Finding, ...] = ()
+    source: SourceFile | None = None
+    layout: Layout | None = None
+
+
+def lint(path: str, raw: bytes, policy: Policy) -> FileResult:
+    """All findings of one file. `path` is what the findings show."""
+    return conclude(analyse(path, raw, policy), policy)
+
+
+def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
+    """Step one: parse, run the rules."""
+    try:
+        source = SourceFile.decode(path, raw)
+    except UndecodableFile as error:
+        return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
+    rules = [rule for rule in _rules(policy.codes) if not rule.triggers.isdisjoint(_words(source.text))]
+    wants_directives = suppressions.mentions(source.text)
+    if not rules and not wants_directives and _compiles(source):
+        return Analysis(path, source=source)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
+    try:
+        return _analyse_text(source, rules, wants_directives)
+    except RecursionError:
+        return _blocked(path, "MEM006", Position(1, 1), "nested too deeply for the parser: the file is not checked")
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool) -> Analysis:
+    parse_text = source.parse_text()
+    try:
+        tree = cst.parse_module(parse_text.text)
+    except cst.ParserSyntaxError as error:
+        return _syntax_error(source, error)
+    if not rules:
+        return Analysis(source.path, source=source, layout=Layout(tree, source, parse_text))
+    try:
+        module = Module(source.path, tree)
+    except RecursionError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
+        return _blocked(source.path, "MEM004", Position(1, 1), f"reading the file failed: {_where(error)}")
+    drafts, crashes = _run_rules(module, rules)
+    if not drafts and not wants_directives:
+        return Analysis(source.path, module.facts, blocked=crashes, source=source)
+    layout = Layout(tree, source, parse_text)
+    candidates = tuple(_candidate(draft, layout, source) for draft in drafts)
+    return Analysis(source.path, module.facts, candidates, crashes, source, layout)
+
+
+def _run_rules(module: Module, rules: Iterable[Rule]) -> tuple[list[Draft], tuple[Finding, ...]]:
+    drafts: list[Draft] = []
+    crashes: list[Finding] = []
+    for rule in rules:
+        try:
+            drafts.extend(rule.check(module))
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a rule that crashes must not take the others' findings along
+            message = f"rule {rule.code} ({rule.name}) crashed: {_where(error)}; please report this"
+            crashes.append(_own(module.path, "MEM004", Position(1, 1), message))
+    return drafts, tuple(crashes)
+
+
+def _where(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+
+
+def _candidate(draft: Draft, layout: Layout, source: SourceFile) -> Candidate:
+    start, end = layout.range(draft.node)
+    finding = Finding(
+        code=draft.rule.code,
+        name=draft.rule.name,
+        message=draft.message,
+        path=source.path,
+        start=start,
+        end=end,
+        confidence=draft.confidence,
+        cost=draft.cost,
+        related=tuple(Related(source.path, layout.range(node)[0], text) for node, text in draft.related),
+        fix=_fix(draft, layout, source),
+    )
+    return Candidate(finding, draft.questions)
+
+
+def _fix(draft: Draft, layout: Layout, source: SourceFile) -> Fix | None:
+    if draft.fix is None or not source.editable:
+        return None
+    try:
+        edits = [edit for part in draft.fix.edits for edit in part.edits(layout, source)]
+    except CannotEdit:
+        return None
+    fix = Fix(draft.fix.applicability, draft.fix.message, tuple(sorted(set(edits))))
+    return demote_if_comment_dropped(fix, source, layout.comments)
+
+
+# --- step two ---
+
+
+def conclude(analysis: Analysis, policy: Policy) -> FileResult:
+    """Step two: answer the questions, apply suppressions and the wanted confidence."""
+    found = [
+        candidate.finding
+        for candidate in analysis.candidates
+        if all(answer(question, analysis.facts) for question in candidate.questions)
+    ]
+    if analysis.layout is not None and analysis.source is not None:
+        found = _suppressed(found, analysis.layout, analysis.source, policy)
+    shown = [finding for finding in found if _RANK[finding.confidence] >= _RANK[policy.confidence]]
+    findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
+    return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source))
+
+
+def _suppressed(found: list[Finding], layout: Layout, source: SourceFile, policy: Policy) -> list[Finding]:
+    if not suppressions.mentions(source.text):
+        return found
+    return suppressions.suppress(found, layout, source, enabled=policy.codes | ALWAYS_ON, known=_known_names())
+
+
+@cache
+def _known_names() -> dict[str, frozenset[str]]:
+    """Everything a suppression may name -> the codes it stands for."""
+    names: dict[str, set[str]] = {}
+    for rule in all_rules():
+        for name in (rule.code, rule.name, rule.family):
+            names.setdefault(name, set()).add(rule.code)
+    return {name: frozenset(codes) for name, codes in names.items()}
+
+
+def _shown_lines(findings: Iterable[Finding], source: SourceFile | None) -> dict[int, str]:
+    if source is None:
+        return {}
+    wanted: set[int] = set()
+    for finding in findings:
+        wanted.update(range(finding.start.line, min(finding.end.line, finding.start.line + 20) + 1))
+        wanted.update(related.position.line for related in finding.related if related.path == source.path)
+    return {line: source.lines.line_text(line) for line in sorted(wanted) if line <= source.lines.line_count}
+
+
+# --- fixing ---
+
+
+def fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
+    """Apply fixes in rounds until nothing is left to apply."""
+    applied: dict[str, int] = {}
+    current = raw
+    result = lint(path, current, policy)
+    for _ in range(_MAX_ROUNDS):
+        if not any(finding.fix is not None for finding in result.findings):
+            break
+        source = SourceFile.decode(path, current)
+        text, counts = apply_fixes(source, result.findings, unsafe=unsafe)
+        if text == source.text:
+            break
+        content = source.encode(text)
+        after = lint(path, content, policy)
+        if any(finding.code in ("MEM001", "MEM002", "MEM006") for finding in after.findings):
+            return FixResult(path, raw, current, applied, _with_broken_fix(result, counts))
+        for code, count in counts.items():
+            applied[code] = applied.get(code, 0) + count
+        current, result = content, after
+    return FixResult(path, raw, current, applied, result)
+
+
+def _with_broken_fix(result: FileResult, counts: dict[str, int]) -> FileResult:
+    """The round's result does not parse: it is thrown away, and the rules whose fixes it held are named."""
+    message = f"the fixes of {', '.join(sorted(counts))} made this file unparsable and were not applied; please report this"
+    broken = _own(result.path, "MEM004", Position(1, 1), message)
+    return replace(result, findings=(broken, *result.findings))
+
+
+# --- the tool's own findings ---
+
+
+def _own(path: str, code: str, position: Position, message: str) -> Finding:
+    end = Position(position.line, position.column + 1)
+    return Finding(code, own_name(code), message, path, position, end)
+
+
+def _blocked(path: str, code: str, position: Position, message: str) -> Analysis:
+    return Analysis(path, blocked=(_own(path, code, position, message),))
+
+
+def _syntax_error(source: SourceFile, error: cst.ParserSyntaxError) -> Analysis:
+    line = max(1, min(error.raw_line, source.lines.line_count))
+    position = Position(line, min(error.raw_column, len(source.lines.line_text(line))) + 1)
+    finding = _own(source.path, "MEM001", position, f"this file does not parse: {error.message}")
+    return Analysis(source.path, blocked=(finding,), source=source)
+
+
+@cache
+def _rules(codes: frozenset[str]) -> tuple[Rule, ...]:
+    """One instance of each wanted rule a process."""
+    return tuple(rule() for rule in rule_classes() if rule.code in codes)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text))
+
+
+def _compiles(source: SourceFile) -> bool:
+    """Whether a file that no rule wants is at least valid Python (LibCST decides where this Python cannot)."""
+    try:
+        compile(source.text, source.path, "exec", dont_inherit=True, flags=0x400)  # ast.PyCF_ONLY_AST
+    except (SyntaxError, ValueError, RecursionError, MemoryError, SyntaxWarning):
+        return False
+    return True

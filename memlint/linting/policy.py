@@ -1,0 +1,19 @@
+"""What the configuration demands of one file, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memlint.linting.finding import Confidence
+
+# The tool's own findings say that a file could not be checked; nobody may switch that off.
+ALWAYS_ON = frozenset({"MEM001", "MEM002", "MEM004", "MEM005", "MEM006"})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which findings are wanted. `target_torch` is the lowest torch the code must run on; None: the current one."""
+
+    codes: frozenset[str]
+    confidence: Confidence = Confidence.MEDIUM
+    target_torch: tuple[int, int] | None = None

@@ -1,0 +1,140 @@
+"""Finding the rules: every class in `memlint.rules` that derives from Rule, plus the tool's own codes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+
+from memlint.linting.rule import Rule
+
+RULES_PACKAGE = "memlint.rules"
+
+
+@dataclass(frozen=True)
+class RuleInfo:
+    """What the outside needs to know of a rule."""
+
+    code: str
+    name: str
+    family: str
+    page: str
+    since: str
+    on_by_default: bool
+
+    @property
+    def summary(self) -> str:
+        """The first line of the page."""
+        return self.page.partition("\n")[0]
+
+
+_OWN = {
+    "MEM001": (
+        "syntax-error",
+        """The file is not valid Python.
+
+## What it does
+Reports the place at which the parser gave up. The file's other findings are unknown.
+
+## When it stays silent
+Never: a file that cannot be parsed cannot be checked.
+""",
+    ),
+    "MEM002": (
+        "undecodable-file",
+        """The file's bytes are not text in its declared encoding.
+
+## What it does
+Reports the first byte that cannot be decoded, or a coding line that names no known encoding (PEP 263).
+
+## When it stays silent
+Never.
+""",
+    ),
+    "MEM003": (
+        "unused-suppression",
+        """A suppression comment suppresses nothing.
+
+## What it does
+Reports `# memlint: ignore[...]` comments and `MEM...` codes in `# noqa: ...` lists to which no finding belongs. A bare
+`# noqa` and the codes of other tools are never reported.
+
+## Fix safety
+Safe: only the unused codes are taken out; the rest of the comment stays.
+
+## When it stays silent
+About codes of rules that are switched off in this run.
+""",
+    ),
+    "MEM004": (
+        "internal-error",
+        """A rule of memlint crashed on this file.
+
+## What it does
+Names the rule. The findings of the other rules stand; the exit status is 2. Please report it with the file.
+
+## When it stays silent
+Never.
+""",
+    ),
+    "MEM005": (
+        "file-timeout",
+        """Checking the file took longer than `--timeout-per-file`.
+
+## What it does
+The file is given up and the others are checked. The usual cause is a generated file with a huge expression, on which
+the parser itself is slow.
+
+## When it stays silent
+Never.
+""",
+    ),
+    "MEM006": (
+        "too-deeply-nested",
+        """The file is nested deeper than the parser can follow.
+
+## What it does
+LibCST reads nested code by recursion and gives up on, for example, thousands of chained `elif`s. The file is not checked.
+
+## When it stays silent
+Never.
+""",
+    ),
+}
+
+
+@cache
+def rule_classes() -> tuple[type[Rule], ...]:
+    """All rules, by code. Raises ImportError when a rule module cannot be imported."""
+    package = importlib.import_module(RULES_PACKAGE)
+    found: dict[str, type[Rule]] = {}
+    for module in pkgutil.walk_packages(package.__path__, f"{RULES_PACKAGE}."):
+        for item in vars(importlib.import_module(module.name)).values():
+            if isinstance(item, type) and issubclass(item, Rule) and not inspect.isabstract(item):
+                found[item.code] = item
+    return tuple(found[code] for code in sorted(found))
+
+
+@cache
+def all_rules() -> tuple[RuleInfo, ...]:
+    """Every code that memlint can report, in order."""
+    own = [RuleInfo(code, name, "memlint", page, "0.1", True) for code, (name, page) in _OWN.items()]
+    rules = [
+        RuleInfo(
+            rule.code,
+            rule.name,
+            rule.__module__.split(".")[-2].replace("_", "-"),
+            inspect.cleandoc(rule.__doc__ or ""),
+            rule.since,
+            rule.on_by_default,
+        )
+        for rule in rule_classes()
+    ]
+    return (*own, *rules)
+
+
+def own_name(code: str) -> str:
+    """The name of one of the tool's own codes."""
+    return _OWN[code][0]

@@ -1,0 +1,33 @@
+"""GitHub Actions workflow commands: each finding is shown at its line of the pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memlint.linting.finding import Finding
+from memlint.reporting.report import Report, headline
+
+
+def render(report: Report) -> Iterator[str]:
+    for finding in report.findings:
+        properties = ",".join(f"{key}={_property(value)}" for key, value in _properties(finding).items())
+        yield f"::error {properties}::{_data(headline(finding))}"
+
+
+def _properties(finding: Finding) -> dict[str, str]:
+    return {
+        "title": f"memlint ({finding.code})",
+        "file": finding.path,
+        "line": str(finding.start.line),
+        "col": str(finding.start.column),
+        "endLine": str(finding.end.line),
+        "endColumn": str(finding.end.column),
+    }
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,170 @@
+"""What happens in a function, in the field's words: loops, calls, backward passes, stores. Rules read these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import libcst as cst
+
+from memlint.semantics.values import NOTHING, Mode, Value
+
+if TYPE_CHECKING:
+    from memlint.semantics.scopes import Scope
+
+
+@dataclass(eq=False)
+class Loop:
+    """A `for`, a `while` or a comprehension, with what its body does (directly or through functions of this file)."""
+
+    node: cst.CSTNode
+    scope: Scope
+    parent: Loop | None
+    iterates: Value
+    iterable: cst.BaseExpression | None
+    element: int
+    """The root that stands for what one iteration is given."""
+    feeds_forward: bool = False
+    """What the iteration is given reaches the call of a module."""
+    has_forward: bool = False
+    has_backward: bool = False
+    has_step: bool = False
+    draws_from_loader: bool = False
+    escaping_calls: bool = False
+    backed_at_end: frozenset[int] | None = None
+    """Definitions whose graph a backward pass has surely freed when an iteration ends; None: it never ends."""
+    at_head: dict[str, Value] = field(default_factory=dict)
+    """The variables when an iteration starts, as the earlier iterations left them."""
+
+    @property
+    def is_comprehension(self) -> bool:
+        return not isinstance(self.node, (cst.For, cst.While))
+
+    @property
+    def is_batch_loop(self) -> bool:
+        """Each iteration handles a batch: it draws one from a loader, feeds what it is given forward, or trains."""
+        return self.draws_from_loader or self.feeds_forward or self.has_backward
+
+    @property
+    def is_training_loop(self) -> bool:
+        return self.has_backward or self.has_step
+
+    def outer(self) -> Sequence[Loop]:
+        """This loop and those around it, innermost first."""
+        loops: list[Loop] = []
+        loop: Loop | None = self
+        while loop is not None:
+            loops.append(loop)
+            loop = loop.parent
+        return loops
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """Where and in which circumstances something happens."""
+
+    node: cst.CSTNode
+    statement: cst.CSTNode
+    scope: Scope
+    loop: Loop | None
+    """The innermost loop around it."""
+    mode: Mode
+    guarded: bool
+    """Inside a condition, a handler or behind an early `continue`, seen from the innermost loop or function."""
+    handler: bool
+    """Inside an `except` clause."""
+    order: int
+    """Grows in the order in which the body is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    node: cst.Arg
+    value: Value
+
+    @property
+    def expression(self) -> cst.BaseExpression:
+        return self.node.value
+
+
+@dataclass(frozen=True, eq=False)
+class Call(Event):
+    """A call. `node` is the `cst.Call`."""
+
+    callee: Value
+    receiver: Value | None
+    receiver_node: cst.BaseExpression | None
+    method: str | None
+    positional: tuple[Argument, ...]
+    keywords: dict[str, Argument]
+    unpacks: bool
+    """Has `*args` or `**kwargs`: what they hold is unknown."""
+    result: Value
+    root: int
+    """The definition that the result is, -1 where it needs none."""
+    is_statement: bool
+    """The call is a statement of its own: its result is thrown away."""
+    is_forward: bool
+    """A module is called."""
+
+    @property
+    def call(self) -> cst.Call:
+        assert isinstance(self.node, cst.Call)
+        return self.node
+
+    def names(self, table: frozenset[str] | set[str]) -> bool:
+        """Whether every qualified name the callee may have stands in the table."""
+        return bool(self.callee.quals) and self.callee.quals <= table
+
+    def keyword_literal(self, name: str) -> object:
+        """The literal given for a keyword, None where there is none or it is no literal."""
+        argument = self.keywords.get(name)
+        return None if argument is None else argument.value.literal
+
+
+@dataclass(frozen=True, eq=False)
+class Backward(Event):
+    """A backward pass: `loss.backward()`, `accelerator.backward(loss)`, `torch.autograd.grad(loss, ...)`."""
+
+    call: Call
+    differentiated: Value
+    frees: bool
+    """The graph's saved tensors are freed by it (no `retain_graph`, no `create_graph`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Store(Event):
+    """A value is put where it outlives the statement: added to a total, appended, put under a key."""
+
+    how: str
+    """`accumulate`, `append`, `extend`, `insert`, `setitem`."""
+    target: cst.BaseExpression
+    path: str | None
+    """The target's access path: `total`, `self.losses`."""
+    value: Value
+    """What is put there; of a display, the part that carries a graph."""
+    value_node: cst.BaseExpression
+    carriers: tuple[tuple[cst.BaseExpression, Value], ...]
+    """The innermost expressions in it that carry a graph as one tensor: where a `.detach()` belongs."""
+    root: int
+    """Marks this store in everything computed from the target afterwards."""
+    carried_by: tuple[Loop, ...]
+    """The loops, innermost first, whose next iteration finds the target as this one left it."""
+    backed: frozenset[int]
+    """Definitions whose graph was surely freed before."""
+    in_object: bool
+    """The target is an attribute, a parameter, a global or captured: it is in other hands too."""
+    boxes: frozenset[int] = NOTHING
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One use of a definition."""
+
+    how: str
+    """`method`, `argument`, `operand`, `subscript`, `attribute`, `test`, `iterate`, `format`, `return`, `yield`, `store`,
+    `captured`, `written`, `delete`, `load`."""
+    detail: str
+    node: cst.CSTNode
+    order: int

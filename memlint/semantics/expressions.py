@@ -1,0 +1,765 @@
+"""Reading expressions: what value an expression has, and what it does to what it mentions."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import libcst as cst
+
+from memlint.semantics import calls
+from memlint.semantics.events import Backward, Call, Loop, Store, Use
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.questions import GradOnEntry
+from memlint.semantics.scopes import path_of
+from memlint.semantics.state import State, merge
+from memlint.semantics.values import (
+    FALSE,
+    MIXED,
+    NO_GRAD_TENSOR,
+    NONE,
+    NONE_NEEDED,
+    NOTHING,
+    NUMBER,
+    PLAIN,
+    TRUE,
+    Condition,
+    Grad,
+    Kind,
+    Mode,
+    Proof,
+    Value,
+    join,
+)
+
+if TYPE_CHECKING:
+    from memlint.semantics.analysis import Analysis
+    from memlint.semantics.scopes import Scope
+
+_BUILTINS = frozenset(dir(builtins))
+
+
+class Expressions:
+    """The half of a flow that reads expressions. Its state is set up by `memlint.semantics.flow.Flow`."""
+
+    analysis: Analysis
+    scope: Scope
+    entry: Mode
+    state: State
+    quiet: int
+    loop: Loop | None
+    statement: cst.CSTNode
+    guards: int
+    handlers: int
+    order: int
+    calls: list[Call]
+    backwards: list[Backward]
+    stores: list[Store]
+    loops: list[Loop]
+    uses: dict[int, list[Use]]
+    has_forward: bool
+    has_backward: bool
+    has_step: bool
+
+    def eval(self, node: cst.CSTNode) -> Value:
+        reader = _READERS.get(type(node))
+        return reader(self, node) if reader is not None else PLAIN
+
+    # --- making values ---
+
+    def root(self, node: cst.CSTNode, *, is_forward: bool = False) -> int:
+        root = self.analysis.root_for(node, self.scope, is_forward)
+        self.state.make(root)
+        return root
+
+    def mark(self, node: cst.CSTNode) -> int:
+        """A root that marks a place without defining a value there."""
+        return self.analysis.root_for(node, self.scope)
+
+    def unknown(self, node: cst.CSTNode, roots: frozenset[int]) -> Value:
+        """A value of which nothing is known; a `backward()` on it would prove that it carries a graph."""
+        root = self.root(node)
+        return Value(
+            Kind.UNKNOWN,
+            Grad.YES,
+            conditions=frozenset({Proof(root)}),
+            roots=roots | {root},
+            idents=frozenset({root}),
+        )
+
+    def named(self, qualified: str) -> Value:
+        return Value(Kind.CALLABLE, quals=frozenset({qualified}))
+
+    def with_kind(self, value: Value, pattern: Value) -> Value:
+        """The same value, whose kind an annotation or its use has told."""
+        if pattern.kind is not Kind.TENSOR:
+            return pattern
+        return Value(
+            pattern.kind,
+            value.grad,
+            conditions=value.conditions,
+            roots=value.roots,
+            idents=value.idents,
+            cls=pattern.cls,
+            boxes=value.boxes,
+            weak=value.weak or pattern.weak,
+        )
+
+    def graph(
+        self,
+        kind: Kind,
+        node: cst.CSTNode,
+        *,
+        roots: frozenset[int],
+        conditions: frozenset[Condition] = NONE_NEEDED,
+        ident: int | None = None,
+        weak: bool = False,
+    ) -> Value:
+        """The result of a differentiable operation on something that carries a graph: does it, in this grad mode?"""
+        mode = self.state.mode
+        idents = NOTHING if ident is None else frozenset({ident})
+        if mode is Mode.OFF:
+            return Value(kind, roots=NOTHING, idents=idents)
+        if mode is Mode.ENTRY:
+            conditions = conditions | {GradOnEntry(self.scope.qualname)}
+        elif mode is Mode.UNKNOWN:
+            ident = ident if ident is not None else self.root(node)
+            idents = frozenset({ident})
+            roots = roots | {ident}
+        if ident is not None:
+            self.analysis.claim(ident, None if mode is Mode.UNKNOWN else conditions)
+            conditions = frozenset({Proof(ident)})
+        return Value(kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak)
+
+    def derived(self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], ident: int | None = None) -> Value:
+        """The result of a differentiable operation on these operands."""
+        operands = list(operands)
+        roots = frozenset().union(*(self.all_roots(operand) for operand in operands)) if operands else NOTHING
+        carrying = [operand for operand in operands if operand.grad is Grad.YES]
+        if not carrying:
+            if any(operand.grad is Grad.MIXED for operand in operands):
+                return Value(kind, Grad.MIXED, roots=roots if ident is None else roots | {ident})
+            return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
+        best = min(carrying, key=self.analysis.unproven)
+        return self.graph(kind, node, roots=roots, conditions=best.conditions, ident=ident, weak=best.weak)
+
+    def operation(self, left: Value, right: Value, node: cst.CSTNode) -> Value:
+        if left.kind is Kind.NUMBER and right.kind is Kind.NUMBER:
+            return NUMBER
+        if left.kind is Kind.PLAIN and right.kind is Kind.PLAIN:
+            return PLAIN
+        if left.boxes or right.boxes:
+            return Value(Kind.CONTAINER, roots=left.roots | right.roots, boxes=left.boxes | right.boxes)
+        is_tensor = left.kind is Kind.TENSOR or right.kind is Kind.TENSOR
+        return self.derived(Kind.TENSOR if is_tensor else Kind.UNKNOWN, node, (left, right))
+
+    def all_roots(self, value: Value) -> frozenset[int]:
+        """The definitions that the value, or anything in it, may hold."""
+        if not value.boxes and value.elements is None:
+            return value.roots
+        roots = set(value.roots)
+        for box in value.boxes:
+            roots |= self.analysis.boxes[box].content.roots
+        for element in value.elements or ():
+            roots |= self.all_roots(element)
+        return frozenset(roots)
+
+    # --- names and attributes ---
+
+    def lookup(self, name: str, node: cst.CSTNode) -> Value:
+        value = self.state.vars.get(name)
+        if value is None:
+            value = self._outer(name, node)
+        if value.kind is Kind.UNKNOWN:
+            shown = self.analysis.kind_from_use(self.scope, name)
+            if shown is not None:
+                return self.with_kind(value, shown)
+        return value
+
+    def _outer(self, name: str, node: cst.CSTNode) -> Value:
+        found = self.analysis.outer_variable(self.scope, name)
+        if found is not None:
+            return found
+        if name in _BUILTINS and name not in self.scope.bound:
+            return self.named(name)
+        value = self.unknown(node, NOTHING)
+        self.analysis.shared.update(value.roots)
+        return value
+
+    def _attribute(self, node: cst.Attribute) -> Value:
+        path = path_of(node)
+        base = self.eval(node.value)
+        name = node.attr.value
+        if base.quals:
+            return Value(Kind.CALLABLE, quals=frozenset(f"{qual}.{name}" for qual in base.quals))
+        if path is not None and path in self.state.vars:
+            return self.state.vars[path]
+        self.use(base, "attribute", name, node)
+        value = self._member(base, name, node)
+        if value.kind is Kind.UNKNOWN and path is not None:
+            shown = self.analysis.kind_from_use(self.scope, path)
+            if shown is not None:
+                value = self.with_kind(value, shown)
+        return value
+
+    def _member(self, base: Value, name: str, node: cst.Attribute) -> Value:
+        if base.cls is not None and base.kind in (Kind.INSTANCE, Kind.MODULE):
+            member = self.analysis.member(base.cls, name, self.scope)
+            if member is not None:
+                return member
+        if base.kind is Kind.NUMBER or base.kind is Kind.PLAIN or name in known.PLAIN_TENSOR_ATTRIBUTES:
+            return PLAIN
+        if name == "data" and base.kind is not Kind.MODULE:
+            return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
+        if name in ("T", "mT", "H", "mH") and base.grad is not Grad.NO:
+            return self.derived(base.kind, node, [base])
+        if name in known.GRAPH_OUTPUT_ATTRIBUTES and base.kind is Kind.UNKNOWN and base.grad is Grad.YES:
+            return self.derived(Kind.UNKNOWN, node, [base])
+        if base.kind is Kind.MODULE:
+            return self.unknown(node, NOTHING)
+        return self.unknown(node, base.roots)
+
+    # --- items ---
+
+    def item_path(self, node: cst.Subscript) -> str | None:
+        """`logs['loss']` for a name or path with one literal key."""
+        base = path_of(node.value)
+        if base is None or len(node.slice) != 1:
+            return None
+        index = node.slice[0].slice
+        if isinstance(index, cst.Index) and isinstance(index.value, (cst.SimpleString, cst.Integer)):
+            return f"{base}[{index.value.value}]"
+        return None
+
+    def _subscript(self, node: cst.Subscript) -> Value:
+        base = self.eval(node.value)
+        path = self.item_path(node)
+        for element in node.slice:
+            self.eval_slice(element.slice)
+        self.use(base, "subscript", "", node)
+        if path is not None and path in self.state.vars:
+            return self.state.vars[path]
+        if base.quals:
+            return base  # `Generic[T]`, `list[int]`
+        return self.element_of(base, node, path)
+
+    def eval_slice(self, node: cst.BaseSlice) -> None:
+        parts = [node.value] if isinstance(node, cst.Index) else [node.lower, node.upper, node.step]  # type: ignore[attr-defined]
+        for part in parts:
+            if part is not None:
+                self.use(self.eval(part), "argument", "index", part)
+
+    def element_of(self, base: Value, node: cst.CSTNode, path: str | None = None) -> Value:
+        """What indexing, unpacking or iterating the value gives."""
+        if base.elements is not None and isinstance(node, cst.Subscript):
+            index = calls.integer(node)
+            if index is not None and -len(base.elements) <= index < len(base.elements):
+                return base.elements[index]
+        if base.elements is not None:
+            value = base.elements[0] if base.elements else PLAIN
+            for element in base.elements[1:]:
+                value = join(value, element)
+            return value
+        if base.boxes:
+            content = MIXED
+            for box in base.boxes:
+                content = self.analysis.boxes[box].content
+            # Nested containers are taken for parts of the outer one.
+            return Value(
+                content.kind,
+                content.grad,
+                conditions=content.conditions,
+                roots=self.all_roots(base),
+                boxes=base.boxes | content.boxes,
+            )
+        if base.kind is Kind.TENSOR:
+            return self.derived(Kind.TENSOR, node, [base])
+        if base.kind in (Kind.PLAIN, Kind.NUMBER, Kind.NONE):
+            return PLAIN
+        if base.kind is Kind.LOADER or base.kind is Kind.DATASET:
+            return Value(Kind.UNKNOWN, roots=base.roots)
+        if base.kind is Kind.MODULE:
+            return Value(Kind.MODULE, conditions=base.conditions, weak=base.weak)
+        if base.kind is Kind.STATE:
+            return Value(Kind.STATE, roots=base.roots, idents=base.idents)
+        if base.grad is Grad.NO:
+            return Value(Kind.UNKNOWN, roots=base.roots)
+        if path is not None and base.grad is Grad.YES and path.rpartition("[")[2] in _LOSS_KEYS:
+            return self.derived(Kind.UNKNOWN, node, [base])
+        return self.unknown(node, base.roots)
+
+    # --- operators ---
+
+    def _binary(self, node: cst.BinaryOperation) -> Value:
+        # Long sums lean to the left: go down the spine without recursion.
+        spine: list[cst.BinaryOperation] = []
+        leftmost: cst.BaseExpression = node
+        while isinstance(leftmost, cst.BinaryOperation):
+            spine.append(leftmost)
+            leftmost = leftmost.left
+        value = self.eval(leftmost)
+        for operation in reversed(spine):
+            right = self.eval(operation.right)
+            self.use(value, "operand", "", operation)
+            self.use(right, "operand", "", operation)
+            value = self.operation(value, right, operation)
+        return value
+
+    def _unary(self, node: cst.UnaryOperation) -> Value:
+        value = self.eval(node.expression)
+        self.use(value, "operand", "", node)
+        if isinstance(node.operator, cst.Not):
+            return NUMBER
+        if isinstance(node.operator, cst.BitInvert):
+            return Value(value.kind)
+        return self.derived(value.kind, node, [value]) if value.grad is not Grad.NO else value
+
+    def _boolean(self, node: cst.BooleanOperation) -> Value:
+        left = self.eval(node.left)
+        self.use(left, "test", "", node)
+        self.guards += 1
+        right = self.eval(node.right)
+        self.guards -= 1
+        return join(left, right)
+
+    def _comparison(self, node: cst.Comparison) -> Value:
+        values = [self.eval(node.left), *(self.eval(target.comparator) for target in node.comparisons)]
+        for value in values:
+            self.use(value, "operand", "comparison", node)
+        return NO_GRAD_TENSOR if any(value.is_tensor for value in values) else Value(Kind.UNKNOWN)
+
+    def _conditional(self, node: cst.IfExp) -> Value:
+        truth = self.test(node.test)
+        before = self.state
+        self.guards += 1
+        self.state = before.copy()
+        value = self.eval(node.body)
+        then = self.state
+        self.state = before
+        other = self.eval(node.orelse)
+        self.state = merge(then, self.state)
+        self.guards -= 1
+        if truth is not None:
+            return value if truth else other
+        return join(value, other)
+
+    def test(self, node: cst.BaseExpression) -> bool | None:
+        """Read a condition; its truth where it is a literal."""
+        value = self.eval(node)
+        self.use(value, "test", "", node)
+        return value.literal if isinstance(value.literal, bool) else None
+
+    def _walrus(self, node: cst.NamedExpr) -> Value:
+        value = self.eval(node.value)
+        self.assign(node.target, value, node.value)
+        return value
+
+    def assign(self, target: cst.BaseExpression, value: Value, source: cst.BaseExpression) -> None:
+        """Bind a target; statements know how."""
+
+    # --- displays and comprehensions ---
+
+    def _tuple(self, node: cst.Tuple) -> Value:
+        elements = tuple(self.eval(element.value) for element in node.elements)
+        if any(isinstance(element, cst.StarredElement) for element in node.elements):
+            return self._box(node, elements)
+        roots = frozenset().union(*(self.all_roots(element) for element in elements)) if elements else NOTHING
+        boxes = frozenset().union(*(element.boxes for element in elements)) if elements else NOTHING
+        return Value(Kind.CONTAINER, roots=roots, elements=elements, boxes=boxes)
+
+    def _list(self, node: cst.List | cst.Set) -> Value:
+        values = []
+        for element in node.elements:
+            value = self.eval(element.value)
+            self.use(value, "store", "display", node)
+            values.append(value)
+        return self._box(node, values)
+
+    def _dict(self, node: cst.Dict) -> Value:
+        values = []
+        for element in node.elements:
+            if isinstance(element, cst.DictElement):
+                self.eval(element.key)
+            value = self.eval(element.value)
+            self.use(value, "store", "display", node)
+            values.append(value)
+        return self._box(node, values)
+
+    def _box(self, node: cst.CSTNode, values: Iterable[Value]) -> Value:
+        """A fresh container with these contents."""
+        box = self.analysis.box_for(node, self.loop)
+        for value in values:
+            self.analysis.put(box, value)
+        return Value(Kind.CONTAINER, roots=NOTHING, boxes=frozenset({box}))
+
+    def _comprehension(self, node: cst.ListComp | cst.SetComp | cst.GeneratorExp) -> Value:
+        return self._box(node, [self._comp(node, node.for_in, [node.elt])])
+
+    def _dict_comprehension(self, node: cst.DictComp) -> Value:
+        return self._box(node, [self._comp(node, node.for_in, [node.key, node.value])])
+
+    def _comp(self, node: cst.CSTNode, clause: cst.CompFor, results: list[cst.BaseExpression]) -> Value:
+        """The elements of a comprehension; its body is a loop whose variables are its own."""
+        outer_vars = dict(self.state.vars)
+        outer_loop, outer_guards = self.loop, self.guards
+        self.guards = 0
+        current: cst.CompFor | None = clause
+        first: Loop | None = None
+        while current is not None:
+            iterated = self.eval(current.iter)
+            self.use(iterated, "iterate", "", current)
+            loop = self.new_loop(node if first is None else current, iterated, current.iter)
+            first = first or loop
+            self.loop = loop
+            self.assign_element(current.target, iterated, loop, current.iter)
+            for condition in current.ifs:
+                self.test(condition.test)
+                self.guards = 1
+            current = current.inner_for_in
+        values = [self.eval(result) for result in results]
+        value = values[-1]
+        self.use(value, "store", "comprehension", node)
+        self.loop, self.guards = outer_loop, outer_guards
+        self.state.vars = outer_vars
+        return value
+
+    def new_loop(self, node: cst.CSTNode, iterated: Value, iterable: cst.BaseExpression | None) -> Loop:
+        element = self.mark(iterable) if iterable is not None else -1
+        loop = Loop(node, self.scope, self.loop, iterated, iterable, element)
+        loop.draws_from_loader = iterated.kind is Kind.LOADER
+        if not self.quiet:
+            self.loops.append(loop)
+        return loop
+
+    def assign_element(self, target: cst.BaseExpression, iterated: Value, loop: Loop, iterable: cst.BaseExpression) -> None:
+        """Bind a loop's target to what one iteration is given."""
+        self.assign(target, self._element(iterated, loop, target), iterable)
+
+    def _element(self, iterated: Value, loop: Loop, node: cst.CSTNode) -> Value:
+        mark = frozenset({loop.element})
+        if iterated.kind is Kind.LOADER:
+            return _marked(iterated.elements[0], mark) if iterated.elements else Value(Kind.UNKNOWN, roots=mark)
+        if iterated.kind is Kind.NUMBER:
+            return NUMBER
+        if iterated.elements is not None and iterated.mode is Mode.KEEP:  # an iteration wrapper: its one element
+            return _marked(iterated.elements[0], mark)
+        element = self.element_of(iterated, node)
+        return _marked(element, mark)
+
+    # --- the rest ---
+
+    def _string(self, node: cst.CSTNode) -> Value:
+        text = node.evaluated_value if isinstance(node, (cst.SimpleString, cst.ConcatenatedString)) else None
+        return Value(Kind.PLAIN, literal=text)
+
+    def _formatted(self, node: cst.FormattedString) -> Value:
+        for part in node.parts:
+            if isinstance(part, cst.FormattedStringExpression):
+                self.use(self.eval(part.expression), "format", "", part)
+        return PLAIN
+
+    def _integer(self, node: cst.Integer) -> Value:
+        return Value(Kind.NUMBER, literal=node.value)
+
+    def _number(self, node: cst.CSTNode) -> Value:
+        return NUMBER
+
+    def _lambda(self, node: cst.Lambda) -> Value:
+        scope = self.analysis.scope_of(node)
+        self.capture_names(scope.words | {word for inner in scope.descendants() for word in inner.words}, node)
+        return Value(Kind.CALLABLE, quals=frozenset({"<lambda>"}))
+
+    def capture_names(self, words: Iterable[str], node: cst.CSTNode) -> None:
+        for name in words:
+            value = self.state.vars.get(name)
+            if value is not None:
+                self.use(value, "captured", name, node)
+
+    def _await(self, node: cst.Await) -> Value:
+        return self.eval(node.expression)
+
+    def _yield(self, node: cst.Yield) -> Value:
+        inner = node.value.item if isinstance(node.value, cst.From) else node.value
+        if inner is not None:
+            value = self.eval(inner)
+            self.use(value, "yield", "", node)
+            self.escape(value)
+        return self.unknown(node, NOTHING)
+
+    def _starred(self, node: cst.StarredElement) -> Value:
+        return self.element_of(self.eval(node.value), node)
+
+    def _name_value(self, node: cst.Name) -> Value:
+        constant = _CONSTANTS.get(node.value)
+        return constant if constant is not None else self.lookup(node.value, node)
+
+    def annotated(self, annotation: cst.BaseExpression) -> Value | None:
+        """What an annotation says of a value; None where it says nothing that memlint knows."""
+        if isinstance(annotation, cst.SimpleString):
+            return self.analysis.kind_of_annotation(frozenset({str(annotation.evaluated_value)}))
+        if isinstance(annotation, cst.BinaryOperation) or not isinstance(annotation, (cst.Name, cst.Attribute)):
+            return None
+        return self.analysis.kind_of_annotation(self.eval(annotation).quals)
+
+    def pattern_names(self, pattern: cst.CSTNode) -> Iterator[str]:
+        if isinstance(pattern, cst.MatchAs) and pattern.name is not None:
+            yield pattern.name.value
+        for child in pattern.children:
+            yield from self.pattern_names(child)
+
+    # --- effects ---
+
+    def use(self, value: Value, how: str, detail: str, node: cst.CSTNode) -> None:
+        if self.quiet or not value.idents:
+            return
+        self.order += 1
+        for ident in value.idents:
+            self.analysis.uses.setdefault(ident, []).append(Use(how, detail, node, self.order))
+
+    def escape(self, value: Value) -> None:
+        """The value goes to code out of view, which may keep or differentiate it."""
+        self.analysis.escaped |= self.all_roots(value)
+        for box in value.boxes:
+            self.analysis.boxes[box].escaped = True
+
+    def clear(self, value: Value) -> None:
+        """The container is emptied here: what is put into it in the loops around is not kept for ever."""
+        loop = self.loop
+        while loop is not None:
+            for box in value.boxes:
+                self.analysis.boxes[box].emptied_in.add(loop.node)
+            loop = loop.parent
+
+    def store(
+        self,
+        how: str,
+        node: cst.CSTNode,
+        target: cst.BaseExpression,
+        container: Value,
+        value: Value,
+        value_node: cst.BaseExpression,
+    ) -> None:
+        """A value is put into a container."""
+        root = self.mark(node)
+        marked = Value(
+            value.kind,
+            value.grad,
+            conditions=value.conditions,
+            roots=self.all_roots(value) | {root},
+            elements=value.elements,
+            boxes=value.boxes - container.boxes,
+            weak=value.weak,
+        )
+        for box in container.boxes:
+            self.analysis.put(box, marked)
+        self.use(value, "store", how, node)
+        if container.kind is Kind.PLAIN or self.quiet:
+            return
+        path = path_of(target.value if isinstance(target, cst.Subscript) else target)
+        boxes = [self.analysis.boxes[box] for box in container.boxes]
+        carried = tuple(
+            loop
+            for loop in (self.loop.outer() if self.loop is not None else ())
+            if not any(loop.node in box.born_in for box in boxes)
+        )
+        if how == "overwrite":
+            return
+        self.stores.append(
+            Store(
+                node=node,
+                statement=self.statement,
+                scope=self.scope,
+                loop=self.loop,
+                mode=self.state.mode,
+                guarded=self.guarded(),
+                handler=self.handlers > 0,
+                order=self._tick(),
+                how=how,
+                target=target,
+                path=path,
+                value=self._graph_in(value, value_node),
+                value_node=value_node,
+                carriers=tuple(self.carriers(value_node)),
+                root=root,
+                carried_by=carried,
+                backed=self.state.backed,
+                in_object=not boxes or any(box.in_object for box in boxes),
+                boxes=container.boxes,
+            )
+        )
+
+    def reread(self, node: cst.BaseExpression) -> Value:
+        """The value of an expression just read, without recording anything again."""
+        self.quiet += 1
+        value = self.eval(node)
+        self.quiet -= 1
+        return value
+
+    def carriers(self, node: cst.BaseExpression) -> Iterator[tuple[cst.BaseExpression, Value]]:
+        """The innermost parts of an expression that carry a graph: `loss` of `loss * n`, `net(x)` of `net(x).cpu()`."""
+        if isinstance(node, (cst.Dict, cst.List, cst.Tuple)):
+            for element in node.elements:
+                yield from self.carriers(element.value)
+            return
+        value = self.reread(node)
+        if value.grad is not Grad.YES:
+            return
+        for part in _operands(node):
+            if self.reread(part).grad is Grad.YES and all(
+                self.reread(other).grad is Grad.NO for other in _operands(node) if other is not part
+            ):
+                yield from self.carriers(part)
+                return
+        yield node, value
+
+    def _graph_in(self, value: Value, node: cst.BaseExpression) -> Value:
+        """The value itself, or, of a container, what in it carries a graph."""
+        if value.grad is Grad.YES:
+            return value
+        for _, part in self.carriers(node):
+            return part
+        for element in value.elements or ():
+            if element.grad is Grad.YES:
+                return element
+        for box in value.boxes:
+            if self.analysis.boxes[box].content.grad is Grad.YES:
+                return self.analysis.boxes[box].content
+        return value
+
+    def accumulate(
+        self,
+        node: cst.CSTNode,
+        target: cst.BaseExpression,
+        path: str | None,
+        before: Value,
+        value: Value,
+        value_node: cst.BaseExpression,
+        result: Value,
+    ) -> Value:
+        """`total += value`: mark what the target holds from now on, record where it is carried."""
+        root = self.mark(node)
+        marked = Value(
+            result.kind,
+            result.grad,
+            conditions=result.conditions,
+            roots=result.roots | {root},
+            weak=result.weak,
+        )
+        if isinstance(target, cst.Subscript):
+            base = self.eval(target.value)
+            for box in base.boxes:
+                self.analysis.put(box, marked)
+            carried_boxes = [self.analysis.boxes[box] for box in base.boxes]
+        else:
+            carried_boxes = []
+        if self.quiet:
+            return marked
+        loops = self.loop.outer() if self.loop is not None else ()
+        if carried_boxes:
+            carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
+        else:
+            carried = tuple(loop for loop in loops if path is not None and root in _roots_at(loop, path))
+        local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
+        self.stores.append(
+            Store(
+                node=node,
+                statement=self.statement,
+                scope=self.scope,
+                loop=self.loop,
+                mode=self.state.mode,
+                guarded=self.guarded(),
+                handler=self.handlers > 0,
+                order=self._tick(),
+                how="accumulate",
+                target=target,
+                path=path,
+                value=value,
+                value_node=value_node,
+                carriers=tuple(self.carriers(value_node)),
+                root=root,
+                carried_by=carried,
+                backed=self.state.backed,
+                in_object=not local and not carried_boxes,
+                boxes=NOTHING,
+            )
+        )
+        return marked
+
+    def guarded(self) -> bool:
+        return self.guards > 0 or self.state.guarded
+
+    def _tick(self) -> int:
+        self.order += 1
+        return self.order
+
+
+def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:
+    """The parts of a differentiable expression whose graph it passes on."""
+    if isinstance(node, cst.BinaryOperation):
+        return [node.left, node.right]
+    if isinstance(node, cst.UnaryOperation):
+        return [node.expression]
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        if node.func.attr.value in known.DIFFERENTIABLE_METHODS:
+            return [node.func.value, *(argument.value for argument in node.args)]
+    return []
+
+
+def _roots_at(loop: Loop, path: str) -> frozenset[int]:
+    value = loop.at_head.get(path)
+    return NOTHING if value is None else value.roots
+
+
+def _marked(value: Value, mark: frozenset[int]) -> Value:
+    if value.kind in (Kind.NUMBER, Kind.PLAIN):
+        return value
+    return Value(
+        value.kind,
+        value.grad,
+        conditions=value.conditions,
+        roots=value.roots | mark,
+        idents=value.idents,
+        quals=value.quals,
+        cls=value.cls,
+        elements=None if value.elements is None else tuple(_marked(element, mark) for element in value.elements),
+        boxes=value.boxes,
+        mode=value.mode,
+        weak=value.weak,
+    )
+
+
+_LOSS_KEYS = frozenset({"'loss']", '"loss"]', "'logits']", '"logits"]'})
+_CONSTANTS = {"True": TRUE, "False": FALSE, "None": NONE, "Ellipsis": PLAIN}
+
+_READERS: dict[type, Callable[..., Value]] = {
+    cst.Name: Expressions._name_value,
+    cst.Attribute: Expressions._attribute,
+    cst.Call: calls.read_call,
+    cst.Subscript: Expressions._subscript,
+    cst.BinaryOperation: Expressions._binary,
+    cst.UnaryOperation: Expressions._unary,
+    cst.BooleanOperation: Expressions._boolean,
+    cst.Comparison: Expressions._comparison,
+    cst.IfExp: Expressions._conditional,
+    cst.NamedExpr: Expressions._walrus,
+    cst.Tuple: Expressions._tuple,
+    cst.List: Expressions._list,
+    cst.Set: Expressions._list,
+    cst.Dict: Expressions._dict,
+    cst.ListComp: Expressions._comprehension,
+    cst.SetComp: Expressions._comprehension,
+    cst.GeneratorExp: Expressions._comprehension,
+    cst.DictComp: Expressions._dict_comprehension,
+    cst.Lambda: Expressions._lambda,
+    cst.Await: Expressions._await,
+    cst.Yield: Expressions._yield,
+    cst.StarredElement: Expressions._starred,
+    cst.StarredDictElement: Expressions._starred,
+    cst.FormattedString: Expressions._formatted,
+    cst.SimpleString: Expressions._string,
+    cst.ConcatenatedString: Expressions._string,
+    cst.Integer: Expressions._integer,
+    cst.Float: Expressions._number,
+    cst.Imaginary: Expressions._number,
+}

@@ -1,0 +1,487 @@
+"""The flow through one function body: statements, branches, loops.
+
+An abstract interpreter. Each statement is read in order with the state before it; branches are joined; a loop's body is
+read twice, first to learn what an iteration leaves behind, then to record what happens. Expressions are read by
+`memlint.semantics.expressions`, which this class extends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import libcst as cst
+
+from memlint.semantics.events import Backward, Call, Loop, Store, Use
+from memlint.semantics.expressions import Expressions
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.scopes import imported_names, path_of
+from memlint.semantics.state import State, merge
+from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
+
+if TYPE_CHECKING:
+    from memlint.semantics.analysis import Analysis
+    from memlint.semantics.scopes import Scope
+
+
+class Flow(Expressions):
+    """What happens in one scope, once `run` has read it."""
+
+    def __init__(self, analysis: Analysis, scope: Scope, entry: Mode, variables: dict[str, Value]) -> None:
+        self.analysis = analysis
+        self.scope = scope
+        self.entry = entry
+        self.state = State(variables, entry)
+        self.quiet = 0
+        self.loop: Loop | None = None
+        self.statement: cst.CSTNode = scope.node
+        self.guards = 0
+        self.handlers = 0
+        self.order = 0
+        self.captured = scope.captured()
+        self.stacked_loop_exits: list[list[State]] = []
+        self.stacked_breaks: list[list[State]] = []
+
+        self.calls: list[Call] = []
+        self.backwards: list[Backward] = []
+        self.stores: list[Store] = []
+        self.loops: list[Loop] = []
+        self.withs: list[tuple[cst.With, cst.WithItem, Value]] = []
+        self.uses: dict[int, list[Use]] = {}
+        self.returned: list[Value] = []
+        self.return_roots: set[int] = set()
+        self.has_forward = False
+        self.has_backward = False
+        self.has_step = False
+        self.backed_at_end: frozenset[int] | None = None
+        self.final: dict[str, Value] = {}
+
+    # --- running ---
+
+    def run(self, body: Sequence[cst.CSTNode]) -> None:
+        self.block(body)
+        if self.state.alive:
+            self._leave()
+        self.final = self.state.vars if self.state.alive or not self.final else self.final
+
+    def run_expression(self, body: cst.BaseExpression) -> None:
+        self._return(self.eval(body), body)
+
+    def block(self, body: Sequence[cst.CSTNode]) -> None:
+        for statement in body:
+            if not self.state.alive:
+                return
+            self.execute(statement)
+
+    def execute(self, statement: cst.CSTNode) -> None:
+        if isinstance(statement, (cst.SimpleStatementLine, cst.SimpleStatementSuite, cst.IndentedBlock)):
+            for small in statement.body:
+                if self.state.alive:
+                    self.execute(small)
+            return
+        self.statement = statement
+        handler = _STATEMENTS.get(type(statement))
+        if handler is not None:
+            handler(self, statement)
+
+    def suite(self, body: cst.BaseSuite) -> None:
+        self.block(body.body)
+
+    def _leave(self) -> None:
+        """The end of the function is reached on this path."""
+        backed = self.state.backed
+        self.backed_at_end = backed if self.backed_at_end is None else self.backed_at_end & backed
+        if not self.final:
+            self.final = dict(self.state.vars)
+        else:
+            for path, value in self.state.vars.items():
+                older = self.final.get(path)
+                self.final[path] = value if older is None else join(older, value)
+
+    # --- simple statements ---
+
+    def _expr(self, node: cst.Expr) -> None:
+        self.eval(node.value)
+
+    def _assign(self, node: cst.Assign) -> None:
+        added = _added(node)
+        value = self.eval(node.value)
+        if added is not None:
+            target, expression = added
+            path = path_of(target)
+            before = self.state.vars.get(path or "", PLAIN)
+            value = self.accumulate(node, target, path, before, self.reread(expression), expression, value)
+        for target in node.targets:
+            self.assign(target.target, value, node.value)
+
+    def _ann_assign(self, node: cst.AnnAssign) -> None:
+        annotated = self.annotated(node.annotation.annotation)
+        if node.value is None:
+            return
+        value = self.eval(node.value)
+        if annotated is not None and value.kind is Kind.UNKNOWN:
+            value = self.with_kind(value, annotated)
+        self.assign(node.target, value, node.value)
+
+    def assign(self, target: cst.BaseExpression, value: Value, source: cst.BaseExpression) -> None:
+        if isinstance(target, cst.Name):
+            self._bind_name(target.value, value, target)
+        elif isinstance(target, (cst.Tuple, cst.List)):
+            self._unpack(target, value, source)
+        elif isinstance(target, cst.Attribute):
+            self._store_attribute(target, value)
+        elif isinstance(target, cst.Subscript):
+            self._store_item(target, value, source)
+        elif isinstance(target, cst.StarredElement):
+            self.assign(target.value, value, source)
+
+    def _bind_name(self, name: str, value: Value, node: cst.CSTNode) -> None:
+        if name in self.captured or name in self.scope.nonlocal_names:
+            self.use(value, "captured", name, node)
+            if not self.scope.parent or name in self.scope.nonlocal_names:
+                self.analysis.shared.update(value.roots)
+            else:
+                self.escape(value)
+        self.state.bind(name, value)
+
+    def _unpack(self, target: cst.Tuple | cst.List, value: Value, source: cst.BaseExpression) -> None:
+        elements = [element.value for element in target.elements]
+        starred = any(isinstance(element, cst.StarredElement) for element in target.elements)
+        known_elements = value.elements
+        for index, element in enumerate(elements):
+            if known_elements is not None and len(known_elements) == len(elements) and not starred:
+                item = known_elements[index]
+            else:
+                item = self.element_of(value, element)
+            self.assign(element, item, source)
+
+    def _store_attribute(self, target: cst.Attribute, value: Value) -> None:
+        owner = self.eval(target.value)
+        self.use(owner, "written", target.attr.value, target)
+        self.use(value, "store", target.attr.value, target)
+        path = path_of(target)
+        self.analysis.shared.update(value.roots)
+        if path is not None:
+            self.state.bind(path, value)
+        for box in value.boxes:
+            self.analysis.boxes[box].in_object = True
+
+    def _store_item(self, target: cst.Subscript, value: Value, source: cst.BaseExpression) -> None:
+        base = self.eval(target.value)
+        key = self.item_path(target)
+        for element in target.slice:
+            self.eval_slice(element.slice)
+        self.use(base, "written", "[]", target)
+        self.use(value, "store", "[]", target)
+        if key is not None:
+            self.state.bind(key, value)
+        if key is None or base.boxes:
+            # d["loss"] = loss keeps one value; d[step] = loss keeps one a step.
+            self.store("setitem" if key is None else "overwrite", target, target.value, base, value, source)
+
+    def _aug_assign(self, node: cst.AugAssign) -> None:
+        value = self.eval(node.value)
+        target = node.target
+        path = path_of(target) if not isinstance(target, cst.Subscript) else self.item_path(target)
+        before = self.eval(target)
+        self.use(before, "written", "augmented", node)
+        self.use(value, "operand", "augmented", node)
+        if isinstance(node.operator, cst.AddAssign) and (before.boxes or before.kind is Kind.CONTAINER):
+            self.store("extend", node, target, before, value, node.value)
+            return
+        result = self.operation(before, value, node)
+        if isinstance(node.operator, (cst.AddAssign, cst.SubtractAssign)):
+            result = self.accumulate(node, target, path, before, value, node.value, result)
+        if isinstance(target, cst.Name):
+            self._bind_name(target.value, result, target)
+        elif path is not None:
+            self.state.bind(path, result)
+
+    def _return_statement(self, node: cst.Return) -> None:
+        value = NONE if node.value is None else self.eval(node.value)
+        self._return(value, node)
+        self.state.alive = False
+
+    def _return(self, value: Value, node: cst.CSTNode) -> None:
+        self.use(value, "return", "", node)
+        if not self.quiet:
+            self.returned.append(value)
+            self.return_roots |= self.all_roots(value)
+            for box in value.boxes:
+                self.analysis.boxes[box].returned = True
+            self._leave()
+
+    def _raise(self, node: cst.Raise) -> None:
+        if node.exc is not None:
+            self.eval(node.exc)
+        self.state.alive = False
+
+    def _break(self, node: cst.CSTNode) -> None:
+        if self.stacked_breaks:
+            self.stacked_breaks[-1].append(self.state.copy())
+        self.state.alive = False
+
+    def _continue(self, node: cst.CSTNode) -> None:
+        if self.stacked_loop_exits:
+            self.stacked_loop_exits[-1].append(self.state.copy())
+        self.state.alive = False
+
+    def _del(self, node: cst.Del) -> None:
+        targets = node.target.elements if isinstance(node.target, cst.Tuple) else [cst.Element(node.target)]
+        for element in targets:
+            target = element.value
+            path = path_of(target)
+            if path is not None:
+                value = self.state.vars.pop(path, None)
+                if value is not None:
+                    self.use(value, "delete", path, node)
+            elif isinstance(target, cst.Subscript):
+                self.clear(self.eval(target.value))
+
+    def _assert(self, node: cst.Assert) -> None:
+        self.use(self.eval(node.test), "test", "", node)
+        if node.msg is not None:
+            self.eval(node.msg)
+
+    def _import(self, node: cst.Import | cst.ImportFrom) -> None:
+        for name, qualified in imported_names(node):
+            self.state.bind(name, self.named(qualified))
+
+    def _function_def(self, node: cst.FunctionDef) -> None:
+        for decorator in node.decorators:
+            self.eval(decorator.decorator)
+        scope = self.analysis.scope_of(node)
+        self._bind_name(node.name.value, Value(Kind.CALLABLE, quals=frozenset({scope.qualname})), node)
+        self._capture(scope)
+
+    def _class_def(self, node: cst.ClassDef) -> None:
+        for argument in (*node.bases, *node.keywords):
+            self.eval(argument.value)
+        scope = self.analysis.scope_of(node)
+        self._bind_name(node.name.value, Value(Kind.CALLABLE, quals=frozenset({scope.qualname})), node)
+        self._capture(scope)
+
+    def _capture(self, scope: Scope) -> None:
+        """Whatever a nested scope mentions may be read, or handed on, at any later time."""
+        words = set(scope.words)
+        for inner in scope.descendants():
+            words |= inner.words
+        self.capture_names(words, scope.node)
+
+    # --- compound statements ---
+
+    def _if(self, node: cst.If) -> None:
+        ends: list[State] = []
+        chain: cst.If | cst.Else | None = node
+        guards = 0
+        while isinstance(chain, cst.If):
+            truth = self.test(chain.test)
+            if guards == 0:
+                self.guards += 1
+                guards = 1
+            before = self.state
+            self.state = before.copy()
+            if truth is False:
+                self.state.alive = False
+            else:
+                self.suite(chain.body)
+            ends.append(self.state)
+            self.state = before
+            if truth is True:
+                self.state.alive = False
+            chain = chain.orelse
+        if chain is not None and self.state.alive:
+            self.suite(chain.body)
+        self.guards -= guards
+        end = self.state
+        some_left = any(not state.alive for state in ends) or not end.alive
+        for state in reversed(ends):
+            end = merge(state, end)
+        if some_left and end.alive:
+            end.guarded = True
+        self.state = end
+
+    def _for(self, node: cst.For) -> None:
+        iterated = self.eval(node.iter)
+        self.use(iterated, "iterate", "", node)
+        self._loop(node, iterated, node.iter, lambda loop: self.assign_element(node.target, iterated, loop, node.iter), node.body)
+        if node.orelse is not None:
+            self.suite(node.orelse.body)
+
+    def _while(self, node: cst.While) -> None:
+        def enter(loop: Loop) -> None:
+            self.test(node.test)
+
+        self._loop(node, PLAIN, None, enter, node.body)
+        if node.orelse is not None:
+            self.suite(node.orelse.body)
+
+    def _loop(
+        self,
+        node: cst.For | cst.While,
+        iterated: Value,
+        iterable: cst.BaseExpression | None,
+        enter: Callable[[Loop], None],
+        body: cst.BaseSuite,
+    ) -> None:
+        loop = self.new_loop(node, iterated, iterable)
+        guards, self.guards = self.guards, 0
+        guarded, self.state.guarded = self.state.guarded, False
+        before = self.state
+
+        self.quiet += 1
+        after_one, _ = self._iteration(loop, before.copy(), enter, body)
+        self.quiet -= 1
+
+        head = merge(before.copy(), after_one)
+        loop.at_head = head.vars
+        if self.quiet:
+            end, breaks = head, []
+        else:
+            end, breaks = self._iteration(loop, head.copy(), enter, body)
+            loop.backed_at_end = end.backed if end.alive else None
+        after = merge(before, end) if end.alive else before
+        for state in breaks:
+            after = merge(after, state)
+        after.guarded = guarded
+        self.state = after
+        self.loop = loop.parent
+        self.guards = guards
+
+    def _iteration(
+        self, loop: Loop, start: State, enter: Callable[[Loop], None], body: cst.BaseSuite
+    ) -> tuple[State, list[State]]:
+        """Read the body once; the state at its end (with every `continue`) and those at its breaks."""
+        self.loop = loop
+        self.state = start
+        self.stacked_loop_exits.append([])
+        self.stacked_breaks.append([])
+        enter(loop)
+        self.suite(body)
+        end = self.state
+        for state in self.stacked_loop_exits.pop():
+            end = merge(end, state)
+        return end, self.stacked_breaks.pop()
+
+    def _with(self, node: cst.With) -> None:
+        mode = self.state.mode
+        for item in node.items:
+            value = self.eval(item.item)
+            if not self.quiet:
+                self.withs.append((node, item, value))
+            self.state.mode = self.entered(value, item.item, self.state.mode)
+            if item.asname is not None:
+                entered = value if value.kind is not Kind.CONTEXT else PLAIN
+                self.assign(item.asname.name, entered, item.item)
+        self.suite(node.body)
+        self.state.mode = mode
+
+    def _try(self, node: cst.Try | cst.TryStar) -> None:
+        before = self.state.copy()
+        self.suite(node.body)
+        normal = self.state
+        raised = merge(before, normal.copy()) if normal.alive else before
+        if node.orelse is not None and normal.alive:
+            self.suite(node.orelse.body)
+            normal = self.state
+        ends = [normal]
+        self.guards += 1
+        self.handlers += 1
+        for handler in node.handlers:
+            self.state = raised.copy()
+            self.state.backed = before.backed
+            if handler.type is not None:
+                self.eval(handler.type)
+            if handler.name is not None:
+                self.assign(handler.name.name, PLAIN, handler.name.name)
+            self.suite(handler.body)
+            ends.append(self.state)
+        self.guards -= 1
+        self.handlers -= 1
+        end = ends[0]
+        for state in ends[1:]:
+            end = merge(end, state)
+        # A `finally` also runs when every path has left.
+        self.state = end
+        if node.finalbody is not None:
+            alive, self.state.alive = self.state.alive, True
+            self.suite(node.finalbody.body)
+            self.state.alive = self.state.alive and alive
+
+    def _match(self, node: cst.Match) -> None:
+        self.eval(node.subject)
+        before = self.state
+        ends = [before.copy()]
+        self.guards += 1
+        for case in node.cases:
+            self.state = before.copy()
+            for name in self.pattern_names(case.pattern):
+                self.state.bind(name, self.unknown(case.pattern, NOTHING))
+            if case.guard is not None:
+                self.eval(case.guard)
+            self.suite(case.body)
+            ends.append(self.state)
+        self.guards -= 1
+        end = ends[0]
+        for state in ends[1:]:
+            end = merge(end, state)
+        self.state = end
+
+    # --- context managers ---
+
+    def entered(self, value: Value, item: cst.BaseExpression, mode: Mode) -> Mode:
+        """Grad mode inside `with value:`."""
+        if value.kind is Kind.CONTEXT and value.mode is not None:
+            return mode if value.mode is Mode.KEEP else value.mode
+        if value.quals and value.quals <= known.GRAD_OFF_CONTEXTS:
+            return mode  # `with torch.no_grad:` raises
+        return Mode.UNKNOWN
+
+    def result(self) -> Value:
+        """What the function returns, joined over its returns."""
+        if not self.returned:
+            return NONE
+        value = self.returned[0]
+        for other in self.returned[1:]:
+            value = join(value, other)
+        return value
+
+
+def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    """The target and what is added to it in `total = total + e` (or `e + total`, or `total - e`)."""
+    if len(node.targets) != 1 or not isinstance(node.value, cst.BinaryOperation):
+        return None
+    target, sum_ = node.targets[0].target, node.value
+    path = path_of(target)
+    if path is None or not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
+        return None
+    if path_of(sum_.left) == path:
+        return target, sum_.right
+    if path_of(sum_.right) == path and isinstance(sum_.operator, cst.Add):
+        return target, sum_.left
+    return None
+
+
+_STATEMENTS: dict[type, Callable[..., None]] = {
+    cst.Expr: Flow._expr,
+    cst.Assign: Flow._assign,
+    cst.AnnAssign: Flow._ann_assign,
+    cst.AugAssign: Flow._aug_assign,
+    cst.Return: Flow._return_statement,
+    cst.Raise: Flow._raise,
+    cst.Break: Flow._break,
+    cst.Continue: Flow._continue,
+    cst.Del: Flow._del,
+    cst.Assert: Flow._assert,
+    cst.Import: Flow._import,
+    cst.ImportFrom: Flow._import,
+    cst.FunctionDef: Flow._function_def,
+    cst.ClassDef: Flow._class_def,
+    cst.If: Flow._if,
+    cst.For: Flow._for,
+    cst.While: Flow._while,
+    cst.With: Flow._with,
+    cst.Try: Flow._try,
+    cst.TryStar: Flow._try,
+    cst.Match: Flow._match,
+}

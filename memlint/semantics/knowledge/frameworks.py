@@ -1,0 +1,124 @@
+"""Which methods frameworks call, and in which grad mode. Rows with their sources."""
+
+from __future__ import annotations
+
+# Lightning wraps its evaluation and prediction loops in no_grad or inference_mode (lightning.pytorch.loops.utilities._no_grad_context).
+LIGHTNING_GRAD_OFF = frozenset(
+    {
+        "validation_step",
+        "test_step",
+        "predict_step",
+        "on_validation_start",
+        "on_validation_epoch_start",
+        "on_validation_epoch_end",
+        "on_validation_end",
+        "on_validation_batch_start",
+        "on_validation_batch_end",
+        "on_test_start",
+        "on_test_epoch_start",
+        "on_test_epoch_end",
+        "on_test_end",
+        "on_test_batch_start",
+        "on_test_batch_end",
+        "on_predict_start",
+        "on_predict_epoch_start",
+        "on_predict_epoch_end",
+        "on_predict_end",
+        "on_predict_batch_start",
+        "on_predict_batch_end",
+        "validation_epoch_end",
+        "test_epoch_end",
+        "predict_epoch_end",
+    }
+)
+
+# Bases whose methods run in the caller's grad mode: knowing them, a method is as good as a function.
+PLAIN_BASES = frozenset(
+    {
+        "object",
+        "Exception",
+        "dict",
+        "list",
+        "tuple",
+        "str",
+        "int",
+        "float",
+        "Enum",
+        "type",
+        "torch.optim.Optimizer",
+        "torch.optim.optimizer.Optimizer",
+        "torch.optim.lr_scheduler.LRScheduler",
+        "torch.optim.lr_scheduler._LRScheduler",
+        "torch.utils.data.Sampler",
+    }
+)
+
+# Decorators that leave grad mode alone.
+NEUTRAL_DECORATORS = frozenset(
+    {
+        "staticmethod",
+        "classmethod",
+        "property",
+        "hydra.main",
+        "click.command",
+        "click.option",
+        "click.argument",
+        "typer.command",
+        "fire.decorators.SetParseFn",
+        "pytest.fixture",
+        "pytest.mark.parametrize",
+        "pytest.mark.skipif",
+        "pytest.mark.slow",
+        "numba.jit",
+        "torch.cuda.amp.autocast",
+        "torch.autocast",
+        "torch.amp.autocast",
+        "torch.cuda.amp.custom_fwd",
+        "torch.cuda.amp.custom_bwd",
+        "torch.jit.ignore",
+        "torch.jit.export",
+        "torch.jit.unused",
+        "torch.compile",
+        "torch.compiler.disable",
+        "torch._dynamo.disable",
+        "typing.overload",
+        "typing_extensions.override",
+        "tqdm.tqdm",
+        "torch.distributed.elastic.multiprocessing.errors.record",
+        "jaxtyping.jaxtyped",
+        "typeguard.typechecked",
+        "beartype.beartype",
+        "wandb.init",
+    }
+)
+
+# Methods by which values are logged or shown; none of them differentiates or keeps the graph of its argument.
+# (wandb, tensorboard SummaryWriter, logging, tqdm, Lightning self.log: each detaches or converts.)
+CONSUMING_METHODS = frozenset(
+    {
+        "log",
+        "log_dict",
+        "log_metrics",
+        "log_metric",
+        "add_scalar",
+        "add_scalars",
+        "add_histogram",
+        "info",
+        "debug",
+        "warning",
+        "error",
+        "write",
+        "set_postfix",
+        "set_postfix_str",
+        "set_description",
+        "print",
+        "format",
+        "track",
+    }
+)
+# Functions that consume values without differentiating or keeping them.
+CONSUMING_FUNCTIONS = frozenset(
+    """print len str repr format isinstance type id hash bool int float range any all hasattr callable round
+    wandb.log json.dumps json.dump pickle.dump torch.save math.isnan math.isfinite math.sqrt math.exp math.log""".split()
+)
+CONSUMING_MODULES = ("numpy.", "math.", "logging.", "json.", "pickle.", "pandas.", "matplotlib.", "sklearn.", "wandb.", "scipy.", "time.", "os.", "sys.", "warnings.", "csv.", "statistics.", "random.", "datetime.", "torch.cuda.", "torch.distributed.", "torch.testing.", "tensorboardX.")

@@ -1,0 +1,342 @@
+"""What memlint knows of torch, as data. Names are fully qualified as their documentation spells them.
+
+Sources: torch 2.13 documentation and docstrings; the rows on what never requires grad were checked by experiment
+(catalogue, section 1.3).
+"""
+
+from __future__ import annotations
+
+# torch.autograd.grad_mode documentation. The same classes are reachable under several names.
+GRAD_OFF_CONTEXTS = frozenset(
+    {
+        "torch.no_grad",
+        "torch.inference_mode",
+        "torch.autograd.no_grad",
+        "torch.autograd.inference_mode",
+        "torch.autograd.grad_mode.no_grad",
+        "torch.autograd.grad_mode.inference_mode",
+    }
+)
+GRAD_ON_CONTEXTS = frozenset({"torch.enable_grad", "torch.autograd.enable_grad", "torch.autograd.grad_mode.enable_grad"})
+SET_GRAD_ENABLED = frozenset(
+    {"torch.set_grad_enabled", "torch.autograd.set_grad_enabled", "torch.autograd.grad_mode.set_grad_enabled"}
+)
+
+# Context managers that act only when entered and leave grad mode alone.
+NEUTRAL_CONTEXTS = frozenset(
+    {
+        "torch.autocast",
+        "torch.amp.autocast",
+        "torch.cuda.amp.autocast",
+        "torch.cpu.amp.autocast",
+        "torch.autograd.graph.save_on_cpu",
+        "torch.autograd.graph.saved_tensors_hooks",
+        "torch.autograd.detect_anomaly",
+        "torch.autograd.set_detect_anomaly",
+        "torch.autograd.profiler.profile",
+        "torch.autograd.profiler.record_function",
+        "torch.profiler.profile",
+        "torch.profiler.record_function",
+        "torch.cuda.device",
+        "torch.device",
+        "torch.cuda.stream",
+        "torch.cuda.nvtx.range",
+        "torch.backends.cuda.sdp_kernel",
+        "torch.nn.attention.sdpa_kernel",
+        "torch.random.fork_rng",
+        "open",
+        "tqdm.tqdm",
+        "tqdm.auto.tqdm",
+        "tqdm.trange",
+        "numpy.errstate",
+        "wandb.init",
+        "mlflow.start_run",
+        "rich.progress.Progress",
+    }
+)
+# Of these a bare call does nothing at all: they must be entered (torch.set_grad_enabled acts when called).
+ACTS_ONLY_WHEN_ENTERED = (
+    GRAD_OFF_CONTEXTS
+    | GRAD_ON_CONTEXTS
+    | {
+        "torch.autocast",
+        "torch.amp.autocast",
+        "torch.cuda.amp.autocast",
+        "torch.cpu.amp.autocast",
+        "torch.autograd.graph.save_on_cpu",
+    }
+)
+
+MODULE_BASES = frozenset(
+    {
+        "torch.nn.Module",
+        "torch.nn.modules.Module",
+        "torch.nn.modules.module.Module",
+        "torch.nn.Sequential",
+        "torch.nn.ModuleList",
+        "torch.nn.ModuleDict",
+        "torch.nn.parallel.DistributedDataParallel",
+        "torch.nn.DataParallel",
+        "torch.jit.ScriptModule",
+        "pytorch_lightning.LightningModule",
+        "lightning.LightningModule",
+        "lightning.pytorch.LightningModule",
+        "pytorch_lightning.core.LightningModule",
+        "transformers.PreTrainedModel",
+        "transformers.modeling_utils.PreTrainedModel",
+        "diffusers.ModelMixin",
+    }
+)
+LIGHTNING_MODULES = frozenset(
+    {
+        "pytorch_lightning.LightningModule",
+        "lightning.LightningModule",
+        "lightning.pytorch.LightningModule",
+        "pytorch_lightning.core.LightningModule",
+        "lightning.pytorch.core.LightningModule",
+    }
+)
+# Wrappers and helpers that return the module they are given (or a module around it).
+RETURNS_ITS_MODULE = frozenset(
+    {
+        "torch.nn.parallel.DistributedDataParallel",
+        "torch.nn.DataParallel",
+        "torch.compile",
+        "torch.jit.script",
+        "torch.distributed.fsdp.FullyShardedDataParallel",
+        "copy.deepcopy",
+    }
+)
+# Attributes of torch.nn that are no module classes, or hold other namespaces.
+NN_NOT_MODULES = frozenset({"Parameter", "Buffer", "functional", "init", "utils", "parallel", "modules", "UninitializedParameter"})
+# Module classes whose call returns one tensor.
+TENSOR_MODULES = frozenset(
+    {"Linear", "Bilinear", "Identity", "Embedding", "EmbeddingBag", "Flatten", "Unflatten", "Softmax", "LogSoftmax", "Sigmoid", "Tanh"}
+    | {f"{name}{n}d" for n in (1, 2, 3) for name in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm", "AvgPool", "Dropout")}
+    | {"ReLU", "GELU", "SiLU", "LeakyReLU", "ELU", "SELU", "Softplus", "Dropout", "LayerNorm", "GroupNorm", "RMSNorm", "Upsample"}
+)
+# Module classes that return (output, state).
+RECURRENT_MODULES = frozenset({"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN"})
+
+# Calling one of these on something proves it a module when it is also called with arguments.
+MODULE_METHODS = frozenset(
+    {
+        "train",
+        "eval",
+        "parameters",
+        "named_parameters",
+        "modules",
+        "named_modules",
+        "children",
+        "named_children",
+        "buffers",
+        "named_buffers",
+        "zero_grad",
+        "register_forward_hook",
+        "load_state_dict",
+    }
+)
+# Module methods that return the module itself.
+MODULE_SELF_METHODS = frozenset(
+    {"train", "eval", "to", "cuda", "cpu", "half", "float", "double", "bfloat16", "requires_grad_", "apply", "xpu", "type"}
+)
+
+LOADERS = frozenset(
+    {
+        "torch.utils.data.DataLoader",
+        "torch.utils.data.dataloader.DataLoader",
+        "torch_geometric.loader.DataLoader",
+        "torch_geometric.data.DataLoader",
+        "torchdata.stateful_dataloader.StatefulDataLoader",
+        "monai.data.DataLoader",
+    }
+)
+DATASET_BASES = frozenset(
+    {
+        "torch.utils.data.Dataset",
+        "torch.utils.data.IterableDataset",
+        "torch.utils.data.dataset.Dataset",
+        "torch.utils.data.TensorDataset",
+        "torch.utils.data.ConcatDataset",
+        "torch.utils.data.Subset",
+        "torchvision.datasets.VisionDataset",
+        "torchvision.datasets.ImageFolder",
+        "torch_geometric.data.Dataset",
+        "torch_geometric.data.InMemoryDataset",
+    }
+)
+SCALERS = frozenset({"torch.amp.GradScaler", "torch.cuda.amp.GradScaler", "torch.cuda.amp.grad_scaler.GradScaler"})
+# Iteration wrappers: their elements are those of their first argument (zip: of any argument).
+ITERATION_WRAPPERS = frozenset(
+    {
+        "enumerate",
+        "iter",
+        "zip",
+        "reversed",
+        "tqdm.tqdm",
+        "tqdm.auto.tqdm",
+        "tqdm.notebook.tqdm",
+        "tqdm.autonotebook.tqdm",
+        "tqdm.contrib.tenumerate",
+        "itertools.islice",
+        "itertools.cycle",
+        "itertools.chain",
+        "itertools.tee",
+        "rich.progress.track",
+        "tqdm.rich.tqdm",
+        "fastprogress.progress_bar",
+    }
+)
+
+# Function names in torch.nn.functional and torch that reduce a prediction to a loss.
+LOSS_FUNCTIONS = frozenset(
+    f"torch.nn.functional.{name}"
+    for name in (
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "cosine_embedding_loss",
+        "cross_entropy",
+        "ctc_loss",
+        "gaussian_nll_loss",
+        "hinge_embedding_loss",
+        "huber_loss",
+        "kl_div",
+        "l1_loss",
+        "margin_ranking_loss",
+        "mse_loss",
+        "multi_margin_loss",
+        "multilabel_margin_loss",
+        "multilabel_soft_margin_loss",
+        "nll_loss",
+        "poisson_nll_loss",
+        "smooth_l1_loss",
+        "soft_margin_loss",
+        "triplet_margin_loss",
+        "triplet_margin_with_distance_loss",
+    )
+)
+
+# Tensor methods whose result carries no graph although it holds the values (torch.Tensor documentation).
+DETACHING_METHODS = frozenset({"detach", "detach_"})
+# Methods that leave the tensor world; the result can hold no graph. numpy() raises on a tensor that requires grad.
+HOST_VALUE_METHODS = frozenset({"item", "tolist", "numpy"})
+# Methods whose result never requires grad, whatever the receiver (catalogue 1.3, verified).
+NEVER_GRAD_METHODS = frozenset(
+    {
+        "argmax",
+        "argmin",
+        "argsort",
+        "argwhere",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "equal",
+        "allclose",
+        "isclose",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "nonzero",
+        "count_nonzero",
+        "long",
+        "int",
+        "bool",
+        "short",
+        "byte",
+        "char",
+        "logical_and",
+        "logical_or",
+        "logical_not",
+        "logical_xor",
+        "any",
+        "all",
+        "bincount",
+        "searchsorted",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "new_full",
+        "new_tensor",
+        "multinomial",
+        "random_",
+        "is_floating_point",
+        "data_ptr",
+        "element_size",
+        "nelement",
+        "numel",
+        "dim",
+        "ndimension",
+        "size",
+        "stride",
+        "get_device",
+        "storage",
+        "untyped_storage",
+        "storage_offset",
+        "is_contiguous",
+        "requires_grad_enabled",
+        "histc",
+    }
+)
+NUMBER_METHODS = frozenset(
+    {"item", "dim", "ndimension", "numel", "nelement", "element_size", "data_ptr", "get_device", "storage_offset", "is_contiguous",
+     "is_floating_point", "equal", "allclose"}
+)
+# Methods with a tensor result that carries the receiver's graph on. Only what is listed propagates.
+DIFFERENTIABLE_METHODS = frozenset(
+    """abs acos add addmm amax amin asin atan baddbmm bmm cat ceil chunk clamp clamp_min clamp_max clip clone contiguous cos cosh cpu
+    cuda cumprod cumsum diag diagonal diff dist div divide dot double erf exp expand expand_as expm1 flatten flip float floor
+    fmod gather half bfloat16 index_add index_select inverse kthvalue lerp log log10 log1p log2 log_softmax logit logsumexp
+    masked_fill masked_select matmul max maximum mean median min minimum mm mul multiply mv narrow neg negative norm outer
+    permute pow prod quantile reciprocal relu remainder repeat repeat_interleave reshape reshape_as roll round rsqrt rsub scatter
+    scatter_add select sigmoid sign sin sinh softmax split sqrt square squeeze std sub subtract sum swapaxes t take tan
+    tanh tensor_split tile to topk trace transpose tril triu type type_as unbind unflatten unfold unsqueeze var view view_as
+    vsplit where xlogy movedim nanmean nansum nan_to_num moveaxis sort aminmax bernoulli
+    add_ sub_ mul_ div_ pow_ clamp_ exp_ log_ sqrt_ relu_ sigmoid_ tanh_ neg_ squeeze_ unsqueeze_ masked_fill_ transpose_""".split()
+)
+# Tensor methods with a tuple (or list) of tensors as result.
+MULTI_RESULT_METHODS = frozenset({"chunk", "split", "tensor_split", "unbind", "topk", "kthvalue", "sort", "vsplit", "aminmax"})
+# Methods that only a tensor has (no numpy array, module, optimizer, list or number).
+TENSOR_ONLY_METHODS = frozenset(
+    {"backward", "detach", "detach_", "unsqueeze", "permute", "masked_fill", "scatter_", "index_select", "expand_as", "retain_grad",
+     "log_softmax", "softmax", "new_zeros", "new_tensor", "type_as", "repeat_interleave", "logsumexp", "requires_grad_"}
+) - {"requires_grad_"}
+COPYING_METHODS = frozenset({"cpu", "cuda", "clone", "to", "half", "float", "double", "bfloat16"})
+
+# torch.* functions with one tensor as result, differentiable in their tensor arguments.
+DIFFERENTIABLE_FUNCTIONS = frozenset(
+    """abs add addmm amax amin atan2 baddbmm bmm cat clamp clone concat concatenate cos cosine_similarity cumprod cumsum diag diagonal
+    diff dist div dot einsum exp flatten flip gather hstack index_select lerp linear log log1p log_softmax logsumexp masked_select
+    matmul mean mm mul narrow neg norm outer permute pow prod relu repeat_interleave reshape roll rsqrt scatter select sigmoid
+    sin softmax sqrt square squeeze stack std sub sum tanh tensordot tile trace transpose tril triu unsqueeze var vstack where
+    bernoulli cdist cov cross dstack erf kron logaddexp maximum minimum nan_to_num nanmean nansum""".split()
+)
+# torch.* functions whose result never requires grad.
+NEVER_GRAD_FUNCTIONS = frozenset(
+    """argmax argmin argsort eq ne lt le gt ge equal allclose isclose isnan isinf isfinite nonzero count_nonzero logical_and logical_or
+    logical_not logical_xor any all bincount searchsorted multinomial histc unique is_tensor numel bucketize""".split()
+)
+# Factories: a freshly allocated tensor each time. Those whose values are not random may be folded into another device.
+DETERMINISTIC_FACTORIES = frozenset(
+    f"torch.{name}" for name in ("zeros", "ones", "full", "empty", "arange", "linspace", "logspace", "eye", "tensor")
+)
+LIKE_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros_like", "ones_like", "full_like", "empty_like"))
+RANDOM_FACTORIES = frozenset(
+    f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like")
+)
+FACTORIES = DETERMINISTIC_FACTORIES | LIKE_FACTORIES | RANDOM_FACTORIES
+
+TENSOR_ANNOTATIONS = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.nn.Parameter"})
+
+# Attributes of a model output that hold its differentiable tensors (transformers.utils.ModelOutput subclasses).
+GRAPH_OUTPUT_ATTRIBUTES = frozenset({"loss", "logits", "last_hidden_state", "pooler_output", "prediction_logits", "start_logits", "end_logits"})
+# Attributes of a tensor that hold no graph.
+PLAIN_TENSOR_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "grad_fn", "layout", "is_leaf"})
+
+# Differentiating calls by method name: the first argument, where there is one, is what is differentiated
+# (accelerate.Accelerator.backward, lightning.Fabric.backward, LightningModule.manual_backward, deepspeed engine.backward).
+BACKWARD_METHODS = frozenset({"backward", "manual_backward"})
+DIFFERENTIATING_FUNCTIONS = frozenset({"torch.autograd.backward", "torch.autograd.grad"})
+FUNCTIONAL_AUTOGRAD_PREFIXES = ("torch.func.", "torch.autograd.functional.", "functorch.")

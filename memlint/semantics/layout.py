@@ -1,0 +1,290 @@
+"""Where the nodes of a tree stand in the file.
+
+LibCST's PositionProvider costs several times the parse. `Layout` prints the module once and lets the printer's
+hooks append each node, entered and left, to the very list that collects the tokens; offsets follow from the
+lengths of the tokens. What is asked for seldom is worked out when it is asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from types import TracebackType
+
+import libcst as cst
+from libcst._nodes.internal import CodegenState
+
+from memlint.source.file import Comment, ParseText, SourceFile
+from memlint.source.lines import Position
+
+
+class LayoutMismatch(Exception):  # noqa: N818 - named for what was found
+    """The printed tree is not the text that was parsed, so no offset can be trusted."""
+
+
+class Layout:
+    """The offsets, in code points of `source.text`, of the nodes of one tree.
+
+    Raises LayoutMismatch when the tree does not print as `parse_text`, RecursionError when it is nested deeper
+    than LibCST can print.
+    """
+
+    def __init__(self, tree: cst.Module, source: SourceFile, parse_text: ParseText) -> None:
+        printer = _Printer(tree)
+        # Not _codegen: the module itself must not be the first event (an empty module prints its newline only
+        # while the list of tokens is empty).
+        tree._codegen_impl(printer)
+        events = printer.tokens
+        if "".join([event for event in events if event.__class__ is str]) != parse_text.text:
+            raise LayoutMismatch(f"{source.path}: the syntax tree does not print as the file's text")
+        lengths = [len(event) if event.__class__ is str else 0 for event in events]
+        self.tree = tree
+        self.source = source
+        self._parse_text = parse_text
+        self._events: Sequence[object] = events
+        self._offsets = list(accumulate(lengths, initial=0))
+        # Ids of strings are in there too and do no harm. The last offset of an id is where its node was left.
+        self._ends = dict(zip(map(id, events), self._offsets, strict=False))
+        self._starts = dict(zip(map(id, reversed(events)), reversed(self._offsets[:-1]), strict=True))
+        self._marks = printer.marks
+
+    def inner(self, node: cst.CSTNode) -> tuple[int, int]:
+        """The span of the node without its own parentheses, leading lines, separating comma and trailing whitespace."""
+        return self._parse_text.original_span(self._inner_start(node), self._inner_end(node))
+
+    def outer(self, node: cst.CSTNode) -> tuple[int, int]:
+        """The span of the node, with its own parentheses where it has some."""
+        parentheses = _parentheses(node)
+        if parentheses is None:
+            return self.inner(node)
+        first, last = parentheses[0][0], parentheses[1][-1]
+        return self._parse_text.original_span(self._start(first), self._end(last))
+
+    def full(self, node: cst.CSTNode) -> tuple[int, int]:
+        """The span of everything that LibCST prints for the node: leading lines, comma and whitespace included."""
+        return self._parse_text.original_span(self._start(node), self._end(node))
+
+    def range(self, node: cst.CSTNode) -> tuple[Position, Position]:
+        """The positions of the node's inner span."""
+        start, end = self.inner(node)
+        return self.source.lines.position(start), self.source.lines.position(end)
+
+    @cached_property
+    def comments(self) -> tuple[Comment, ...]:
+        """All comments, in the order of the text."""
+        return tuple(self._comment(node) for node in self._nodes_of(cst.Comment))
+
+    @cached_property
+    def statements(self) -> tuple[tuple[int, int], ...]:
+        """The first and the last line of each logical line, sorted and disjoint.
+
+        That is a line of simple statements, or the header of a compound statement (decorators up to the colon,
+        with the suite where that follows on the same line) or of one of its clauses. Trailing comments count.
+        """
+        spans = (self._statement_lines(node) for node in self._nodes_of(cst.SimpleStatementLine, *_HEADERS))
+        return tuple(sorted(spans))
+
+    def statement_at(self, line: int) -> tuple[int, int]:
+        """The first and the last line of the statement that `line` belongs to; the line itself where there is none."""
+        index = bisect_right(self.statements, line, key=lambda lines: lines[0]) - 1
+        if index >= 0 and line <= self.statements[index][1]:
+            return self.statements[index]
+        return line, line
+
+    @cached_property
+    def multiline_strings(self) -> tuple[tuple[int, int], ...]:
+        """The spans of the string literals (formatted ones too) that span lines, by their start."""
+        literals = self._nodes_of(cst.SimpleString, cst.FormattedString, cst.TemplatedString)
+        spans = (self.inner(node) for node in literals)
+        return tuple((start, end) for start, end in spans if _spans_lines(self.source.text[start:end]))
+
+    @cached_property
+    def replacement_fields(self) -> tuple[tuple[int, int, bool], ...]:
+        """The spans of the `{...}` in formatted strings, and whether each prints its own source (`{x = }`)."""
+        fields = self._nodes_of(cst.FormattedStringExpression, cst.TemplatedStringExpression)
+        return tuple((*self.full(node), getattr(node, "equal", None) is not None) for node in fields)
+
+    def block_of(self, statement: cst.CSTNode) -> cst.CSTNode:
+        """The module, indented block, line or suite that directly holds the statement. Raises KeyError."""
+        return self._blocks[id(statement)]
+
+    @cached_property
+    def _blocks(self) -> dict[int, cst.CSTNode]:
+        blocks = self._nodes_of(cst.IndentedBlock, cst.SimpleStatementLine, cst.SimpleStatementSuite)
+        return {id(child): block for block in (self.tree, *blocks) for child in getattr(block, "body", ())}
+
+    def _nodes_of(self, *kinds: type[cst.CSTNode]) -> Iterator[cst.CSTNode]:
+        """The nodes of these very classes, each once, in the order in which they start."""
+        wanted = frozenset(kinds)
+        found = {id(event): event for event in self._events if event.__class__ in wanted}
+        return (event for event in found.values() if isinstance(event, cst.CSTNode))
+
+    def _start(self, node: cst.CSTNode) -> int:
+        try:
+            return self._starts[id(node)]
+        except KeyError:
+            raise KeyError(f"this {type(node).__name__} is no node of the tree of {self.source.path}") from None
+
+    def _end(self, node: cst.CSTNode) -> int:
+        self._start(node)
+        return self._ends[id(node)]
+
+    def _inner_start(self, node: cst.CSTNode) -> int:
+        parentheses = _parentheses(node)
+        if parentheses is not None:
+            return self._end(parentheses[0][-1])
+        mark = self._marks.get(id(node))
+        if mark is None:
+            return self._start(node)
+        if mark.start_node is not None:
+            return self._inner_start(mark.start_node)
+        return self._offsets[mark.first]
+
+    def _inner_end(self, node: cst.CSTNode) -> int:
+        mark = self._marks.get(id(node))
+        while mark is not None and mark.end_node is not None:
+            node = mark.end_node
+            mark = self._marks.get(id(node))
+        parentheses = _parentheses(node)
+        if parentheses is not None:
+            return self._start(parentheses[1][0])
+        return self._end(node) if mark is None else self._offsets[mark.last]
+
+    def _comment(self, node: cst.CSTNode) -> Comment:
+        start, end = self.inner(node)
+        line = self.source.lines.position(start).line
+        own_line = not self.source.text[self.source.lines.line_start(line) : start].strip()
+        return Comment(start, line, self.source.text[start:end], own_line)
+
+    def _statement_lines(self, node: cst.CSTNode) -> tuple[int, int]:
+        decorators: Sequence[cst.CSTNode] = getattr(node, "decorators", ())
+        start = self._inner_start(decorators[0] if decorators else node)
+        end = self._start(_newline_of(node))
+        first, last = self._parse_text.original(start), self._parse_text.original(end)
+        return self.source.lines.position(first).line, self.source.lines.position(last).line
+
+
+_HEADERS: tuple[type[cst.CSTNode], ...] = (
+    cst.FunctionDef,
+    cst.ClassDef,
+    cst.If,
+    cst.Else,
+    cst.For,
+    cst.While,
+    cst.With,
+    cst.Try,
+    cst.TryStar,
+    cst.ExceptHandler,
+    cst.ExceptStarHandler,
+    cst.Finally,
+    cst.Match,
+    cst.MatchCase,
+)
+
+
+class _Mark:
+    """Where a node's own text begins and ends, where that is not where its printing begins and ends."""
+
+    __slots__ = ("_events", "end_node", "first", "last", "start_node")
+
+    def __init__(self, events: list[str], start_node: cst.CSTNode | None, end_node: cst.CSTNode | None) -> None:
+        self._events = events
+        self.start_node = start_node
+        self.end_node = end_node
+        self.first = self.last = 0
+
+    def __enter__(self) -> None:
+        self.first = len(self._events)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.last = len(self._events)
+
+
+class _NoMark:
+    """For expressions: their span without parentheses follows from where the parentheses are."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+_NO_MARK = _NoMark()
+
+
+class _Printer(CodegenState):
+    """Prints a module, and notes in the list of tokens where each node is entered and left."""
+
+    def __init__(self, module: cst.Module) -> None:
+        super().__init__(default_indent=module.default_indent, default_newline=module.default_newline)
+        self.marks: dict[int, _Mark] = {}
+        append = self.tokens.append
+        self.add_token = append  # type: ignore[method-assign, assignment]
+        self.before_codegen = append  # type: ignore[method-assign, assignment]
+        self.after_codegen = append  # type: ignore[method-assign, assignment]
+
+    def pop_trailing_newline(self) -> None:
+        for index in range(len(self.tokens) - 1, -1, -1):
+            if self.tokens[index].__class__ is str:
+                self.tokens[index] = ""
+                return
+
+    def record_syntactic_position(  # type: ignore[override]
+        self,
+        node: cst.CSTNode,
+        *,
+        start_node: cst.CSTNode | None = None,
+        end_node: cst.CSTNode | None = None,
+    ) -> _Mark | _NoMark:
+        if node.__class__ in _UNMARKED:
+            return _NO_MARK
+        mark = self.marks[id(node)] = _Mark(self.tokens, start_node, end_node)
+        return mark
+
+
+def _with_subclasses(kind: type[cst.CSTNode]) -> Iterator[type[cst.CSTNode]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+# A starred element prints its comma after its parentheses, so its end has to be marked.
+_UNMARKED = frozenset(
+    kind
+    for base in (cst.BaseExpression, cst.MatchPattern)
+    for kind in _with_subclasses(base)
+    if kind is not cst.StarredElement
+)
+
+
+def _parentheses(node: cst.CSTNode) -> tuple[Sequence[cst.LeftParen], Sequence[cst.RightParen]] | None:
+    """The parentheses that a node puts around itself. (Those of a class, an import or a `with` are inside it.)"""
+    if not isinstance(node, (cst.BaseExpression, cst.MatchPattern)) or not node.lpar:
+        return None
+    return node.lpar, node.rpar
+
+
+def _newline_of(node: cst.CSTNode) -> cst.Newline:
+    """The newline that ends the logical line with which a statement or a clause begins."""
+    if isinstance(node, cst.Match):
+        return node.whitespace_after_colon.newline
+    body = getattr(node, "body", None)
+    if isinstance(body, cst.IndentedBlock):
+        return body.header.newline
+    line = node if isinstance(node, cst.SimpleStatementLine) else body
+    if isinstance(line, (cst.SimpleStatementLine, cst.SimpleStatementSuite)):
+        return line.trailing_whitespace.newline
+    raise TypeError(f"a {type(node).__name__} has no logical line")
+
+
+def _spans_lines(text: str) -> bool:
+    return "\n" in text or "\r" in text

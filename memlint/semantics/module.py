@@ -1,0 +1,188 @@
+"""What a rule asks: one file's meaning, without trees, names or loops to be walked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+import libcst as cst
+
+from memlint.semantics.analysis import Analysis, Box
+from memlint.semantics.events import Backward, Call, Loop, Store, Use
+from memlint.semantics.flow import Flow
+from memlint.semantics.questions import ModuleFacts, Question
+from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.values import Condition, Proof, Value
+
+_EVALUATION_WORDS = frozenset(
+    {"val", "valid", "validation", "validate", "validating", "eval", "evaluate", "evaluation", "evaluating", "test", "testing",
+     "dev", "predict", "prediction", "predictions", "infer", "inference"}
+)  # fmt: skip
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+
+
+class Module:
+    """One file."""
+
+    def __init__(self, path: str, tree: cst.Module) -> None:
+        self.path = path
+        self.tree = tree
+        self.analysis = Analysis(tree)
+
+    # --- events, in source order within each scope ---
+
+    @cached_property
+    def flows(self) -> list[Flow]:
+        return self.analysis.flows
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        return [call for flow in self.flows for call in flow.calls]
+
+    @cached_property
+    def stores(self) -> list[Store]:
+        return [store for flow in self.flows for store in flow.stores]
+
+    @cached_property
+    def backwards(self) -> list[Backward]:
+        return [backward for flow in self.flows for backward in flow.backwards]
+
+    @cached_property
+    def loops(self) -> list[Loop]:
+        return [loop for flow in self.flows for loop in flow.loops]
+
+    @cached_property
+    def withs(self) -> list[tuple[cst.With, cst.WithItem, Value]]:
+        return [item for flow in self.flows for item in flow.withs]
+
+    @property
+    def scopes(self) -> list[Scope]:
+        return self.analysis.scopes
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every identifier and attribute name in the file."""
+        return frozenset(word for scope in self.scopes for word in scope.words)
+
+    @cached_property
+    def _calls_by_node(self) -> dict[int, Call]:
+        return {id(call.node): call for call in self.calls}
+
+    def call_at(self, node: cst.CSTNode) -> Call | None:
+        """What is known of this call expression."""
+        return self._calls_by_node.get(id(node))
+
+    def calls_of(self, table: frozenset[str]) -> Iterator[Call]:
+        """The calls whose callee can only be one of these qualified names."""
+        return (call for call in self.calls if call.names(table))
+
+    def calls_in(self, scope: Scope) -> list[Call]:
+        flow = self.flow_of(scope)
+        return flow.calls if flow is not None else []
+
+    def flow_of(self, scope: Scope) -> Flow | None:
+        return self.analysis.flow(scope)
+
+    def uses_of(self, root: int) -> list[Use]:
+        """Every recorded use of a definition, in the order in which the code is read."""
+        return self.analysis.uses.get(root, [])
+
+    def box(self, index: int) -> Box:
+        return self.analysis.boxes[index]
+
+    # --- what holds ---
+
+    def questions(self, conditions: Iterable[Condition]) -> frozenset[Question] | None:
+        """The conditions with all that this file can decide decided: what is left to ask, None where one is false."""
+        left: set[Question] = set()
+        for condition in self.analysis.basis(conditions):
+            if not isinstance(condition, Proof):
+                left.add(condition)
+                continue
+            imported = self.analysis.imported.get(condition.root)
+            if imported is None:
+                return None
+            left.add(imported)
+        return frozenset(left)
+
+    @cached_property
+    def facts(self) -> ModuleFacts:
+        return self.analysis.facts()
+
+    # --- words for messages ---
+
+    def text(self, node: cst.CSTNode, limit: int = 60) -> str:
+        """The node's code on one line, cut to the limit."""
+        code = " ".join(self.tree.code_for_node(node).split())
+        return code if len(code) <= limit else code[: limit - 3] + "..."
+
+    def graph_sources(self, value: Value) -> list[cst.Call]:
+        """The module calls in this file whose graph the value holds, in source order of their reading."""
+        nodes = (self.analysis.roots[root] for root in sorted(value.roots))
+        return [root.node for root in nodes if root.is_forward and isinstance(root.node, cst.Call)]
+
+    def definitions(self, value: Value) -> list[cst.CSTNode]:
+        """The expressions that may have made exactly this value."""
+        return [self.analysis.roots[root].node for root in sorted(value.idents)]
+
+    # --- evaluation ---
+
+    def evaluation_evidence(self, scope: Scope, loop: Loop | None) -> str | None:
+        """What says that this loop (or function) evaluates rather than trains; None where nothing does.
+
+        `.eval()` was called before and `.train()` not after it, or the loop's iterable or the function is named so.
+        """
+        if loop is not None and any(item.is_training_loop for item in (loop,)):
+            return None
+        model = self.put_into_eval(scope, loop)
+        if model is not None:
+            return f"`{model}.eval()`"
+        for item in loop.outer() if loop is not None else ():
+            named = self._named_for_evaluation(item.iterable)
+            if named is not None:
+                return f"the loop over `{named}`"
+        function: Scope | None = scope
+        while function is not None and function.is_function:
+            if words_of(function.name) & _EVALUATION_WORDS:
+                return f"the name `{function.name}`"
+            function = function.parent
+        return None
+
+    def put_into_eval(self, scope: Scope, loop: Loop | None) -> str | None:
+        """The path on which `.eval()` was called last before the loop (anywhere in the function without one)."""
+        flow = self.flow_of(scope)
+        if flow is None:
+            return None
+        last: tuple[str, bool] | None = None
+        inside = set() if loop is None else {id(node) for node in walk(loop.node)}
+        for call in flow.calls:
+            if call.method not in ("eval", "train") or call.receiver_node is None or len(call.positional) > 1:
+                continue
+            if loop is not None and last is not None and id(call.node) not in inside and self._after(call, loop, flow):
+                break
+            path = path_of(call.receiver_node)
+            if path is None or (call.method == "eval" and call.positional):
+                continue
+            to_eval = call.method == "eval" or (bool(call.positional) and call.positional[0].value.literal is False)
+            last = (path, to_eval)
+        return last[0] if last is not None and last[1] else None
+
+    def _after(self, call: Call, loop: Loop, flow: Flow) -> bool:
+        first = next((other.order for other in flow.calls if other.loop is not None and loop in other.loop.outer()), None)
+        return first is not None and call.order > first
+
+    def _named_for_evaluation(self, iterable: cst.BaseExpression | None) -> str | None:
+        if iterable is None:
+            return None
+        for node in walk(iterable):
+            if isinstance(node, cst.Name) and words_of(node.value) & _EVALUATION_WORDS:
+                return node.value
+            if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & _EVALUATION_WORDS:
+                return node.raw_value
+        return None
+
+
+def words_of(name: str) -> frozenset[str]:
+    """`valLoader`, `val_loader` -> {val, loader}."""
+    return frozenset(match.group().lower() for match in _WORD.finditer(name))

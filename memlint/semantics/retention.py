@@ -1,0 +1,143 @@
+"""Stores that keep autograd graphs: which values are kept from iteration to iteration, and what of them stays alive.
+
+The analysis behind the rules on running totals and on containers (catalogue, section 7c, items 2 and 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import libcst as cst
+
+from memlint.semantics.events import Loop, Store
+from memlint.semantics.module import Module
+from memlint.semantics.questions import Question, ResultNotDifferentiated
+from memlint.semantics.values import Kind
+
+
+class Kept(Enum):
+    """What of the graph stays alive."""
+
+    NODES = "nodes"
+    """A backward pass has freed the saved tensors: only graph nodes, in host memory."""
+    NO_BACKWARD = "no backward"
+    """Nothing is differentiated in the loop: every activation stays on the device."""
+    OTHER_BRANCH = "other branch"
+    """The loop differentiates something else: this branch's activations stay."""
+    RETAINED = "retained"
+    """`retain_graph=True` (or `create_graph=True`) keeps the activations that backward would free."""
+    SKIPPED = "skipped"
+    """On the iterations that skip backward, every activation stays."""
+
+
+@dataclass(frozen=True, eq=False)
+class Retention:
+    """A store that keeps a graph from one iteration of `loop` to the next."""
+
+    store: Store
+    loop: Loop
+    kept: Kept
+    questions: frozenset[Question]
+    weak: bool
+    """A name was part of the evidence."""
+    proven_tensor: bool
+    """Whatever reaches the store is a tensor: `.detach()` cannot fail."""
+    escapes: bool
+    """The target leaves the function: by a return, an attribute or a call out of view."""
+
+
+def retentions(module: Module) -> Iterator[Retention]:
+    for store in module.stores:
+        found = _retention(module, store)
+        if found is not None:
+            yield found
+
+
+def _retention(module: Module, store: Store) -> Retention | None:
+    value, analysis = store.value, module.analysis
+    if not value.carries_graph:
+        return None
+    loop = next((loop for loop in store.carried_by if loop.is_batch_loop and not loop.is_comprehension), None)
+    if loop is None:
+        return None
+    boxes = [module.box(index) for index in store.boxes]
+    if any(box.bounded or loop.node in box.emptied_in for box in boxes):
+        return None
+    if store.root in analysis.differentiated:
+        return None  # REINFORCE, sums of losses: the graph is needed
+    questions = module.questions(value.conditions)
+    if questions is None:
+        return None
+    kept = _kept(module, store, loop)
+    escapes = _escapes(module, store)
+    if kept is not Kept.NODES:
+        needed = _nobody_differentiates(module, store, loop)
+        if needed is None:
+            return None
+        questions |= needed
+    return Retention(store, loop, kept, questions, value.weak, _proven_tensors(module, store, loop), escapes)
+
+
+def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
+    """`.backward()` on a value in every iteration proves a tensor too: nothing else has the method."""
+    freed = store.backed if loop.backed_at_end is None else store.backed | loop.backed_at_end
+    proven = freed & module.analysis.proven
+    return bool(store.carriers) and all(
+        value.kind is Kind.TENSOR or (bool(value.idents) and value.idents <= proven) for _, value in store.carriers
+    )
+
+
+def _graph_roots(module: Module, store: Store) -> frozenset[int]:
+    """The operations whose saved tensors the stored value keeps."""
+    roots = module.analysis.roots
+    calls = frozenset(root for root in store.value.roots if isinstance(roots[root].node, cst.Call))
+    return calls or store.value.idents
+
+
+def _kept(module: Module, store: Store, loop: Loop) -> Kept:
+    analysis = module.analysis
+    roots = _graph_roots(module, store)
+    at_end = loop.backed_at_end or frozenset()
+    if roots and (roots <= store.backed or roots <= at_end):
+        return Kept.NODES
+    if not any(item.has_backward for item in loop.outer()):
+        return Kept.NO_BACKWARD
+    if not roots & analysis.differentiated:
+        return Kept.OTHER_BRANCH
+    for backward in module.backwards:
+        if not backward.frees and roots & backward.differentiated.roots:
+            return Kept.RETAINED
+    if not roots <= analysis.differentiated:
+        return Kept.OTHER_BRANCH
+    if analysis.unproven(store.value):
+        return Kept.NODES  # `with set_grad_enabled(train)`: there is a graph only where there is a backward
+    return Kept.SKIPPED
+
+
+def _escapes(module: Module, store: Store) -> bool:
+    analysis = module.analysis
+    if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
+        return True
+    if any(module.box(index).escaped or module.box(index).returned or module.box(index).in_object for index in store.boxes):
+        return True
+    return any(store.root in flow.return_roots for flow in module.flows)
+
+
+def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozenset[Question] | None:
+    """The graph is alive when the loop ends: is it certain that nobody wants it? None: it is not."""
+    if module.evaluation_evidence(store.scope, loop) is not None:
+        return frozenset()
+    analysis = module.analysis
+    boxes = [module.box(index) for index in store.boxes]
+    if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
+        return None
+    if any(box.escaped or box.in_object for box in boxes):
+        return None
+    if store.value.idents & analysis.escaped or (loop.escaping_calls and loop.has_step and not loop.has_backward):
+        return None  # `loss_scaler(loss, optimizer)` may run the backward pass
+    if store.scope.name == "forward":
+        return None
+    returned = {flow.scope.qualname for flow in module.flows if store.root in flow.return_roots}
+    return frozenset(ResultNotDifferentiated(name) for name in returned)

@@ -1,0 +1,297 @@
+"""One iterative walk over a LibCST tree: the scopes of a file and which words stand in each.
+
+LibCST's own visitors and metadata cost several times the parse (benchmarks/speed.md); this walk skips whitespace and
+punctuation and costs about a tenth of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import libcst as cst
+
+_NO_MEANING = frozenset(
+    {
+        "lpar", "rpar", "comma", "semicolon", "leading_lines", "lines_after_decorators", "header", "footer", "indent",
+        "equal", "dot", "colon", "lbracket", "rbracket", "lbrace", "rbrace", "newline", "comment", "star", "encoding",
+        "default_indent", "default_newline", "has_trailing_newline", "trailing_whitespace", "relative", "separator",
+        "posonly_ind", "first_colon", "second_colon", "conversion", "start", "end", "trailing_comma", "asynchronous",
+        "operator", "type_parameters",
+    }
+)  # fmt: skip
+_LEAVES = (cst.Integer, cst.Float, cst.Imaginary, cst.SimpleString, cst.Ellipsis, cst.Pass, cst.Break, cst.Continue)
+
+_fields: dict[type, tuple[str, ...]] = {leaf: () for leaf in _LEAVES}
+
+
+def meaningful_fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    """The fields of a node class that hold code, as opposed to whitespace, punctuation and operators."""
+    fields = _fields.get(kind)
+    if fields is None:
+        names = (field.name for field in dataclasses.fields(kind))
+        fields = tuple(name for name in names if not name.startswith("whitespace") and name not in _NO_MEANING)
+        _fields[kind] = fields
+    return fields
+
+
+def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The node and everything below it that holds code, in source order, without recursion."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        yield current
+        for name in reversed(meaningful_fields(type(current))):
+            child = getattr(current, name)
+            if isinstance(child, (list, tuple)):
+                stack.extend(item for item in reversed(child) if isinstance(item, cst.CSTNode))
+            elif isinstance(child, cst.CSTNode):
+                stack.append(child)
+
+
+def path_of(node: cst.CSTNode) -> str | None:
+    """`a.b.c` for a chain of names, None for anything else."""
+    parts: list[str] = []
+    while isinstance(node, cst.Attribute):
+        parts.append(node.attr.value)
+        node = node.value
+    if not isinstance(node, cst.Name):
+        return None
+    parts.append(node.value)
+    return ".".join(reversed(parts))
+
+
+class Scope:
+    """The module, a class body, a function or a lambda, without what is nested in it."""
+
+    def __init__(self, node: cst.CSTNode, name: str, parent: Scope | None) -> None:
+        self.node = node
+        self.name = name
+        self.parent = parent
+        self.words: set[str] = set()
+        """Every identifier and attribute name that stands in the scope itself."""
+        self.bound: set[str] = set()
+        self.nonlocal_names: set[str] = set()
+        self.methods_called: dict[str, set[str]] = {}
+        """Access path (`self.model`) -> the methods called on it."""
+        self.attributes_stored: set[str] = set()
+        """Attributes `x` of `self.x = ...` in this scope."""
+        self.children: list[Scope] = []
+        self.has_loop = False
+        self.has_yield = False
+
+    @property
+    def is_function(self) -> bool:
+        return isinstance(self.node, (cst.FunctionDef, cst.Lambda))
+
+    @property
+    def is_class(self) -> bool:
+        return isinstance(self.node, cst.ClassDef)
+
+    @property
+    def qualname(self) -> str:
+        """`:Class.method`; the colon says "of this file"."""
+        if self.parent is None:
+            return ":"
+        return self.parent.qualname + ("" if self.parent.parent is None else ".") + self.name
+
+    def enclosing_class(self) -> Scope | None:
+        """The class whose method this scope is, also for a function nested in a method."""
+        scope: Scope | None = self
+        while scope is not None and not scope.is_class:
+            scope = scope.parent
+        return scope
+
+    def descendants(self) -> Iterator[Scope]:
+        for child in self.children:
+            yield child
+            yield from child.descendants()
+
+    def captured(self) -> set[str]:
+        """Names bound here that a nested function, class or lambda mentions: they may be read at any time."""
+        return {name for scope in self.descendants() for name in scope.words} & self.bound
+
+
+def scan(module: cst.Module) -> Scope:
+    """The module's scope with all nested ones."""
+    root = Scope(module, "<module>", None)
+    pending: list[tuple[Scope, list[cst.CSTNode]]] = [(root, list(reversed(module.body)))]
+    while pending:
+        scope, stack = pending.pop()
+        _scan_scope(scope, stack, pending)
+    return root
+
+
+def _scan_scope(scope: Scope, stack: list[cst.CSTNode], pending: list[tuple[Scope, list[cst.CSTNode]]]) -> None:
+    words, bound = scope.words, scope.bound
+    fields = _fields
+    while stack:
+        node = stack.pop()
+        kind = type(node)
+        if kind is cst.Name:
+            words.add(node.value)
+            continue
+        if kind is cst.FunctionDef or kind is cst.ClassDef or kind is cst.Lambda:
+            pending.append(_open_scope(scope, node, stack))
+            continue
+        special = _SPECIAL.get(kind)
+        if special is not None:
+            special(scope, node)
+        names = fields.get(kind)
+        if names is None:
+            names = meaningful_fields(kind)
+        for name in names:
+            child = getattr(node, name)
+            if child is None:
+                continue
+            if type(child) is tuple or type(child) is list:
+                stack.extend(child)
+            elif isinstance(child, cst.CSTNode):
+                stack.append(child)
+    words |= bound
+
+
+def _open_scope(
+    scope: Scope, node: cst.FunctionDef | cst.ClassDef | cst.Lambda, stack: list[cst.CSTNode]
+) -> tuple[Scope, list[cst.CSTNode]]:
+    if isinstance(node, cst.Lambda):
+        child = Scope(node, "<lambda>", scope)
+        body: list[cst.CSTNode] = [node.body]
+        _bind_parameters(child, node.params, stack)
+    else:
+        child = Scope(node, node.name.value, scope)
+        scope.bound.add(node.name.value)
+        stack.extend(node.decorators)
+        body = [node.body]
+        if isinstance(node, cst.FunctionDef):
+            _bind_parameters(child, node.params, stack)
+        else:
+            stack.extend(node.bases)
+            stack.extend(node.keywords)
+    scope.children.append(child)
+    return child, body
+
+
+def _bind_parameters(child: Scope, params: cst.Parameters, outer: list[cst.CSTNode]) -> None:
+    for param in parameters(params):
+        child.bound.add(param.name.value)
+        if param.default is not None:
+            outer.append(param.default)
+        if param.annotation is not None:
+            outer.append(param.annotation)
+
+
+def parameters(params: cst.Parameters) -> list[cst.Param]:
+    """All parameters in order, `*args` and `**kwargs` among them."""
+    every = [*params.posonly_params, *params.params]
+    if isinstance(params.star_arg, cst.Param):
+        every.append(params.star_arg)
+    every.extend(params.kwonly_params)
+    if params.star_kwarg is not None:
+        every.append(params.star_kwarg)
+    return every
+
+
+def target_names(target: cst.CSTNode) -> Iterator[str]:
+    """The plain names that an assignment target binds."""
+    if isinstance(target, cst.Name):
+        yield target.value
+    elif isinstance(target, (cst.Tuple, cst.List)):
+        for element in target.elements:
+            yield from target_names(element.value)
+
+
+def imported_names(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, str]]:
+    """(bound name, qualified name) of each name that an import binds; relative ones keep their dots."""
+    if isinstance(node, cst.Import):
+        for alias in node.names:
+            full = path_of(alias.name) or ""
+            if alias.asname is None:
+                yield full.split(".")[0], full.split(".")[0]
+            elif isinstance(alias.asname.name, cst.Name):
+                yield alias.asname.name.value, full
+        return
+    if isinstance(node.names, cst.ImportStar):
+        return
+    base = "." * len(node.relative) + ((path_of(node.module) or "") if node.module is not None else "")
+    separator = "" if base.endswith(".") or not base else "."
+    for alias in node.names:
+        bound = alias.asname.name if alias.asname is not None else alias.name
+        if isinstance(bound, cst.Name):
+            yield bound.value, f"{base}{separator}{path_of(alias.name) or ''}"
+
+
+def _target(scope: Scope, target: cst.CSTNode) -> None:
+    scope.bound.update(target_names(target))
+    targets = [element.value for element in target.elements] if isinstance(target, (cst.Tuple, cst.List)) else [target]
+    for item in targets:
+        if isinstance(item, cst.Attribute) and isinstance(item.value, cst.Name) and item.value.value == "self":
+            scope.attributes_stored.add(item.attr.value)
+
+
+def _on_assign(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, cst.Assign)
+    for target in node.targets:
+        _target(scope, target.target)
+
+
+def _on_single_target(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, (cst.AnnAssign, cst.AugAssign, cst.NamedExpr))
+    _target(scope, node.target)
+
+
+def _on_for(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, cst.For)
+    scope.has_loop = True
+    _target(scope, node.target)
+
+
+def _on_loop(scope: Scope, node: cst.CSTNode) -> None:
+    scope.has_loop = True
+
+
+def _on_as_name(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, cst.AsName)
+    scope.bound.update(target_names(node.name))
+
+
+def _on_import_alias(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, cst.ImportAlias)
+    if node.asname is None:
+        path = path_of(node.name)
+        scope.bound.add((path or "").split(".")[0])
+
+
+def _on_nonlocal(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, (cst.Global, cst.Nonlocal))
+    scope.nonlocal_names.update(item.name.value for item in node.names)
+
+
+def _on_yield(scope: Scope, node: cst.CSTNode) -> None:
+    scope.has_yield = True
+
+
+def _on_call(scope: Scope, node: cst.CSTNode) -> None:
+    assert isinstance(node, cst.Call)
+    if not isinstance(node.func, cst.Attribute):
+        return
+    path = path_of(node.func.value)
+    if path is not None:
+        scope.methods_called.setdefault(path, set()).add(node.func.attr.value)
+
+
+_SPECIAL = {
+    cst.Assign: _on_assign,
+    cst.AnnAssign: _on_single_target,
+    cst.AugAssign: _on_single_target,
+    cst.NamedExpr: _on_single_target,
+    cst.For: _on_for,
+    cst.While: _on_loop,
+    cst.CompFor: _on_loop,
+    cst.AsName: _on_as_name,
+    cst.ImportAlias: _on_import_alias,
+    cst.Global: _on_nonlocal,
+    cst.Nonlocal: _on_nonlocal,
+    cst.Yield: _on_yield,
+    cst.Call: _on_call,
+}

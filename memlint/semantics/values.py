@@ -1,0 +1,189 @@
+"""Abstract values: what the analysis knows of an expression at one point of a function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from memlint.semantics.questions import Question
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+
+class Kind(Enum):
+    UNKNOWN = "unknown"
+    TENSOR = "tensor"
+    NUMBER = "number"
+    NONE = "none"
+    PLAIN = "plain"
+    """A string, an array, a file: something that holds no autograd graph."""
+    CONTAINER = "container"
+    MODULE = "module"
+    OPTIMIZER = "optimizer"
+    LOADER = "loader"
+    DATASET = "dataset"
+    SCALER = "scaler"
+    CALLABLE = "callable"
+    """A function, class or namespace that `quals` name."""
+    INSTANCE = "instance"
+    """An object of a class of this file (`cls`)."""
+    CONTEXT = "context"
+    """A context manager; `mode` says what entering it does to grad mode."""
+    STATE = "state"
+    """What torch.load or state_dict() returned."""
+
+
+class Grad(Enum):
+    """Does the value carry an autograd graph?"""
+
+    NO = "no"
+    YES = "yes"
+    """Yes, if every one of the value's conditions holds."""
+    MIXED = "mixed"
+    """On some paths only, or not known: never ground for a finding."""
+
+
+class Mode(Enum):
+    """Grad mode of a program point."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+    ENTRY = "entry"
+    """That of the caller."""
+    KEEP = "keep"
+    """Of a context manager or decorator: changes nothing."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The condition that the value defined at this root carries a graph.
+
+    Proven by a `backward()` on it, or by what the analysis claims of the root (`Analysis.claim`).
+    """
+
+    root: int
+
+
+Condition = Proof | Question
+NONE_NEEDED: frozenset[Condition] = frozenset()
+NOTHING: frozenset[int] = frozenset()
+NO_NAMES: frozenset[str] = frozenset()
+
+
+class Value:
+    """Immutable by convention (slots and no freezing, for speed: millions are made)."""
+
+    __slots__ = ("boxes", "cls", "conditions", "elements", "grad", "idents", "kind", "literal", "mode", "quals", "roots", "weak")
+
+    def __init__(
+        self,
+        kind: Kind = Kind.UNKNOWN,
+        grad: Grad = Grad.NO,
+        *,
+        conditions: frozenset[Condition] = NONE_NEEDED,
+        roots: frozenset[int] = NOTHING,
+        idents: frozenset[int] = NOTHING,
+        quals: frozenset[str] = NO_NAMES,
+        cls: str | None = None,
+        elements: tuple[Value, ...] | None = None,
+        boxes: frozenset[int] = NOTHING,
+        mode: Mode | None = None,
+        literal: object = None,
+        weak: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.grad = grad
+        self.conditions = conditions
+        """What must hold for `grad` YES to be true."""
+        self.roots = roots
+        """Every definition whose graph this value may hold."""
+        self.idents = idents
+        """The definitions of which this value is exactly one."""
+        self.quals = quals
+        """Qualified names, where the value is a function, class or namespace."""
+        self.cls = cls
+        self.elements = elements
+        self.boxes = boxes
+        """The containers that this value may be."""
+        self.mode = mode
+        self.literal = literal
+        self.weak = weak
+        """A name was part of the evidence."""
+
+    @property
+    def carries_graph(self) -> bool:
+        return self.grad is Grad.YES
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.kind is Kind.TENSOR
+
+
+NUMBER = Value(Kind.NUMBER)
+PLAIN = Value(Kind.PLAIN)
+NONE = Value(Kind.NONE)
+TRUE = Value(Kind.NUMBER, literal=True)
+FALSE = Value(Kind.NUMBER, literal=False)
+NO_GRAD_TENSOR = Value(Kind.TENSOR)
+MIXED = Value(Kind.UNKNOWN, Grad.MIXED)
+
+
+def join(a: Value, b: Value) -> Value:
+    """What is known when either may be the value."""
+    if a is b:
+        return a
+    grad = a.grad if a.grad is b.grad else Grad.MIXED
+    return Value(
+        _join_kinds(a, b),
+        grad,
+        conditions=a.conditions | b.conditions if grad is Grad.YES else NONE_NEEDED,
+        roots=a.roots | b.roots,
+        idents=a.idents | b.idents,
+        quals=_join_quals(a, b),
+        cls=a.cls if a.cls == b.cls or b.kind is Kind.NONE else (b.cls if a.kind is Kind.NONE else None),
+        elements=_join_elements(a, b),
+        boxes=a.boxes | b.boxes,
+        mode=a.mode if a.mode is b.mode else (Mode.UNKNOWN if a.mode or b.mode else None),
+        literal=a.literal if a.literal == b.literal and type(a.literal) is type(b.literal) else None,
+        weak=a.weak or b.weak,
+    )
+
+
+def _join_kinds(a: Value, b: Value) -> Kind:
+    if a.kind is b.kind:
+        return a.kind
+    # `model = None` before it is built: whoever calls a method on it has built it.
+    for one, other in ((a, b), (b, a)):
+        if one.kind is Kind.NONE and other.kind in (Kind.MODULE, Kind.OPTIMIZER, Kind.LOADER, Kind.SCALER, Kind.CALLABLE):
+            return other.kind
+    return Kind.UNKNOWN
+
+
+def _join_quals(a: Value, b: Value) -> frozenset[str]:
+    if a.quals == b.quals or b.kind is Kind.NONE:
+        return a.quals
+    if a.kind is Kind.NONE:
+        return b.quals
+    return a.quals | b.quals if a.quals and b.quals else NO_NAMES
+
+
+def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
+    if a.elements is None or b.elements is None or len(a.elements) != len(b.elements):
+        return None
+    return tuple(join(x, y) for x, y in zip(a.elements, b.elements))
+
+
+class Root:
+    """A definition: the expression that made a value whose graph others may hold."""
+
+    __slots__ = ("is_forward", "node", "place")
+
+    def __init__(self, node: cst.CSTNode, place: str, is_forward: bool = False) -> None:
+        self.node = node
+        self.place = place
+        """The qualified name of the function in which it stands."""
+        self.is_forward = is_forward
+        """The call of a module: where activations are saved."""

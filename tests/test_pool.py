@@ -1,0 +1,208 @@
+"""The worker process: whatever happens to one job, the others finish, in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from memlint.linting import pool
+from memlint.linting.pool import Lost, WorkerDidNotStart, run_files
+
+needs_posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+_prepared: list[bool] = []
+
+
+def _work(job: str) -> str:
+    """Does what the job says."""
+    if job == "hang":
+        while True:
+            pass
+    if job == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job == "exit":
+        os._exit(7)
+    if job == "raise":
+        raise ValueError("no such tensor")
+    if job == "pid":
+        return str(os.getpid())
+    return job.upper()
+
+
+def _unpicklable_result(job: str) -> object:
+    return lambda: job
+
+
+def _large_result(job: int) -> bytes:
+    return b"x" * job
+
+
+def _prepare_slowly() -> None:
+    time.sleep(0.4)
+    _prepared.append(True)
+
+
+def _is_prepared(job: str) -> bool:
+    return _prepared == [True]
+
+
+def _prepare_badly() -> None:
+    raise ImportError("no module named libcst")
+
+
+def test_results_come_in_the_order_of_the_jobs() -> None:
+    jobs = [f"file{number}" for number in range(500)]
+    assert list(run_files(jobs, _work, timeout=10)) == [job.upper() for job in jobs]
+
+
+def test_the_work_runs_in_one_other_process() -> None:
+    pids = set(run_files(["pid"] * 5, _work, timeout=10))
+    assert len(pids) == 1
+    assert str(os.getpid()) not in pids
+
+
+def test_no_jobs_start_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_Worker", None)
+    assert list(run_files([], _work, timeout=10)) == []
+
+
+def test_a_job_that_hangs_is_lost_and_the_others_finish() -> None:
+    started = time.monotonic()
+    first, lost, last = run_files(["a", "hang", "b"], _work, timeout=0.3)
+    assert (first, last) == ("A", "B")
+    assert lost == Lost("hang", "timeout", "took longer than 0.3 s")
+    assert time.monotonic() - started < 5
+
+
+@needs_posix_signals
+def test_a_job_that_kills_its_process_is_lost_and_the_others_finish() -> None:
+    first, lost, last = run_files(["a", "killed", "b"], _work, timeout=10)
+    assert (first, last) == ("A", "B")
+    assert lost == Lost("killed", "died", "the worker process was ended by SIGKILL")
+
+
+def test_a_job_that_exits_is_lost_and_the_others_finish() -> None:
+    outcomes = list(run_files(["exit", "exit", "b"], _work, timeout=10))
+    assert [outcome.reason for outcome in outcomes[:2] if isinstance(outcome, Lost)] == ["died", "died"]
+    assert isinstance(outcomes[0], Lost) and "exit status 7" in outcomes[0].detail
+    assert outcomes[2] == "B"
+
+
+def test_a_job_that_raises_is_lost_with_its_traceback_and_keeps_the_worker() -> None:
+    before, lost, after = run_files(["pid", "raise", "pid"], _work, timeout=10)
+    assert isinstance(lost, Lost)
+    assert (lost.job, lost.reason) == ("raise", "raised")
+    assert "ValueError: no such tensor" in lost.detail
+    assert before == after
+
+
+def test_a_result_that_cannot_be_pickled_is_lost_with_its_traceback() -> None:
+    (lost,) = run_files(["a"], _unpicklable_result, timeout=10)
+    assert isinstance(lost, Lost)
+    assert lost.reason == "raised"
+    assert "pickle" in lost.detail
+
+
+def test_results_larger_than_a_pipe_holds_arrive() -> None:
+    sizes = [10, 10_000_000, 10]
+    assert [len(result) for result in run_files(sizes, _large_result, timeout=10) if isinstance(result, bytes)] == sizes
+
+
+@needs_posix_signals
+def test_a_worker_that_dies_between_two_jobs_loses_none() -> None:
+    outcomes = run_files(["pid", "b"], _work, timeout=10)
+    pid = next(outcomes)
+    assert isinstance(pid, str)
+    os.kill(int(pid), signal.SIGKILL)
+    time.sleep(0.1)
+    assert list(outcomes) == ["B"]
+
+
+def test_preparation_is_not_on_the_clock() -> None:
+    assert list(run_files(["a", "b"], _is_prepared, timeout=0.2, prepare=_prepare_slowly)) == [True, True]
+
+
+def test_a_worker_that_cannot_be_prepared_is_an_error_with_its_cause() -> None:
+    with pytest.raises(WorkerDidNotStart, match="no module named libcst"):
+        list(run_files(["a"], _work, timeout=10, prepare=_prepare_badly))
+
+
+def test_spawned_workers_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "START_METHOD", "spawn")
+    first, lost, last = run_files(["a", "exit", "b"], _work, timeout=10)
+    assert (first, last) == ("A", "B")
+    assert isinstance(lost, Lost) and lost.reason == "died"
+
+
+@needs_posix_signals
+def test_a_closed_generator_ends_its_worker() -> None:
+    outcomes = run_files(["pid", "a"], _work, timeout=10)
+    pid = next(outcomes)
+    assert isinstance(pid, str)
+    outcomes.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+
+
+@needs_posix_signals
+def test_ctrl_c_ends_a_hanging_run_at_once() -> None:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_files(["hang"], _work, timeout=30))
+    assert time.monotonic() - started < 5
+
+
+@needs_posix_signals
+def test_an_idle_worker_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, signal
+            from memlint.linting.pool import run_files
+
+            def work(job):
+                return os.getpid()
+
+            if __name__ == "__main__":
+                for pid in run_files(["a", "b"], work, timeout=10):
+                    print(pid, flush=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(Path(pool.__file__).parents[2])},
+    )
+    pid = int(done.stdout)
+    for _ in range(100):
+        if not _runs(pid):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the worker {pid} outlived its parent")
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process runs; one that has ended but that nobody has waited for does not."""
+    status = Path(f"/proc/{pid}/stat")
+    if status.exists():
+        return status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path("/proc").exists()
