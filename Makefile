@@ -27,7 +27,7 @@ test: $(TEST_INSTALLED) $(TORCH_INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 install: $(INSTALLED)
 

@@ -256,8 +256,8 @@ def _comments(raw: bytes) -> Counter[str]:
 
 
 def _diff(before: bytes, after: bytes, file: str) -> str:
-    texts = [raw.decode("utf-8", "replace").splitlines(keepends=True) for raw in (before, after)]
-    return "".join(difflib.unified_diff(*texts, f"a/{file}", f"b/{file}"))
+    old, new = (raw.decode("utf-8", "replace").splitlines(keepends=True) for raw in (before, after))
+    return "".join(difflib.unified_diff(old, new, f"a/{file}", f"b/{file}"))
 
 
 def fixcheck(corpus: Path, only: list[str] | None, diffs: Path | None) -> int:

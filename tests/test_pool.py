@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import libcst
 import pytest
 
 from memlint.linting import pool
@@ -48,6 +49,11 @@ def _large_result(job: int) -> bytes:
 def _prepare_slowly() -> None:
     time.sleep(0.4)
     _prepared.append(True)
+
+
+def _parse_conjunction(terms: int) -> str:
+    libcst.parse_module(" and ".join(["a"] * terms))
+    return "parsed"
 
 
 def _is_prepared(job: str) -> bool:
@@ -124,6 +130,12 @@ def test_a_worker_that_dies_between_two_jobs_loses_none() -> None:
     os.kill(int(pid), signal.SIGKILL)
     time.sleep(0.1)
     assert list(outcomes) == ["B"]
+
+
+def test_a_worker_has_the_stack_that_libcst_needs_for_deep_code() -> None:
+    # On the 8 MiB of a main thread LibCST ends the process at 5,000 terms or so.
+    (outcome,) = run_files([8000], _parse_conjunction, timeout=60)
+    assert outcome == "parsed"
 
 
 def test_preparation_is_not_on_the_clock() -> None:

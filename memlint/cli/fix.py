@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -87,7 +88,7 @@ def _put(job: Job, result: FixResult, *, write: bool) -> FileResult:
     from memlint.source.diffs import unified_diff
     from memlint.source.file import write_atomically
 
-    stdout = click.get_binary_stream("stdout")
+    stdout = sys.stdout.buffer
     if write and job.content is not None:
         stdout.write(result.after if result.remaining.trouble is None else job.content)
         stdout.flush()
@@ -95,7 +96,7 @@ def _put(job: Job, result: FixResult, *, write: bool) -> FileResult:
     if result.before == result.after:
         return result.remaining
     if not write:
-        stdout.write(unified_diff(result.path, result.before, result.after))
+        stdout.write(unified_diff(Path(result.path).as_posix(), result.before, result.after))
         stdout.flush()
         return result.remaining
     try:

@@ -16,7 +16,8 @@ COMMAND_LINE = "the command line"
 _Result = TypeVar("_Result")
 
 
-class _TorchVersionType(click.ParamType):
+# Generic from click 8.4 on.
+class _TorchVersionType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "version"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TorchVersion:
@@ -75,7 +76,7 @@ def common_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     """Add the shared options; the command gets them as one `overrides: Options`."""
 
     @functools.wraps(command)
-    def with_overrides(
+    def with_overrides(  # noqa: PLR0913 - one for each option
         *,
         select: tuple[str, ...],
         ignore: tuple[str, ...],

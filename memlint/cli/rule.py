@@ -44,7 +44,6 @@ def rule_object(info: RuleInfo) -> dict[str, object]:
         "summary": info.summary,
         "since": info.since,
         "on_by_default": info.on_by_default,
-        "confidence": info.confidence.value,
         "page": info.page,
         "url": rule_page_url(info.name),
     }
@@ -53,7 +52,7 @@ def rule_object(info: RuleInfo) -> dict[str, object]:
 def page_text(info: RuleInfo) -> str:
     """The page in Markdown, below a heading with the rule's name and code."""
     default = "on by default" if info.on_by_default else "off by default"
-    facts = f"{info.family}, {default}, {info.confidence.value} confidence, since {info.since}"
+    facts = f"{info.family}, {default}, since {info.since}"
     return f"# {info.name} ({info.code})\n\n*{facts}*\n\n{info.page.strip()}\n"
 
 

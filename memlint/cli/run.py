@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-
-import click
 
 from memlint.cli.errors import Trouble
 from memlint.cli.progress import with_progress
@@ -85,7 +84,7 @@ def _stdin_jobs(
 ) -> tuple[Job, ...]:
     if len(paths) > 1:
         raise Trouble("`-` (standard input) goes with no other path")
-    content = click.get_binary_stream("stdin").read()
+    content = sys.stdin.buffer.read()
     file = SourcePath(absolute(stdin_filename or STDIN), stdin_filename or STDIN)
     settings = policies.resolver.for_folder(file.path.parent)
     if settings.force_exclude and excluder_of(settings).match(file.path):
@@ -146,7 +145,7 @@ def _outcomes(
 
 def _prepare() -> None:
     """Runs in a worker before its first file: what takes long to import is not on the file's clock."""
-    import memlint.linting.lint
+    import memlint.linting.lint  # noqa: F401
     from memlint.linting.registry import all_rules
 
     all_rules()
@@ -190,9 +189,11 @@ def _lost(lost: Lost[Job]) -> FileResult:
 
 
 def _timed_out(job: Job) -> Finding:
+    from memlint.linting.registry import own_name
+
     return Finding(
         code="MEM005",
-        name="file-timeout",
+        name=own_name("MEM005"),
         message=(
             f"checking this file takes longer than {job.timeout_seconds:g} s, so it was not checked: "
             "allow more with `--timeout-per-file`, or name the file in `exclude`"

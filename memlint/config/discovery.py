@@ -118,6 +118,14 @@ def _each_once(files: Sequence[SourcePath]) -> Iterator[SourcePath]:
             yield file
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Also through a link. False for a link that leads nowhere, as editors leave for their locks, or to itself."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 class _Walk:
     """The files below one folder."""
 
@@ -136,7 +144,7 @@ class _Walk:
             for entry in self._entries(folder):
                 path = folder.path / entry.name
                 is_folder = entry.is_dir(follow_symlinks=False)
-                if not is_folder and not (entry.name.endswith(SUFFIXES) and entry.is_file()):
+                if not is_folder and not (entry.name.endswith(SUFFIXES) and _is_file(entry)):
                     continue
                 if excluder.match(path, folder=is_folder) or ignores.ignores(path, folder=is_folder):
                     continue

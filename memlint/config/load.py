@@ -78,7 +78,7 @@ def _read_chain(file: Path) -> tuple[tuple[Path, ...], list[Options]]:
     while following is not None:
         if following in files:
             chain = " -> ".join(shown(path) for path in [*files[files.index(following) :], following])
-            raise ConfigError(f'{shown(file)}: "extend" goes round in a circle: {chain}')
+            raise ConfigError(f'{shown(files[-1])}: "extend" goes round in a circle: {chain}')
         table = _table_to_extend(following, files[-1] if files else None)
         files.append(following)
         layers.insert(0, table.options(shown(following)))

@@ -18,11 +18,9 @@ from memlint.config.ignoring import compiled, matching_glob
 from memlint.config.options import PerFileIgnore, Selection
 from memlint.config.paths import relative_to
 from memlint.config.settings import Settings
+from memlint.linting.policy import ALWAYS_ON
 
 ALL = "ALL"
-
-# These say that a file, or a rule on it, could not be checked: hiding them would look like a clean file.
-ALWAYS_ON = frozenset({"MEM001", "MEM002", "MEM004", "MEM005", "MEM006"})
 
 _FAMILY_SPECIFICITY = len("MEM1")
 _RULE_SPECIFICITY = len("MEM101")

@@ -95,4 +95,5 @@ def _apply(text: str, spans: list[_Span]) -> str:
 def _is_cut(comment: Comment, edits: Sequence[Edit], source: SourceFile) -> bool:
     end = comment.offset + len(comment.text)
     offset = source.lines.offset
-    return any(offset(edit.start) < end and comment.offset < offset(edit.end) for edit in edits)
+    spans = [(offset(edit.start), offset(edit.end)) for edit in edits if edit.start < edit.end]
+    return any(first < end and comment.offset < last for first, last in spans)

@@ -7,6 +7,7 @@ has no fix.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,6 +96,23 @@ class Replace:
     def edits(self, layout: Layout, source: SourceFile) -> list[Edit]:
         start, end = layout.outer(self.node)
         return [_expression_edit(layout, source, start, end, self.text)]
+
+
+@dataclass(frozen=True)
+class KeepOnly:
+    """Cut an expression down to one of its parts: `torch.zeros(n).clone()` to `torch.zeros(n)`."""
+
+    node: cst.BaseExpression
+    part: cst.BaseExpression
+
+    def edits(self, layout: Layout, source: SourceFile) -> list[Edit]:
+        start, end = layout.inner(self.node)
+        part_start, part_end = layout.outer(self.part)
+        kept = source.text[part_start:part_end]
+        if "\n" in kept and not _stands_alone(kept):
+            raise CannotEdit("the brackets that hold its lines together would go")
+        spans = [(start, part_start), (part_end, end)]
+        return [_expression_edit(layout, source, first, last, "") for first, last in spans if first < last]
 
 
 @dataclass(frozen=True)
@@ -218,13 +236,35 @@ class WrapStatements:
         last_line = source.lines.position(layout.inner(self.statements[-1])[1]).line
         first_line = _first_comment_line(layout, source, start)
         top = _after_form_feed(source, first_line)
-        edits = [_edit(source, top, top, f"{indent}{self.header}{source.newline_at(top)}")]
-        for line in range(first_line, last_line + 1):
-            if source.lines.line_text(line).strip() and not _in_string(layout, source.lines.line_start(line)):
-                offset = _after_form_feed(source, line)
-                offset += len(indent) if source.text.startswith(indent, offset) else 0
-                edits.append(_edit(source, offset, offset, unit))
-        return _joined_insertions(edits)
+        header = _edit(source, top, top, f"{indent}{self.header}{source.newline_at(top)}")
+        return _joined_insertions([header, *_indented(layout, source, range(first_line, last_line + 1), indent, unit)])
+
+
+@dataclass(frozen=True)
+class MakeHeader:
+    """Turn an expression statement into the header of the consecutive statements that follow it in its block.
+
+    `torch.no_grad()` becomes `with torch.no_grad():`; the lines below it are indented by one level, comments too.
+    """
+
+    statement: cst.Expr
+    followers: Sequence[cst.CSTNode]
+    before: str
+    after: str
+
+    def edits(self, layout: Layout, source: SourceFile) -> list[Edit]:
+        start, end = layout.inner(self.statement)
+        _require_line_start(source, start)
+        indent = _indent_at(source, start)
+        line = layout.statement_at(source.lines.position(start).line)[1]
+        last_line = source.lines.position(layout.inner(self.followers[-1])[1]).line
+        if source.lines.position(_start_with_decorators(layout, self.followers[0])).line <= line:
+            raise CannotEdit("another statement is on the same line")
+        return [
+            _edit(source, start, start, self.before),
+            _edit(source, end, end, self.after),
+            *_indented(layout, source, range(line + 1, last_line + 1), indent, _indent_unit(layout, indent)),
+        ]
 
 
 @dataclass(frozen=True)
@@ -311,6 +351,15 @@ def _needs_parentheses(node: cst.CSTNode) -> bool:
     if not isinstance(node, cst.BaseExpression):
         return False
     return not node.lpar and not isinstance(node, _POSTFIXABLE)
+
+
+def _stands_alone(code: str) -> bool:
+    """Whether the code is an expression without anything around it."""
+    try:
+        ast.parse(code, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _edit(source: SourceFile, start: int, end: int, content: str) -> Edit:
@@ -416,6 +465,17 @@ def _indent_unit(layout: Layout, indent: str) -> str:
         return "\t"
     unit = layout.tree.default_indent
     return " " * 4 if indent and "\t" in unit else unit
+
+
+def _indented(layout: Layout, source: SourceFile, lines: range, indent: str, unit: str) -> list[Edit]:
+    """One more level before each line that is not blank and does not begin inside a string."""
+    edits = []
+    for line in lines:
+        if source.lines.line_text(line).strip() and not _in_string(layout, source.lines.line_start(line)):
+            offset = _after_form_feed(source, line)
+            offset += len(indent) if source.text.startswith(indent, offset) else 0
+            edits.append(_edit(source, offset, offset, unit))
+    return edits
 
 
 def _in_string(layout: Layout, offset: int) -> bool:

@@ -77,14 +77,16 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
     try:
-        return _analyse_text(source, rules, wants_directives)
+        return _analyse_text(source, rules, wants_directives, policy.target_torch)
     except RecursionError:
         return _blocked(path, "MEM006", Position(1, 1), "nested too deeply for the parser: the file is not checked")
     finally:
         sys.setrecursionlimit(limit)
 
 
-def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool) -> Analysis:
+def _analyse_text(
+    source: SourceFile, rules: list[Rule], wants_directives: bool, target_torch: tuple[int, int] | None
+) -> Analysis:
     parse_text = source.parse_text()
     try:
         tree = cst.parse_module(parse_text.text)
@@ -93,7 +95,7 @@ def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool)
     if not rules:
         return Analysis(source.path, source=source, layout=Layout(tree, source, parse_text))
     try:
-        module = Module(source.path, tree)
+        module = Module(source.path, tree, target_torch)
     except RecursionError:
         raise
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run

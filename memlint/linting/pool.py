@@ -10,6 +10,7 @@ import multiprocessing
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,10 @@ Reason = Literal["timeout", "died", "raised"]
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 START_TIMEOUT_SECONDS = 60.0
+
+# The main thread's stack, 8 MiB on Linux and 1 on Windows, is too small for a native parser on deep code: it would
+# end the process. Only address space until it is used.
+STACK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -152,10 +157,19 @@ def _serve(
     connection: Connection,
     parents_end: Connection,
 ) -> None:
-    """The worker's main loop: ends when the parent closes its end of the connection, or is gone."""
+    """The worker: ends when the parent closes its end of the connection, or is gone."""
     parents_end.close()  # or a forked worker would hold it open itself, and outlive a killed parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.stack_size(STACK_BYTES)
+    thread = threading.Thread(target=_work_until_closed, args=(work, prepare, connection))
+    thread.start()
+    thread.join()
+
+
+def _work_until_closed(
+    work: Callable[[Job], Result], prepare: Callable[[], object] | None, connection: Connection
+) -> None:
     if prepare is not None:
         try:
             prepare()

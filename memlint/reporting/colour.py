@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TextIO
+from typing import IO, Any
 
 _RESET = "\x1b[0m"
 
 
-def wants_colour(stream: TextIO) -> bool:
+def wants_colour(stream: IO[Any]) -> bool:
     """Whether to colour what goes to the stream: on terminals, unless NO_COLOR (no-color.org) or FORCE_COLOR says."""
     if os.environ.get("NO_COLOR"):
         return False

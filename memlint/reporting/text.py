@@ -60,21 +60,22 @@ class _Block:
         self._finding = finding
         self._palette = palette
         self._marks = sorted(self._shown_marks(), key=lambda mark: (mark.line, not mark.is_main, mark.column))
-        self._gutter = max((len(str(mark.line)) for mark in self._marks), default=1)
+        self._gutter = len(str(max([finding.start.line, *(related.position.line for related in finding.related)])))
         self._width = max(width - self._gutter - len("  | "), _LEAST_SOURCE_WIDTH)
 
     def render(self) -> Iterator[str]:
         yield self._headline()
         bar = self._bar(f"{'':{self._gutter}} |")
+        footer = list(self._footer())
         if self._marks:
             yield bar
             yield from self._snippet()
         for related in self._finding.related:
             if self._is_elsewhere(related):
                 yield from self._elsewhere(related)
-        if self._marks:
+        if footer and (self._marks or self._finding.related):
             yield bar
-        yield from self._footer()
+        yield from footer
 
     def _headline(self) -> str:
         finding, palette = self._finding, self._palette
@@ -109,12 +110,12 @@ class _Block:
             if previous is not None and number > previous + 1:
                 yield self._bar("." * max(3, self._gutter))
             previous = number
-            yield from self._line(number, list(marks))
+            yield from self._line(self._report.line(self._finding.path, number) or "", list(marks))
 
-    def _line(self, number: int, marks: list[_Mark]) -> Iterator[str]:
-        text = self._report.line(self._finding.path, number) or ""
+    def _line(self, text: str, marks: list[_Mark]) -> Iterator[str]:
+        """A source line, and a line below it for each mark."""
         printed = PrintedLine(text, focus=marks[0].column, width=self._width)
-        yield f"{self._bar(f'{number:>{self._gutter}} |')} {printed.text}".rstrip()
+        yield f"{self._bar(f'{marks[0].line:>{self._gutter}} |')} {printed.text}".rstrip()
         for mark in marks:
             yield self._underline(printed, text, mark)
 
@@ -128,26 +129,27 @@ class _Block:
     def _elsewhere(self, related: Related) -> Iterator[str]:
         line, column = related.position
         place = f"{visible(related.path)}:{line}:{column}"
-        indent = " " * self._gutter
-        bar = self._bar(f"{indent} :")
-        yield f"{bar} {self._palette.path(place)} {self._palette.related(visible(related.message))}"
+        start = f"{self._bar(f'{chr(32):{self._gutter}}:::')} {place}"
         text = self._report.line(related.path, line)
-        if text is not None:
-            printed = PrintedLine(text.strip(), focus=1, width=self._width - 4)
-            yield f"{bar}     {printed.text}"
+        if text is None:
+            yield f"{start} {self._palette.related(visible(related.message))}"
+            return
+        yield start
+        yield from self._line(text, [_Mark(line, column, None, visible(related.message), is_main=False)])
 
     def _footer(self) -> Iterator[str]:
         if self._finding.cost is not None:
-            yield self._note("cost", self._palette.cost("cost:"), _cost_words(self._finding.cost))
+            yield from self._note("cost", self._palette.cost("cost:"), _cost_words(self._finding.cost))
         if self._finding.fix is not None:
             label = _HELP[self._finding.fix.applicability]
-            yield self._note(label, self._palette.help(f"{label}:"), self._finding.fix.message)
+            yield from self._note(label, self._palette.help(f"{label}:"), self._finding.fix.message)
 
-    def _note(self, label: str, painted: str, words: str) -> str:
-        # Further lines of a long note stand below its first word.
+    def _note(self, label: str, painted: str, words: str) -> Iterator[str]:
+        first, *others = [visible(line) for line in words.splitlines()] or [""]
+        yield f"{self._bar(f'{chr(32):{self._gutter}} =')} {painted} {first}"
         indent = " " * (self._gutter + len(" = : ") + len(label))
-        lines = [visible(line) for line in words.splitlines()] or [""]
-        return f"{self._bar(f'{chr(32):{self._gutter}} =')} {painted} " + f"\n{indent}".join(lines)
+        for line in others:
+            yield indent + line
 
     def _bar(self, text: str) -> str:
         return self._palette.gutter(text)

@@ -21,6 +21,7 @@ _GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "set_grad_enabled", "
 _MODULE_PROOFS = known.MODULE_METHODS - {"zero_grad", "load_state_dict"}
 _FROM_USE = {
     "module": Value(Kind.MODULE),
+    "frozen": Value(Kind.MODULE, mode=Mode.OFF),
     "optimizer": Value(Kind.OPTIMIZER),
     "scaler": Value(Kind.SCALER),
 }
@@ -73,6 +74,8 @@ class Analysis:
         """Definitions and stores that reach a backward pass."""
         self.escaped: set[int] = set()
         """Definitions and stores that reach code out of view."""
+        self.stored: set[int] = set()
+        """The markers of all stores."""
         self.shared: set[int] = set()
         """Definitions and stores that reach an attribute, a global or a closure."""
         self._claims: dict[int, frozenset[Condition]] = {}
@@ -80,7 +83,8 @@ class Analysis:
         self.imported: dict[int, ImportCarriesGraph] = {}
         self.handed_over: set[str] = set()
         self.switches_grad_off = False
-        self._root_ids: dict[tuple[int, bool], int] = {}
+        self._root_ids: dict[int, int] = {}
+        self._marker_ids: dict[int, int] = {}
         self._box_ids: dict[int, int] = {}
         self._flows: dict[Scope, Flow] = {}
         self._running: set[Scope] = set()
@@ -94,7 +98,7 @@ class Analysis:
         self._by_name: dict[str, Scope] = {}
         for scope in self.scopes:
             self._by_name[scope.qualname] = scope
-        self._hoisted = _hoisted_names(self.root)
+        self.top_level_names = _hoisted_names(self.root)
         self._run_all()
 
     # --- running ---
@@ -138,7 +142,7 @@ class Analysis:
         return list(self._flows.values())
 
     def _initial_variables(self, scope: Scope) -> dict[str, Value]:
-        return dict(self._hoisted) if scope.parent is None else {}
+        return dict(self.top_level_names) if scope.parent is None else {}
 
     def _declare_parameters(self, flow: Flow) -> None:
         node = flow.scope.node
@@ -167,14 +171,30 @@ class Analysis:
 
     # --- definitions and containers ---
 
-    def root_for(self, node: cst.CSTNode, scope: Scope, is_forward: bool = False) -> int:
-        key = (id(node), is_forward)
-        found = self._root_ids.get(key)
+    def root_for(self, node: cst.CSTNode) -> int:
+        found = self._root_ids.get(id(node))
         if found is None:
             found = len(self.roots)
-            self.roots.append(Root(node, scope.qualname, is_forward))
-            self._root_ids[key] = found
+            self.roots.append(Root(node))
+            self._root_ids[id(node)] = found
         return found
+
+    def marker_for(self, node: cst.CSTNode) -> int:
+        """A root that marks a place without defining a value there."""
+        found = self._marker_ids.get(id(node))
+        if found is None:
+            found = len(self.roots)
+            self.roots.append(Root(node))
+            self._marker_ids[id(node)] = found
+        return found
+
+    def member_root(self, owner: int, name: str, node: cst.CSTNode) -> int:
+        """The definition of an attribute or item of a definition."""
+        members = self.roots[owner].members
+        if name not in members:
+            members[name] = len(self.roots)
+            self.roots.append(Root(node))
+        return members[name]
 
     def box_for(self, node: cst.CSTNode, loop: Loop | None) -> int:
         found = self._box_ids.get(id(node))
@@ -201,6 +221,26 @@ class Analysis:
         self._claims[root] = conditions
         if all(not isinstance(condition, Proof) or condition.root in self._certain for condition in conditions):
             self._certain.add(root)
+
+    def prove(self, value: Value) -> None:
+        """A backward pass was started on the value: it carries a graph, and so does whatever alone can give it one."""
+        self.proven |= value.proves
+        sources = {root for root in value.roots if self._is_source(root)}
+        if len(sources) != 1:
+            return
+        # All of the graph comes out of one call: `loss = ce(recon, x) + kl(mu, logvar)` with all of `vae(x)`.
+        self.proven |= sources
+        (source,) = sources
+        for root in value.roots:
+            claim = self._claims.get(root)
+            if claim is not None and all(self._comes_from(condition, source) for condition in self.basis(claim)):
+                self.proven.add(root)
+
+    def _is_source(self, root: int) -> bool:
+        return self.roots[root].saves and root not in self._claims
+
+    def _comes_from(self, condition: Condition, source: int) -> bool:
+        return not isinstance(condition, Proof) or source in self.roots[condition.root].ancestors
 
     def unproven(self, value: Value) -> int:
         """How many of the value's conditions nothing but a backward pass can prove."""
@@ -256,7 +296,7 @@ class Analysis:
                 if name in outer.bound and outer.parent is not None:
                     return None
             outer = outer.parent
-        return self._hoisted.get(name)
+        return self.top_level_names.get(name)
 
     def qualify(self, node: cst.BaseExpression) -> str | None:
         """The qualified name of a path, by the file's top-level imports and definitions."""
@@ -264,7 +304,7 @@ class Analysis:
         if path is None:
             return None
         head, _, rest = path.partition(".")
-        value = self._hoisted.get(head)
+        value = self.top_level_names.get(head)
         base = head if value is None else min(value.quals, default=head)
         return f"{base}.{rest}" if rest else base
 
@@ -351,12 +391,24 @@ class Analysis:
         if not methods:
             return None
         if methods & _MODULE_PROOFS:
-            return _FROM_USE["module"]
+            return _FROM_USE["frozen" if self._is_frozen(scope, path) else "module"]
         if {"zero_grad", "step"} <= methods:
             return _FROM_USE["optimizer"]
         if "unscale_" in methods or {"scale", "update"} <= methods:
             return _FROM_USE["scaler"]
         return None
+
+    def _is_frozen(self, scope: Scope, path: str) -> bool:
+        """Whether the parameters of the module were told to need no gradient, anywhere in view."""
+        if path.startswith("self."):
+            owner = scope.enclosing_class()
+            return owner is not None and any(path in inner.frozen for inner in owner.descendants())
+        current: Scope | None = scope
+        while current is not None:
+            if path in current.frozen:
+                return True
+            current = current.parent
+        return False
 
     def _methods_called(self, scope: Scope, path: str) -> set[str]:
         if path.startswith("self."):
@@ -388,6 +440,8 @@ class Analysis:
                 return Value(Kind.OPTIMIZER)
             if qual in ("int", "float", "bool"):
                 return Value(Kind.NUMBER)
+            if qual in ("list", "dict", "set", "typing.List", "typing.Dict", "collections.abc.MutableSequence"):
+                return Value(Kind.CONTAINER)
             if qual == "str":
                 return Value(Kind.PLAIN)
             if qual.startswith(":") and self.is_class(qual):
@@ -409,7 +463,7 @@ class Analysis:
         node = scope.node
         assert isinstance(node, (cst.FunctionDef, cst.Lambda))
         by_root = tuple(
-            (self.root_for(param, scope), given[param.name.value])
+            (self.root_for(param), given[param.name.value])
             for param in parameters(node.params)
             if param.name.value in given
         )
@@ -489,7 +543,7 @@ class Analysis:
 
     def _certain_calls(self) -> Iterator[CallSite]:
         for callee, caller, mode in self._sites:
-            result = self._flows[self._by_name[callee]].return_roots
+            result = self._flows[self._by_name[callee]].return_roots & self.stored
             left = self._flows[self._by_name[caller]].return_roots
             clean = result.isdisjoint(self.differentiated | self.escaped | self.shared | left)
             yield CallSite(callee, caller, mode.value, True, clean)

@@ -136,7 +136,7 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
         if method is not None:
             return Value(Kind.CALLABLE, quals=frozenset({method.qualname}))
         member = flow.analysis.member(receiver.cls, name, flow.scope)
-        if member is not None:
+        if member is not None and member.kind is not Kind.UNKNOWN:
             return member
     path = path_of(func)
     if path is not None and path in flow.state.vars:
@@ -219,7 +219,7 @@ def _backward(flow: Flow, reading: Reading) -> Value:
         target = keyword.value if keyword is not None else PLAIN
     differentiated = flow.all_roots(target)
     analysis.differentiated |= differentiated
-    analysis.proven |= target.idents
+    analysis.prove(target)
     flow.has_backward = True
     retain = reading.keywords.get("retain_graph")
     create = reading.keywords.get("create_graph")
@@ -254,13 +254,15 @@ def _backward(flow: Flow, reading: Reading) -> Value:
 def _forward(flow: Flow, reading: Reading) -> Value:
     """The call of a module."""
     reading.forward = True
-    root = reading.root = flow.root(reading.node, is_forward=True)
+    root = reading.root = flow.root(reading.node, saves=True, is_forward=True)
     callee = reading.callee
     roots = frozenset().union(*(flow.all_roots(value) for value in reading.values)) if reading.arguments else NOTHING
     for value in reading.values:
         for box in value.boxes:
             flow.analysis.boxes[box].escaped = True
     cls = callee.cls
+    if callee.mode is Mode.OFF:
+        return flow.derived(Kind.UNKNOWN, reading.node, reading.values, root)  # frozen: the graph only passes through
     if cls is not None and cls.startswith("torch.nn."):
         name = cls.rpartition(".")[2]
         if name.endswith("Loss"):
@@ -343,7 +345,7 @@ def _torch(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if qual in known.FACTORIES:
         return _factory(flow, reading, qual)
     if qual in known.LOSS_FUNCTIONS:
-        reading.root = flow.root(reading.node)
+        reading.root = flow.root(reading.node, saves=True)
         return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
     if qual == "torch.load" or qual == "torch.hub.load_state_dict_from_url":
         reading.root = flow.root(reading.node)
@@ -371,7 +373,7 @@ def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if name in known.NEVER_GRAD_FUNCTIONS:
         return NO_GRAD_TENSOR
     if name in known.DIFFERENTIABLE_FUNCTIONS or (prefix == "torch.nn.functional" and not name.startswith("multi_head")):
-        reading.root = flow.root(reading.node)
+        reading.root = flow.root(reading.node, saves=True)
         return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
     if name in known.MULTI_RESULT_METHODS or name in ("max", "min", "median", "mode"):
         reading.root = flow.root(reading.node)
@@ -579,7 +581,7 @@ def _apply(flow: Flow, reading: Reading, callee: Callee) -> Value:
         if root in analysis.differentiated:
             analysis.differentiated |= roots
         if root in analysis.proven:
-            analysis.proven |= value.idents
+            analysis.prove(value)
         if root in callee.backed:
             flow.state.backed |= roots
         if root in analysis.escaped:
@@ -604,6 +606,8 @@ def _returned(flow: Flow, reading: Reading, value: Value, name: str, given: dict
         reading.root = flow.root(reading.node)
         if elements is None and value.idents:
             flow.analysis.claim(reading.root, conditions)
+            if value.idents <= flow.state.backed:
+                flow.state.backed = flow.state.backed | {reading.root}
             idents = idents | {reading.root}
             conditions = frozenset({Proof(reading.root)})
             roots.add(reading.root)
@@ -701,6 +705,10 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return _forward(flow, reading)
     if name == "generate":
         return NO_GRAD_TENSOR  # transformers.GenerationMixin.generate is decorated with torch.no_grad
+    if name == "requires_grad_":
+        first = reading.first()
+        frozen = first is not None and first.literal is False
+        return Value(Kind.MODULE, cls=receiver.cls, mode=Mode.OFF if frozen else None, weak=receiver.weak)
     if name in known.MODULE_SELF_METHODS:
         return receiver
     if name in ("parameters", "named_parameters", "children", "modules", "named_modules", "buffers"):
@@ -763,7 +771,9 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
     if name in known.DIFFERENTIABLE_METHODS:
         reading.root = flow.root(node)
         kind = Kind.TENSOR if receiver.is_tensor else Kind.UNKNOWN
-        return flow.derived(kind, node, [receiver, *reading.values], reading.root)
+        # Of a copying method the arguments are devices and dtypes.
+        operands = [] if name in known.COPYING_METHODS else reading.values
+        return flow.derived(kind, node, [receiver, *operands], reading.root)
     return None
 
 
@@ -794,8 +804,8 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     roots = frozenset().union(*(flow.all_roots(value) for value in reading.values)) if reading.arguments else NOTHING
     if reading.receiver is not None:
         roots |= reading.receiver.roots
-    result = flow.unknown(reading.node, roots)
-    reading.root = next(iter(result.idents))
+    reading.root = flow.root(reading.node, saves=True)
+    result = flow.unknown(reading.node, roots, reading.root)
     if qual.startswith(".") or (qual and not qual.startswith(":") and "." in qual):
         flow.analysis.imported[reading.root] = ImportCarriesGraph(qual)
     if _is_loss_by_name(reading):

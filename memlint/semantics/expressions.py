@@ -68,18 +68,26 @@ class Expressions:
 
     # --- making values ---
 
-    def root(self, node: cst.CSTNode, *, is_forward: bool = False) -> int:
-        root = self.analysis.root_for(node, self.scope, is_forward)
-        self.state.make(root)
+    def root(self, node: cst.CSTNode, *, saves: bool = False, is_forward: bool = False) -> int:
+        """The definition that an expression makes, each time it is read."""
+        root = self.analysis.root_for(node)
+        made = self.analysis.roots[root]
+        made.saves |= saves
+        made.is_forward |= is_forward
+        self.state.make(root, made.members.values())
         return root
 
     def mark(self, node: cst.CSTNode) -> int:
-        """A root that marks a place without defining a value there."""
-        return self.analysis.root_for(node, self.scope)
+        """A root that marks what is put somewhere here."""
+        root = self.analysis.marker_for(node)
+        self.analysis.stored.add(root)
+        return root
 
-    def unknown(self, node: cst.CSTNode, roots: frozenset[int]) -> Value:
+    def unknown(self, node: cst.CSTNode, roots: frozenset[int], root: int | None = None) -> Value:
         """A value of which nothing is known; a `backward()` on it would prove that it carries a graph."""
-        root = self.root(node)
+        root = self.root(node) if root is None else root
+        self.analysis.roots[root].ancestors = roots
+        self.analysis.roots[root].may_carry = True
         return Value(
             Kind.UNKNOWN,
             Grad.YES,
@@ -115,6 +123,7 @@ class Expressions:
         conditions: frozenset[Condition] = NONE_NEEDED,
         ident: int | None = None,
         weak: bool = False,
+        proves: frozenset[int] = NOTHING,
     ) -> Value:
         """The result of a differentiable operation on something that carries a graph: does it, in this grad mode?"""
         mode = self.state.mode
@@ -129,8 +138,10 @@ class Expressions:
             roots = roots | {ident}
         if ident is not None:
             self.analysis.claim(ident, None if mode is Mode.UNKNOWN else conditions)
+            self.analysis.roots[ident].ancestors = roots
+            self.analysis.roots[ident].may_carry = True
             conditions = frozenset({Proof(ident)})
-        return Value(kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak)
+        return Value(kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak, proves=proves)
 
     def derived(self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], ident: int | None = None) -> Value:
         """The result of a differentiable operation on these operands."""
@@ -142,7 +153,16 @@ class Expressions:
                 return Value(kind, Grad.MIXED, roots=roots if ident is None else roots | {ident})
             return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
         best = min(carrying, key=self.analysis.unproven)
-        return self.graph(kind, node, roots=roots, conditions=best.conditions, ident=ident, weak=best.weak)
+        only = len(carrying) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
+        return self.graph(
+            kind,
+            node,
+            roots=roots,
+            conditions=best.conditions,
+            ident=ident,
+            weak=best.weak,
+            proves=best.proves if only else NOTHING,
+        )
 
     def operation(self, left: Value, right: Value, node: cst.CSTNode) -> Value:
         if left.kind is Kind.NUMBER and right.kind is Kind.NUMBER:
@@ -152,7 +172,9 @@ class Expressions:
         if left.boxes or right.boxes:
             return Value(Kind.CONTAINER, roots=left.roots | right.roots, boxes=left.boxes | right.boxes)
         is_tensor = left.kind is Kind.TENSOR or right.kind is Kind.TENSOR
-        return self.derived(Kind.TENSOR if is_tensor else Kind.UNKNOWN, node, (left, right))
+        carries = left.grad is Grad.YES or right.grad is Grad.YES
+        ident = self.root(node) if carries else None
+        return self.derived(Kind.TENSOR if is_tensor else Kind.UNKNOWN, node, (left, right), ident)
 
     def all_roots(self, value: Value) -> frozenset[int]:
         """The definitions that the value, or anything in it, may hold."""
@@ -214,11 +236,20 @@ class Expressions:
             return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
         if name in ("T", "mT", "H", "mH") and base.grad is not Grad.NO:
             return self.derived(base.kind, node, [base])
-        if name in known.GRAPH_OUTPUT_ATTRIBUTES and base.kind is Kind.UNKNOWN and base.grad is Grad.YES:
-            return self.derived(Kind.UNKNOWN, node, [base])
         if base.kind is Kind.MODULE:
             return self.unknown(node, NOTHING)
-        return self.unknown(node, base.roots)
+        root = self._member_root(base, "." + name, node)
+        if name in known.GRAPH_OUTPUT_ATTRIBUTES and base.kind is Kind.UNKNOWN and base.grad is Grad.YES:
+            return self.derived(Kind.UNKNOWN, node, [base], root)
+        return self.unknown(node, base.roots, root)
+
+    def _member_root(self, base: Value, name: str, node: cst.CSTNode) -> int | None:
+        """The same definition each time, where the base is one."""
+        if len(base.idents) != 1:
+            return None
+        root = self.analysis.member_root(next(iter(base.idents)), name, node)
+        self.state.made = self.state.made | {root}
+        return root
 
     # --- items ---
 
@@ -285,9 +316,11 @@ class Expressions:
             return Value(Kind.STATE, roots=base.roots, idents=base.idents)
         if base.grad is Grad.NO:
             return Value(Kind.UNKNOWN, roots=base.roots)
-        if path is not None and base.grad is Grad.YES and path.rpartition("[")[2] in _LOSS_KEYS:
-            return self.derived(Kind.UNKNOWN, node, [base])
-        return self.unknown(node, base.roots)
+        key = path.rpartition("[")[2] if path is not None else None
+        root = self._member_root(base, "[" + key, node) if key is not None else None
+        if key in _LOSS_KEYS and base.grad is Grad.YES:
+            return self.derived(Kind.UNKNOWN, node, [base], root)
+        return self.unknown(node, base.roots, root)
 
     # --- operators ---
 
@@ -425,7 +458,7 @@ class Expressions:
         return value
 
     def new_loop(self, node: cst.CSTNode, iterated: Value, iterable: cst.BaseExpression | None) -> Loop:
-        element = self.mark(iterable) if iterable is not None else -1
+        element = self.analysis.marker_for(iterable) if iterable is not None else -1
         loop = Loop(node, self.scope, self.loop, iterated, iterable, element)
         loop.draws_from_loader = iterated.kind is Kind.LOADER
         if not self.quiet:
@@ -554,8 +587,8 @@ class Expressions:
         for box in container.boxes:
             self.analysis.put(box, marked)
         self.use(value, "store", how, node)
-        if container.kind is Kind.PLAIN or self.quiet:
-            return
+        if self.quiet or not (container.boxes or container.kind is Kind.CONTAINER):
+            return  # no container that is known: its `append` may do anything
         path = path_of(target.value if isinstance(target, cst.Subscript) else target)
         boxes = [self.analysis.boxes[box] for box in container.boxes]
         carried = tuple(
@@ -661,6 +694,8 @@ class Expressions:
         else:
             carried = tuple(loop for loop in loops if path is not None and root in _roots_at(loop, path))
         local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
+        if self.state.mode is Mode.OFF or not _adds_plainly(before):
+            return marked
         self.stores.append(
             Store(
                 node=node,
@@ -692,6 +727,13 @@ class Expressions:
     def _tick(self) -> int:
         self.order += 1
         return self.order
+
+
+def _adds_plainly(before: Value) -> bool:
+    """Whether `+=` on the target is a sum: of an object from elsewhere it may be anything."""
+    if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
+        return True
+    return before.kind is Kind.UNKNOWN and not before.idents
 
 
 def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:

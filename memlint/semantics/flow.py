@@ -47,6 +47,8 @@ class Flow(Expressions):
         self.stores: list[Store] = []
         self.loops: list[Loop] = []
         self.withs: list[tuple[cst.With, cst.WithItem, Value]] = []
+        self.bare_names: list[tuple[cst.Expr, Value]] = []
+        """Statements that are nothing but a name or a path."""
         self.uses: dict[int, list[Use]] = {}
         self.returned: list[Value] = []
         self.return_roots: set[int] = set()
@@ -101,7 +103,9 @@ class Flow(Expressions):
     # --- simple statements ---
 
     def _expr(self, node: cst.Expr) -> None:
-        self.eval(node.value)
+        value = self.eval(node.value)
+        if isinstance(node.value, (cst.Name, cst.Attribute)) and not self.quiet:
+            self.bare_names.append((node, value))
 
     def _assign(self, node: cst.Assign) -> None:
         added = _added(node)
@@ -186,10 +190,12 @@ class Flow(Expressions):
         before = self.eval(target)
         self.use(before, "written", "augmented", node)
         self.use(value, "operand", "augmented", node)
-        if isinstance(node.operator, cst.AddAssign) and (before.boxes or before.kind is Kind.CONTAINER):
+        is_container = before.boxes or before.kind is Kind.CONTAINER
+        if isinstance(node.operator, cst.AddAssign) and is_container and (value.boxes or value.kind is Kind.CONTAINER):
             self.store("extend", node, target, before, value, node.value)
             return
-        result = self.operation(before, value, node)
+        kind = Kind.TENSOR if before.is_tensor or value.is_tensor else Kind.UNKNOWN
+        result = self.derived(kind, node, (before, value)) if before.boxes else self.operation(before, value, node)
         if isinstance(node.operator, (cst.AddAssign, cst.SubtractAssign)):
             result = self.accumulate(node, target, path, before, value, node.value, result)
         if isinstance(target, cst.Name):
@@ -334,6 +340,7 @@ class Flow(Expressions):
         self.quiet -= 1
 
         head = merge(before.copy(), after_one)
+        loop.before = frozenset(before.vars)
         loop.at_head = head.vars
         if self.quiet:
             end, breaks = head, []
@@ -455,11 +462,19 @@ def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | 
     path = path_of(target)
     if path is None or not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
         return None
-    if path_of(sum_.left) == path:
+    if _is_scaled(sum_.left, path):
         return target, sum_.right
-    if path_of(sum_.right) == path and isinstance(sum_.operator, cst.Add):
+    if _is_scaled(sum_.right, path) and isinstance(sum_.operator, cst.Add):
         return target, sum_.left
     return None
+
+
+def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
+    """`total`, or `0.9 * total`."""
+    if path_of(node) == path:
+        return True
+    is_product = isinstance(node, cst.BinaryOperation) and isinstance(node.operator, (cst.Multiply, cst.Divide))
+    return is_product and path in (path_of(node.left), path_of(node.right))
 
 
 _STATEMENTS: dict[type, Callable[..., None]] = {

@@ -7,6 +7,7 @@ lengths of the tokens. What is asked for seldom is worked out when it is asked f
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -33,16 +34,22 @@ class Layout:
 
     def __init__(self, tree: cst.Module, source: SourceFile, parse_text: ParseText) -> None:
         printer = _Printer(tree)
-        # Not _codegen: the module itself must not be the first event (an empty module prints its newline only
-        # while the list of tokens is empty).
-        tree._codegen_impl(printer)
-        events = printer.tokens
-        if "".join([event for event in events if event.__class__ is str]) != parse_text.text:
+        for part in (*tree.header, *tree.body) if tree.body else ():
+            part._codegen(printer)
+        printed = printer.printed()
+        if len(printed) > len(parse_text.text):  # the file's last line has no newline
+            printer.drop_last_newline()
+            printed = printer.printed()
+        # The module's footer is not printed: it holds no code, and LibCST loses lines of it when its last comment
+        # is indented.
+        if not (parse_text.text.startswith(printed) and _FOOTER.fullmatch(parse_text.text, len(printed))):
             raise LayoutMismatch(f"{source.path}: the syntax tree does not print as the file's text")
+        events = printer.tokens
         lengths = [len(event) if event.__class__ is str else 0 for event in events]
         self.tree = tree
         self.source = source
         self._parse_text = parse_text
+        self._footer = len(printed)
         self._events: Sequence[object] = events
         self._offsets = list(accumulate(lengths, initial=0))
         # Ids of strings are in there too and do no harm. The last offset of an id is where its node was left.
@@ -74,7 +81,10 @@ class Layout:
     @cached_property
     def comments(self) -> tuple[Comment, ...]:
         """All comments, in the order of the text."""
-        return tuple(self._comment(node) for node in self._nodes_of(cst.Comment))
+        spans = [self.inner(node) for node in self._nodes_of(cst.Comment)]
+        footer = _COMMENT.finditer(self._parse_text.text, self._footer)
+        spans += [self._parse_text.original_span(*match.span()) for match in footer]
+        return tuple(self._comment(start, end) for start, end in spans)
 
     @cached_property
     def statements(self) -> tuple[tuple[int, int], ...]:
@@ -152,8 +162,7 @@ class Layout:
             return self._start(parentheses[1][0])
         return self._end(node) if mark is None else self._offsets[mark.last]
 
-    def _comment(self, node: cst.CSTNode) -> Comment:
-        start, end = self.inner(node)
+    def _comment(self, start: int, end: int) -> Comment:
         line = self.source.lines.position(start).line
         own_line = not self.source.text[self.source.lines.line_start(line) : start].strip()
         return Comment(start, line, self.source.text[start:end], own_line)
@@ -165,6 +174,9 @@ class Layout:
         first, last = self._parse_text.original(start), self._parse_text.original(end)
         return self.source.lines.position(first).line, self.source.lines.position(last).line
 
+
+_COMMENT = re.compile(r"#[^\r\n]*")
+_FOOTER = re.compile(r"(?:[ \t\f\r\n]|\\\r?\n|#[^\r\n]*)*")
 
 _HEADERS: tuple[type[cst.CSTNode], ...] = (
     cst.FunctionDef,
@@ -232,7 +244,10 @@ class _Printer(CodegenState):
         self.before_codegen = append  # type: ignore[method-assign, assignment]
         self.after_codegen = append  # type: ignore[method-assign, assignment]
 
-    def pop_trailing_newline(self) -> None:
+    def printed(self) -> str:
+        return "".join([event for event in self.tokens if event.__class__ is str])
+
+    def drop_last_newline(self) -> None:
         for index in range(len(self.tokens) - 1, -1, -1):
             if self.tokens[index].__class__ is str:
                 self.tokens[index] = ""

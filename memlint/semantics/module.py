@@ -25,8 +25,10 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 class Module:
     """One file."""
 
-    def __init__(self, path: str, tree: cst.Module) -> None:
+    def __init__(self, path: str, tree: cst.Module, target_torch: tuple[int, int] | None = None) -> None:
         self.path = path
+        self.target_torch = target_torch
+        """The lowest torch the code must run on; None: the current one."""
         self.tree = tree
         self.analysis = Analysis(tree)
 
@@ -126,6 +128,23 @@ class Module:
         """The expressions that may have made exactly this value."""
         return [self.analysis.roots[root].node for root in sorted(value.idents)]
 
+    @cached_property
+    def code(self) -> str:
+        return self.tree.code
+
+    def mentions(self, texts: Iterable[str]) -> bool:
+        """Whether the file's code contains one of the texts."""
+        return any(text in self.code for text in texts)
+
+    def torch_name(self, name: str) -> tuple[str, bool]:
+        """How the file spells `torch.<name>`, and whether `import torch` must be added for it."""
+        for bound, value in self.analysis.top_level_names.items():
+            if value.quals == {"torch"}:
+                return f"{bound}.{name}", False
+            if value.quals == {f"torch.{name}"}:
+                return bound, False
+        return f"torch.{name}", True
+
     # --- evaluation ---
 
     def evaluation_evidence(self, scope: Scope, loop: Loop | None) -> str | None:
@@ -133,19 +152,23 @@ class Module:
 
         `.eval()` was called before and `.train()` not after it, or the loop's iterable or the function is named so.
         """
-        if loop is not None and any(item.is_training_loop for item in (loop,)):
+        if loop is not None and loop.is_training_loop:
             return None
         model = self.put_into_eval(scope, loop)
         if model is not None:
-            return f"`{model}.eval()`"
+            return f"`{model}.eval()` was called"
+        return self.named_for_evaluation(scope, loop)
+
+    def named_for_evaluation(self, scope: Scope, loop: Loop | None) -> str | None:
+        """What is named so that it says evaluation: the loop's iterable or the function."""
         for item in loop.outer() if loop is not None else ():
             named = self._named_for_evaluation(item.iterable)
             if named is not None:
-                return f"the loop over `{named}`"
+                return f"it loops over `{named}`"
         function: Scope | None = scope
         while function is not None and function.is_function:
             if words_of(function.name) & _EVALUATION_WORDS:
-                return f"the name `{function.name}`"
+                return f"it stands in `{function.name}`"
             function = function.parent
         return None
 

@@ -12,8 +12,9 @@ from enum import Enum
 import libcst as cst
 
 from memlint.semantics.events import Loop, Store
+from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
-from memlint.semantics.questions import Question, ResultNotDifferentiated
+from memlint.semantics.questions import Question, ResultNotDifferentiated, answer
 from memlint.semantics.values import Kind
 
 
@@ -44,6 +45,8 @@ class Retention:
     """A name was part of the evidence."""
     proven_tensor: bool
     """Whatever reaches the store is a tensor: `.detach()` cannot fail."""
+    copied_by: str | None
+    """The method (`cpu`, `clone`, ...) that made a copy of the value for the store."""
     escapes: bool
     """The target leaves the function: by a return, an attribute or a call out of view."""
 
@@ -77,7 +80,7 @@ def _retention(module: Module, store: Store) -> Retention | None:
         if needed is None:
             return None
         questions |= needed
-    return Retention(store, loop, kept, questions, value.weak, _proven_tensors(module, store, loop), escapes)
+    return Retention(store, loop, kept, questions, value.weak, _proven_tensors(module, store, loop), _copied_by(module, store), escapes)
 
 
 def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
@@ -89,11 +92,21 @@ def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
     )
 
 
+def _copied_by(module: Module, store: Store) -> str | None:
+    """The outermost copying method in the stored expression, or in the one that made the stored variable."""
+    made = module.definitions(store.value)
+    for node in (store.value_node, *made[:1]):
+        while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+            if node.func.attr.value in known.COPYING_METHODS:
+                return node.func.attr.value
+            node = node.func.value
+    return None
+
+
 def _graph_roots(module: Module, store: Store) -> frozenset[int]:
     """The operations whose saved tensors the stored value keeps."""
     roots = module.analysis.roots
-    calls = frozenset(root for root in store.value.roots if isinstance(roots[root].node, cst.Call))
-    return calls or store.value.idents
+    return frozenset(root for root in store.value.roots if roots[root].saves) or store.value.idents
 
 
 def _kept(module: Module, store: Store, loop: Loop) -> Kept:
@@ -120,9 +133,20 @@ def _escapes(module: Module, store: Store) -> bool:
     analysis = module.analysis
     if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
         return True
-    if any(module.box(index).escaped or module.box(index).returned or module.box(index).in_object for index in store.boxes):
+    boxes = [module.box(index) for index in store.boxes]
+    if any(box.escaped or box.in_object for box in boxes):
         return True
-    return any(store.root in flow.return_roots for flow in module.flows)
+    return not all(answer(ResultNotDifferentiated(name), module.facts) for name in _returning(module, store))
+
+
+def _returning(module: Module, store: Store) -> set[str]:
+    """The functions whose result holds what is stored."""
+    boxes = set(store.boxes)
+    return {
+        flow.scope.qualname
+        for flow in module.flows
+        if store.root in flow.return_roots or any(boxes & value.boxes for value in flow.returned)
+    }
 
 
 def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozenset[Question] | None:
@@ -139,5 +163,4 @@ def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozense
         return None  # `loss_scaler(loss, optimizer)` may run the backward pass
     if store.scope.name == "forward":
         return None
-    returned = {flow.scope.qualname for flow in module.flows if store.root in flow.return_roots}
-    return frozenset(ResultNotDifferentiated(name) for name in returned)
+    return frozenset(ResultNotDifferentiated(name) for name in _returning(module, store))

@@ -74,6 +74,8 @@ class Scope:
         self.nonlocal_names: set[str] = set()
         self.methods_called: dict[str, set[str]] = {}
         """Access path (`self.model`) -> the methods called on it."""
+        self.frozen: set[str] = set()
+        """Access paths of modules whose parameters are told to need no gradient."""
         self.attributes_stored: set[str] = set()
         """Attributes `x` of `self.x = ...` in this scope."""
         self.children: list[Scope] = []
@@ -244,6 +246,33 @@ def _on_for(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.For)
     scope.has_loop = True
     _target(scope, node.target)
+    owner = _parameters_of(node.iter)
+    if owner is not None and _freezes(node.body):
+        scope.frozen.add(owner)
+
+
+def _parameters_of(iterable: cst.BaseExpression) -> str | None:
+    """The module's path in `for p in module.parameters()`."""
+    if not isinstance(iterable, cst.Call) or not isinstance(iterable.func, cst.Attribute):
+        return None
+    is_parameters = iterable.func.attr.value in ("parameters", "named_parameters")
+    return path_of(iterable.func.value) if is_parameters else None
+
+
+def _freezes(body: cst.BaseSuite) -> bool:
+    """`p.requires_grad = False` or `p.requires_grad_(False)`, unconditionally."""
+    for line in body.body:
+        for statement in line.body if isinstance(line, cst.SimpleStatementLine) else [line]:
+            if isinstance(statement, cst.Assign) and path_of(statement.value) == "False":
+                target = statement.targets[0].target
+                if isinstance(target, cst.Attribute) and target.attr.value == "requires_grad":
+                    return True
+            if isinstance(statement, cst.Expr) and isinstance(statement.value, cst.Call):
+                call = statement.value
+                is_freezing = isinstance(call.func, cst.Attribute) and call.func.attr.value == "requires_grad_"
+                if is_freezing and call.args and path_of(call.args[0].value) == "False":
+                    return True
+    return False
 
 
 def _on_loop(scope: Scope, node: cst.CSTNode) -> None:
@@ -276,8 +305,11 @@ def _on_call(scope: Scope, node: cst.CSTNode) -> None:
     if not isinstance(node.func, cst.Attribute):
         return
     path = path_of(node.func.value)
-    if path is not None:
-        scope.methods_called.setdefault(path, set()).add(node.func.attr.value)
+    if path is None:
+        return
+    scope.methods_called.setdefault(path, set()).add(node.func.attr.value)
+    if node.func.attr.value == "requires_grad_" and len(node.args) == 1 and path_of(node.args[0].value) == "False":
+        scope.frozen.add(path)
 
 
 _SPECIAL = {

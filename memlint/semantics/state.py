@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value, join
 
 
@@ -28,12 +30,14 @@ class State:
         new.alive = self.alive
         return new
 
-    def make(self, root: int) -> None:
+    def make(self, root: int, members: Collection[int] = ()) -> None:
         """A definition is made anew: what was freed of an earlier one says nothing about it."""
         if root not in self.made:
             self.made = self.made | {root}
         if root in self.backed:
             self.backed = self.backed - {root}
+        if members:
+            self.backed = self.backed.difference(members)
 
     def bind(self, path: str, value: Value) -> None:
         """Assign; what was known of the old value's attributes and items is forgotten."""

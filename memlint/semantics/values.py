@@ -76,7 +76,21 @@ NO_NAMES: frozenset[str] = frozenset()
 class Value:
     """Immutable by convention (slots and no freezing, for speed: millions are made)."""
 
-    __slots__ = ("boxes", "cls", "conditions", "elements", "grad", "idents", "kind", "literal", "mode", "quals", "roots", "weak")
+    __slots__ = (
+        "boxes",
+        "cls",
+        "conditions",
+        "elements",
+        "grad",
+        "idents",
+        "kind",
+        "literal",
+        "mode",
+        "proves",
+        "quals",
+        "roots",
+        "weak",
+    )
 
     def __init__(
         self,
@@ -93,6 +107,7 @@ class Value:
         mode: Mode | None = None,
         literal: object = None,
         weak: bool = False,
+        proves: frozenset[int] = NOTHING,
     ) -> None:
         self.kind = kind
         self.grad = grad
@@ -102,14 +117,17 @@ class Value:
         """Every definition whose graph this value may hold."""
         self.idents = idents
         """The definitions of which this value is exactly one."""
+        self.mode = mode
+        """Of a context manager, what entering it does to grad mode; of a module, OFF: its parameters need no gradient."""
         self.quals = quals
         """Qualified names, where the value is a function, class or namespace."""
         self.cls = cls
         self.elements = elements
         self.boxes = boxes
         """The containers that this value may be."""
-        self.mode = mode
         self.literal = literal
+        self.proves = proves | idents
+        """The definitions that must carry a graph if this value does: what a `backward()` on it proves."""
         self.weak = weak
         """A name was part of the evidence."""
 
@@ -142,6 +160,7 @@ def join(a: Value, b: Value) -> Value:
         conditions=a.conditions | b.conditions if grad is Grad.YES else NONE_NEEDED,
         roots=a.roots | b.roots,
         idents=a.idents | b.idents,
+        proves=a.proves | b.proves,
         quals=_join_quals(a, b),
         cls=a.cls if a.cls == b.cls or b.kind is Kind.NONE else (b.cls if a.kind is Kind.NONE else None),
         elements=_join_elements(a, b),
@@ -179,11 +198,17 @@ def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
 class Root:
     """A definition: the expression that made a value whose graph others may hold."""
 
-    __slots__ = ("is_forward", "node", "place")
+    __slots__ = ("ancestors", "is_forward", "may_carry", "members", "node", "saves")
 
-    def __init__(self, node: cst.CSTNode, place: str, is_forward: bool = False) -> None:
+    def __init__(self, node: cst.CSTNode) -> None:
         self.node = node
-        self.place = place
-        """The qualified name of the function in which it stands."""
-        self.is_forward = is_forward
-        """The call of a module: where activations are saved."""
+        self.is_forward = False
+        """The call of a module."""
+        self.saves = False
+        """A call that saves tensors for backward, or may."""
+        self.may_carry = False
+        """The value defined here carries a graph, or may."""
+        self.ancestors: frozenset[int] = NOTHING
+        """The definitions from which it was computed."""
+        self.members: dict[str, int] = {}
+        """Definitions of its attributes and items, by name: `outputs.loss` is one value however often it is read."""

@@ -20,9 +20,9 @@ def unified_diff(path: str, before: bytes, after: bytes) -> bytes:
         return b""
     # Latin-1 maps each byte to one character and back, so no encoding can get in the way.
     old, new = _lines(before), _lines(after)
-    header = [f"--- {_name('a', path)}\n".encode(), f"+++ {_name('b', path)}\n".encode()]
+    header = f"--- {_name('a', path)}\n+++ {_name('b', path)}\n".encode(errors="surrogateescape")
     hunks = list(difflib.unified_diff(old, new))[2:]
-    return b"".join(header + [_terminated(line).encode("latin-1") for line in hunks])
+    return header + "".join(map(_terminated, hunks)).encode("latin-1")
 
 
 def _lines(content: bytes) -> list[str]:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from memlint.linting.finding import Applicability, Edit, Finding, Fix
 from memlint.source.file import Comment, SourceFile
@@ -64,18 +65,34 @@ class Suppressions:
     skip_file: bool = False
 
 
-def mentions(text: str) -> bool:
-    """Whether a file without findings needs its comments looked at: it may be skipped, or name a rule in vain.
+class Commented(Protocol):
+    """The comments of a file, and the first and the last line of each of its statements (sorted, disjoint)."""
 
-    A test of the text, cheap and never wrongly False. (Where there are findings, their places need the comments'
-    layout anyway.)
+    @property
+    def comments(self) -> tuple[Comment, ...]: ...
+
+    @property
+    def statements(self) -> tuple[tuple[int, int], ...]: ...
+
+
+def mentions(text: str) -> bool:
+    """Whether a text may hold a suppression. A cheap test of the text, never wrongly False."""
+    lower = text.lower()
+    return "noqa" in lower or "memlint" in lower
+
+
+def names_rules(text: str) -> bool:
+    """Whether a text may hold a suppression of ours: one that is of no use where nothing is found.
+
+    Never wrongly False. Only then does a file without findings need its comments looked at.
     """
     lower = text.lower()
     return "memlint" in lower or ("noqa" in lower and _NOQA_OF_OURS.search(lower) is not None)
 
 
-def find_directives(comments: Sequence[Comment], statements: Sequence[tuple[int, int]]) -> Suppressions:
-    """Read the suppressions. `statements` holds the first and the last line of each statement, sorted, disjoint."""
+def find_directives(layout: Commented) -> Suppressions:
+    """Read the suppressions of a file."""
+    comments, statements = layout.comments, layout.statements
     if any(_SKIP_FILE.search(comment.text) for comment in comments):
         return Suppressions(skip_file=True)
     own_lines = {comment.line for comment in comments if comment.own_line}
@@ -89,7 +106,7 @@ def find_directives(comments: Sequence[Comment], statements: Sequence[tuple[int,
 
 def suppress(
     findings: Iterable[Finding],
-    suppressions: Suppressions,
+    layout: Commented,
     source: SourceFile,
     *,
     enabled: AbstractSet[str],
@@ -103,8 +120,11 @@ def suppress(
 
     The fix of a MEM003 finding drops comments, as it should: it is complete, and is not to be demoted for that.
     """
+    suppressions = find_directives(layout)
     if suppressions.skip_file:
         return [finding for finding in findings if finding.code in _NOT_SUPPRESSIBLE]
+    if not suppressions.directives:
+        return list(findings)
     rules = _Rules.of(known, enabled)
     uses = [_Use(directive, rules) for directive in suppressions.directives]
     left = [finding for finding in findings if not _is_suppressed(finding, uses)]

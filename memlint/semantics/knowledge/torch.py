@@ -67,6 +67,12 @@ ACTS_ONLY_WHEN_ENTERED = (
     }
 )
 
+# Of these `()` cannot be entered: the device type is missing (torch.autocast documentation).
+NEEDS_DEVICE_TYPE = frozenset({"torch.autocast", "torch.amp.autocast"})
+# From this version on `@torch.no_grad` works without parentheses; before, the class took no function
+# (torch.utils._contextlib._NoParamDecoratorContextManager, new in 2.0).
+DECORATES_UNCALLED_SINCE = (2, 0)
+
 MODULE_BASES = frozenset(
     {
         "torch.nn.Module",

@@ -1,0 +1,106 @@
+"""Backward passes that keep a graph which nothing differentiates again (catalogue, section 7c, item 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Backward, Loop
+from memlint.semantics.flow import Flow
+from memlint.semantics.module import Module
+from memlint.semantics.scopes import walk
+from memlint.semantics.values import Kind
+
+
+@dataclass(frozen=True, eq=False)
+class NeedlessRetain:
+    """`backward(retain_graph=True)` on a graph that is differentiated nowhere else."""
+
+    backward: Backward
+    argument: cst.Arg
+    is_last: bool
+    """Others differentiated the graph before; this is the last."""
+
+
+def needless_retains(module: Module) -> Iterator[NeedlessRetain]:
+    for flow in module.flows:
+        for backward in flow.backwards:
+            argument = backward.call.keywords.get("retain_graph")
+            if argument is None or argument.value.literal is not True or "create_graph" in backward.call.keywords:
+                continue
+            found = _needless(module, flow, backward)
+            if found is not None:
+                yield NeedlessRetain(backward, argument.node, found)
+
+
+def _needless(module: Module, flow: Flow, backward: Backward) -> bool | None:
+    """Whether it is the last of several; None where the graph may be needed again."""
+    loop = _step_loop(backward)
+    if loop is None:
+        return None  # the caller may differentiate again
+    graph = _saved(module, backward.differentiated.roots)
+    if not graph:
+        return None
+    inside = {id(node) for node in walk(loop.node)}
+    if any(id(module.analysis.roots[root].node) not in inside for root in graph):
+        return None  # part of the graph was built before the loop: every round needs it
+    if _may_carry_from_outside(module, backward, inside) or _is_carried(module, loop, graph, backward):
+        return None
+    others = [item for item in flow.backwards if item is not backward and graph & item.differentiated.roots]
+    if any(item.order > backward.order or item.guarded for item in others):
+        return None  # GAN steps, per-task gradients, gradient penalties
+    if _handed_on(module, flow, backward, graph):
+        return None
+    return bool(others)
+
+
+def _step_loop(backward: Backward) -> Loop | None:
+    """The innermost loop, if it is one over batches or steps."""
+    loop = backward.loop
+    return loop if loop is not None and not loop.is_comprehension and not backward.handler else None
+
+
+def _saved(module: Module, roots: frozenset[int]) -> frozenset[int]:
+    return frozenset(root for root in roots if module.analysis.roots[root].saves)
+
+
+def _may_carry_from_outside(module: Module, backward: Backward, inside: set[int]) -> bool:
+    """Whether a value from before the loop that may carry a graph is an ancestor of the loss.
+
+    What the loop iterates over is data.
+    """
+    analysis = module.analysis
+    iterated = {root for loop in module.loops for root in loop.iterates.roots | {loop.element}}
+    return any(
+        analysis.roots[root].may_carry and id(analysis.roots[root].node) not in inside
+        for root in backward.differentiated.roots - iterated
+    )
+
+
+def _is_carried(module: Module, loop: Loop, graph: frozenset[int], backward: Backward) -> bool:
+    """Whether a variable hands part of the graph from one iteration to the next, into another forward pass."""
+    before = loop.before
+    for path, value in loop.at_head.items():
+        if path not in before or value.kind is Kind.NUMBER or not graph & value.roots:
+            continue
+        if value.roots & module.analysis.stored and not value.idents:
+            continue  # a running total
+        return True
+    return False
+
+
+def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
+    """Whether code out of view, a later return, an attribute or a closure gets hold of the graph."""
+    if graph & flow.return_roots and any(graph & value.roots for value in flow.returned):
+        return True
+    if graph & module.analysis.shared:
+        return True
+    for call in flow.calls:
+        if call.order <= backward.order or call.callee.quals or call.is_forward:
+            continue
+        values = [argument.value for argument in (*call.positional, *call.keywords.values())]
+        if any(graph & value.roots for value in values):
+            return True
+    return False

@@ -1,0 +1,42 @@
+"""Where a statement stands among its neighbours. Worked out for a finding only, never for a whole file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import libcst as cst
+
+from memlint.semantics.scopes import walk
+
+
+def followers(inside: cst.CSTNode, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
+    """The statements after this simple statement in its block; none where it shares its line with another."""
+    for block in walk(inside):
+        if not isinstance(block, (cst.Module, cst.IndentedBlock)):
+            continue
+        for index, line in enumerate(block.body):
+            if isinstance(line, cst.SimpleStatementLine) and any(small is statement for small in line.body):
+                alone = len(line.body) == 1 and not isinstance(line.body[0].semicolon, cst.Semicolon)
+                return block.body[index + 1 :] if alone else ()
+    return ()
+
+
+def path_to(inside: cst.CSTNode, node: cst.CSTNode) -> list[cst.CSTNode]:
+    """The nodes from `inside` down to `node`, both among them; empty where `node` is not in it."""
+    parents: dict[int, cst.CSTNode] = {}
+    for parent in walk(inside):
+        if parent is node:
+            break
+        for child in parent.children:
+            parents[id(child)] = parent
+    else:
+        return []
+    path = [node]
+    while path[-1] is not inside:
+        path.append(parents[id(path[-1])])
+    return path[::-1]
+
+
+def mentions(inside: cst.CSTNode, name: str) -> int:
+    """How often a name stands in the code, nested functions included."""
+    return sum(isinstance(node, cst.Name) and node.value == name for node in walk(inside))

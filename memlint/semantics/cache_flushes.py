@@ -1,0 +1,158 @@
+"""`empty_cache()` where it runs at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.blocks import path_to
+from memlint.semantics.events import Call, Loop
+from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import device as known
+from memlint.semantics.module import Module
+from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.values import Kind
+
+_SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda)
+_LOOPS = (cst.For, cst.While)
+
+
+@dataclass(frozen=True, eq=False)
+class CacheFlush:
+    """A call that empties the cache at every step."""
+
+    call: Call
+    through: str | None
+    """The function of this file that does so."""
+    loop: Loop | None
+    method: str | None
+    """The method that runs at every step, where there is no loop in view."""
+
+
+def cache_flushes(module: Module) -> Iterator[CacheFlush]:
+    flushing = _flushing_functions(module)
+    for call in module.calls:
+        through = None
+        if not call.names(known.EMPTY_CACHE):
+            if not call.names(flushing):
+                continue
+            through = module.text(call.call.func)
+        loop = call.loop
+        if loop is not None and _is_step_loop(module, loop) and _runs_each_time(module, loop.node, call):
+            yield CacheFlush(call, through, loop, None)
+        elif _runs_every_step(module, call.scope) and _runs_each_time(module, call.scope.node, call):
+            yield CacheFlush(call, through, None, call.scope.name)
+
+
+def _flushing_functions(module: Module) -> frozenset[str]:
+    """Functions of this file each call of which empties the cache, once."""
+    return frozenset(
+        call.scope.qualname
+        for call in module.calls_of(known.EMPTY_CACHE)
+        if call.scope.is_function
+        and call.loop is None
+        and not _has_batch_loop(module.flow_of(call.scope))
+        and _runs_each_time(module, call.scope.node, call)
+    )
+
+
+def _has_batch_loop(flow: Flow | None) -> bool:
+    return flow is not None and any(loop.is_batch_loop for loop in flow.loops)
+
+
+# --- which loops and methods go step by step ---
+
+
+def _is_step_loop(module: Module, loop: Loop) -> bool:
+    """One iteration is one batch: not an epoch, a model, a layer."""
+    if loop.is_comprehension:
+        return False
+    if loop.iterates.kind is Kind.LOADER:
+        return True
+    if any(inner is not loop and inner.is_batch_loop and loop in inner.outer() for inner in module.loops):
+        return False  # a loop over epochs
+    if any(backward.loop is loop for backward in module.backwards):
+        return True
+    return any(_is_step(module, call, loop) for call in module.calls_in(loop.scope) if call.loop is loop)
+
+
+def _is_step(module: Module, call: Call, loop: Loop) -> bool:
+    """A batch of this loop goes forward: here, or in a function of this file that has no batch loop of its own."""
+    given = [argument.value for argument in (*call.positional, *call.keywords.values())]
+    fed = any(loop.element in value.roots for value in given)
+    if call.is_forward or call.names({"next"}):
+        return (fed and call.is_forward) or (loop.draws_from_loader and not call.is_forward)
+    scope = module.analysis.scope_named(next(iter(call.callee.quals))) if len(call.callee.quals) == 1 else None
+    flow = module.flow_of(scope) if scope is not None else None
+    if flow is None or _has_batch_loop(flow):
+        return False
+    return flow.has_backward or (fed and flow.has_forward)
+
+
+def _runs_every_step(module: Module, scope: Scope) -> bool:
+    owner = scope.parent
+    if owner is None or not owner.is_class:
+        return False
+    if scope.name == known.FORWARD:
+        return module.analysis.is_module_class(owner.qualname)
+    bases = module.analysis.base_names(owner.qualname)
+    return any(bases & classes and scope.name in methods for classes, methods in known.EVERY_STEP)
+
+
+# --- does the call run each time? ---
+
+
+def _runs_each_time(module: Module, inside: cst.CSTNode, call: Call) -> bool:
+    """Whether each iteration (or each call of the function) gets to this call, as far as conditions go."""
+    if isinstance(inside, _LOOPS) and _leaves_after_one(inside):
+        return False
+    path = path_to(inside, call.node)
+    return bool(path) and all(_passes(module, parent, child, inside) for parent, child in zip(path, path[1:]))
+
+
+def _leaves_after_one(loop: cst.For | cst.While) -> bool:
+    small = [item for line in loop.body.body if isinstance(line, cst.SimpleStatementLine) for item in line.body]
+    return any(isinstance(item, (cst.Break, cst.Return)) for item in small)
+
+
+def _passes(module: Module, parent: cst.CSTNode, child: cst.CSTNode, inside: cst.CSTNode) -> bool:
+    if parent is not inside and isinstance(parent, _SCOPES):
+        return False
+    if isinstance(parent, cst.If):
+        return child is parent.test or (child is parent.body and _same_each_time(module, parent.test))
+    if isinstance(parent, cst.IfExp):
+        return child is parent.test
+    if isinstance(parent, cst.BooleanOperation):
+        return child is parent.left or _same_each_time(module, parent.left)
+    if isinstance(child, (cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)):
+        return False
+    if isinstance(parent, cst.IndentedBlock):
+        before = parent.body[: next(index for index, item in enumerate(parent.body) if item is child)]
+        return not any(_turns_back(item, isinstance(inside, _LOOPS)) for item in before)
+    return True
+
+
+def _same_each_time(module: Module, test: cst.BaseExpression) -> bool:
+    """Is there a GPU? The answer does not change from step to step."""
+    if isinstance(test, cst.BooleanOperation):
+        return _same_each_time(module, test.left) and _same_each_time(module, test.right)
+    if isinstance(test, cst.UnaryOperation):
+        return _same_each_time(module, test.expression)
+    call = module.call_at(test)
+    return call is not None and call.names(known.DEVICE_CHECKS)
+
+
+def _turns_back(statement: cst.CSTNode, in_loop: bool) -> bool:
+    """On some condition the rest of the iteration (of the function) is skipped."""
+    kinds = (cst.Continue,) if in_loop else (cst.Return,)
+    stack = [statement]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, kinds):
+            return True
+        if isinstance(node, _SCOPES) or (in_loop and isinstance(node, _LOOPS)):
+            continue
+        stack.extend(node.children)
+    return False

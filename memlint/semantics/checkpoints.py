@@ -1,0 +1,140 @@
+"""Checkpoints that are read back to the device they were saved from, and where their contents go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call, Use
+from memlint.semantics.knowledge import checkpoints as known
+from memlint.semantics.knowledge import torch
+from memlint.semantics.module import Module
+from memlint.semantics.values import Kind, Value
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointLoad:
+    """A call that reads a checkpoint without `map_location`."""
+
+    call: Call
+    evidence: cst.CSTNode | None
+    """What shows that the file holds a checkpoint; None for a loader that reads nothing else."""
+    only_copied: bool
+    """Every tensor in it is copied into a module or an optimizer of torch, on whose device it ends in either case."""
+    every_process: bool
+    """The file sets up one process per GPU."""
+
+
+def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
+    every_process = not module.words.isdisjoint(known.ONE_PROCESS_PER_GPU)
+    for call in module.calls:
+        if _is_lightning_load(module, call):
+            yield CheckpointLoad(call, None, False, every_process)
+            continue
+        position = _map_location_position(call)
+        if position is None or _says_where(call, position) or call.root < 0:
+            continue
+        uses = module.uses_of(call.root)
+        restoring = _restoring(module, call.root)
+        evidence = next(iter(restoring), None) or _shown_by(uses)
+        if evidence is None:
+            continue
+        yield CheckpointLoad(call, evidence, _only_copied(module, call, uses), every_process)
+
+
+def _map_location_position(call: Call) -> int | None:
+    if len(call.callee.quals) != 1:
+        return None
+    return known.LOADS_TO_SAVED_DEVICE.get(next(iter(call.callee.quals)))
+
+
+def _says_where(call: Call, position: int) -> bool:
+    return call.unpacks or "map_location" in call.keywords or len(call.positional) > position
+
+
+def _is_lightning_load(module: Module, call: Call) -> bool:
+    """`Classifier.load_from_checkpoint(path)` of a Lightning module of this file."""
+    if call.method != known.LIGHTNING_LOAD or len(call.callee.quals) != 1 or _says_where(call, known.LIGHTNING_MAP_LOCATION):
+        return False
+    owner = next(iter(call.callee.quals)).rpartition(".")[0]
+    is_own = module.analysis.is_class(owner) and module.analysis.method(owner, known.LIGHTNING_LOAD) is None
+    return is_own and bool(module.analysis.base_names(owner) & torch.LIGHTNING_MODULES)
+
+
+def _restoring(module: Module, root: int) -> list[cst.CSTNode]:
+    """The calls of `load_state_dict` that are given something made of the loaded object."""
+    return [
+        call.node
+        for call in module.calls
+        if call.method == "load_state_dict" and call.positional and root in _roots_in(module, call.positional[0].value)
+    ]
+
+
+def _roots_in(module: Module, value: Value) -> frozenset[int]:
+    roots = value.roots
+    for box in value.boxes:
+        roots |= module.box(box).content.roots
+    return roots
+
+
+def _shown_by(uses: list[Use]) -> cst.CSTNode | None:
+    """A use that only a checkpoint, or a pickled module, allows."""
+    for use in uses:
+        if use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS:
+            return use.node
+        if use.how == "subscript" and isinstance(use.node, cst.Subscript) and _is_checkpoint_key(use.node):
+            return use.node
+    return None
+
+
+def _is_checkpoint_key(node: cst.Subscript) -> bool:
+    index = node.slice[0].slice
+    if not isinstance(index, cst.Index) or not isinstance(index.value, cst.SimpleString):
+        return False
+    key = index.value.evaluated_value
+    return isinstance(key, str) and key.endswith(known.CHECKPOINT_KEY_ENDINGS)
+
+
+# --- may it be loaded on the CPU without anybody noticing? ---
+
+
+def _only_copied(module: Module, load: Call, uses: list[Use]) -> bool:
+    analysis = module.analysis
+    root = load.root
+    if root in analysis.escaped or root in analysis.shared:
+        return False
+    if any(root in flow.return_roots for flow in module.flows):
+        return False
+    copied = False
+    for use in uses:
+        if use.how in ("subscript", "delete"):
+            continue  # what it gives is followed as well
+        if use.how != "argument" or not _copies(module, module.call_at(use.node), root):
+            return False
+        copied = True
+    return copied
+
+
+def _copies(module: Module, call: Call | None, root: int) -> bool:
+    """`load_state_dict` of a known module, or of a torch optimizer: it copies to the device of its own parameters."""
+    if call is None or call.method != "load_state_dict" or call.receiver is None or not call.positional:
+        return False
+    if call.unpacks or len(call.positional) > 2 or call.keywords.keys() - {"strict"} or call.callee.quals:
+        return False
+    if root not in call.positional[0].value.idents or call.receiver.cls is None:
+        return False
+    if call.receiver.kind is Kind.OPTIMIZER:
+        return call.receiver.cls.startswith("torch.optim.")
+    return call.receiver.kind is Kind.MODULE and _loads_by_copying(module, call.receiver.cls)
+
+
+def _loads_by_copying(module: Module, cls: str) -> bool:
+    if not module.words.isdisjoint(known.OWN_LOADING_METHODS - {"load_state_dict"}):
+        return False
+    if cls.startswith("torch.nn."):
+        return True
+    if not cls.startswith(":") or module.analysis.method(cls, "load_state_dict") is not None:
+        return False
+    return all(base.startswith((":", "torch.nn.")) for base in module.analysis.base_names(cls))

@@ -1,0 +1,106 @@
+"""Grad-mode, autocast and saved-tensor contexts that are never entered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import libcst as cst
+
+from memlint.semantics.blocks import followers, mentions
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.module import Module
+from memlint.semantics.scopes import Scope
+
+
+class Idle(Enum):
+    """Why a context does not act."""
+
+    STATEMENT = "statement"
+    """`torch.no_grad()` as a statement."""
+    NAME = "name"
+    """`torch.no_grad` as a statement."""
+    NOT_CALLED = "not called"
+    """`with torch.no_grad:` raises."""
+    NEVER_ENTERED = "never entered"
+    """`ctx = torch.no_grad()`, and `ctx` is not mentioned again."""
+    DECORATES_UNCALLED = "decorates uncalled"
+    """`@torch.no_grad` under a torch that cannot do so."""
+
+
+@dataclass(frozen=True, eq=False)
+class IdleContext:
+    """A context manager that the code makes, or names, and that never acts."""
+
+    node: cst.BaseExpression
+    why: Idle
+    is_called: bool
+    callable_as_is: bool
+    """`()` makes a context of the class: it needs no argument."""
+    statement: cst.Expr | None = None
+    followers: Sequence[cst.CSTNode] = ()
+    """What stands below a bare statement and was meant to run in the context."""
+
+
+def idle_contexts(module: Module) -> Iterator[IdleContext]:
+    yield from _bare_calls(module)
+    yield from _bare_names(module)
+    yield from _not_called(module)
+    yield from _early_decorators(module)
+
+
+def _bare_calls(module: Module) -> Iterator[IdleContext]:
+    for call in module.calls_of(known.ACTS_ONLY_WHEN_ENTERED):
+        statement = call.statement
+        if call.is_statement and isinstance(statement, cst.Expr):
+            yield IdleContext(call.call, Idle.STATEMENT, True, True, statement, _meant(module, call.scope, statement))
+        elif _is_forgotten(call.scope, statement, call.node):
+            yield IdleContext(call.call, Idle.NEVER_ENTERED, True, True)
+
+
+def _is_forgotten(scope: Scope, statement: cst.CSTNode, node: cst.CSTNode) -> bool:
+    """`ctx = torch.no_grad()` in a function that does not mention `ctx` again."""
+    if not scope.is_function or not isinstance(statement, cst.Assign) or statement.value is not node:
+        return False
+    target = statement.targets[0].target
+    if len(statement.targets) != 1 or not isinstance(target, cst.Name) or target.value in scope.nonlocal_names:
+        return False
+    return "locals" not in scope.words and mentions(scope.node, target.value) == 1
+
+
+def _bare_names(module: Module) -> Iterator[IdleContext]:
+    for flow in module.flows:
+        for statement, value in flow.bare_names:
+            if value.quals and value.quals <= known.ACTS_ONLY_WHEN_ENTERED:
+                meant = _meant(module, flow.scope, statement)
+                yield IdleContext(statement.value, Idle.NAME, False, _callable_as_is(value.quals), statement, meant)
+
+
+def _meant(module: Module, scope: Scope, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
+    below = followers(scope.node, statement)
+    if any(isinstance(item, (cst.FunctionDef, cst.ClassDef)) for item in below):
+        return ()  # a script's functions run later, outside
+    return () if scope.has_yield else below
+
+
+def _not_called(module: Module) -> Iterator[IdleContext]:
+    for _, item, value in module.withs:
+        if value.quals and value.quals <= known.ACTS_ONLY_WHEN_ENTERED:
+            yield IdleContext(item.item, Idle.NOT_CALLED, False, _callable_as_is(value.quals))
+
+
+def _early_decorators(module: Module) -> Iterator[IdleContext]:
+    if module.target_torch is None or module.target_torch >= known.DECORATES_UNCALLED_SINCE:
+        return
+    for scope in module.scopes:
+        if not isinstance(scope.node, cst.FunctionDef):
+            continue
+        for decorator in scope.node.decorators:
+            name = module.analysis.qualify(decorator.decorator)
+            if name in known.GRAD_OFF_CONTEXTS | known.GRAD_ON_CONTEXTS:
+                yield IdleContext(decorator.decorator, Idle.DECORATES_UNCALLED, False, True)
+
+
+def _callable_as_is(quals: frozenset[str]) -> bool:
+    return quals.isdisjoint(known.NEEDS_DEVICE_TYPE)

@@ -1,0 +1,337 @@
+"""Copies of tensors that nobody needs: what the rules of the copies family ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Argument, Call
+from memlint.semantics.knowledge import copies as known
+from memlint.semantics.knowledge import torch as torch_known
+from memlint.semantics.module import Module
+from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
+from memlint.semantics.questions import GradOnEntry, Question
+from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.values import Grad, Kind, Mode, Value
+
+
+def is_proven_tensor(module: Module, value: Value, at: Call) -> bool:
+    """The value is a tensor whatever path led here, or a backward pass was started on it before."""
+    if value.kind is Kind.TENSOR:
+        return True
+    if not value.carries_graph or not value.idents:
+        return False
+    outer = at.loop.outer() if at.loop is not None else ()
+    return any(
+        backward.scope is at.scope
+        and backward.order < at.order
+        and not backward.guarded
+        and (backward.loop is None or backward.loop in outer)
+        and value.idents <= backward.differentiated.idents
+        for backward in module.backwards
+    )
+
+
+# --- x.clone().detach() ---
+
+
+@dataclass(frozen=True, eq=False)
+class DetachedClone:
+    """`source.clone().detach()` where the clone is recorded in the graph."""
+
+    source: cst.BaseExpression
+    clone: Call
+    detach: Call
+    proven: bool
+    """The source is surely a tensor."""
+    questions: frozenset[Question]
+
+    @property
+    def clone_name(self) -> cst.Name:
+        func = self.clone.call.func
+        assert isinstance(func, cst.Attribute)
+        return func.attr
+
+
+def detached_clones(module: Module) -> Iterator[DetachedClone]:
+    if "torch" not in module.words:
+        return
+    for detach in module.calls:
+        if detach.method != "detach" or detach.call.args or detach.receiver_node is None:
+            continue
+        clone = module.call_at(detach.receiver_node)
+        if clone is None or not _is_clone_method(clone):
+            continue
+        assert clone.receiver is not None and clone.receiver_node is not None
+        if clone.receiver.grad is Grad.NO or not _may_be_tensor(module, clone.receiver):
+            continue
+        questions = _grad_is_on(clone)
+        if questions is not None:
+            proven = is_proven_tensor(module, clone.receiver, clone)
+            yield DetachedClone(clone.receiver_node, clone, detach, proven, questions)
+
+
+def _is_clone_method(call: Call) -> bool:
+    if call.method != "clone" or call.receiver is None or call.receiver.quals:
+        return False
+    return not call.positional and not call.unpacks and call.keywords.keys() <= {"memory_format"}
+
+
+def _grad_is_on(call: Call) -> frozenset[Question] | None:
+    """What must be asked to know that grad mode is on; None where it is off or unknown."""
+    if call.mode is Mode.ON:
+        return frozenset()
+    return frozenset({GradOnEntry(call.scope.qualname)}) if call.mode is Mode.ENTRY else None
+
+
+def _may_be_tensor(module: Module, value: Value) -> bool:
+    """Nothing says that the value is something else: a class of this file, another library's object."""
+    if value.kind is Kind.TENSOR:
+        return True
+    if value.kind is not Kind.UNKNOWN or _has_lookalike(module):
+        return False
+    return not any(_is_foreign(module, root) for root in value.idents)
+
+
+def _has_lookalike(module: Module) -> bool:
+    """A class of the file has methods that are called like a tensor's."""
+    return any(
+        scope.is_function and scope.name in ("clone", "detach") and scope.parent is not None and scope.parent.is_class
+        for scope in module.scopes
+    )
+
+
+def _is_foreign(module: Module, root: int) -> bool:
+    imported = module.analysis.imported.get(root)
+    if imported is not None:
+        return not imported.name.startswith(("torch.", "."))
+    node = module.analysis.roots[root].node
+    if not isinstance(node, cst.Param) or node.annotation is None:
+        return False
+    words = {part.value for part in walk(node.annotation) if isinstance(part, cst.Name)}
+    return not any(qual.rpartition(".")[2] in words for qual in torch_known.TENSOR_ANNOTATIONS)
+
+
+# --- torch.tensor(t) ---
+
+
+@dataclass(frozen=True, eq=False)
+class ConstructedCopy:
+    """`torch.tensor(source)` of a tensor."""
+
+    call: Call
+    source: cst.BaseExpression
+    is_plain: bool
+    """No dtype, device or other keyword: it only copies."""
+    default_device: bool
+    """A default device may be in force: then it also moves."""
+
+
+def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
+    for call in module.calls_of(known.TENSOR_CONSTRUCTORS):
+        argument = _data(call)
+        if argument is None or not is_proven_tensor(module, argument.value, call):
+            continue
+        inner = module.call_at(argument.expression)
+        is_plain = len(call.call.args) == 1
+        if is_plain and inner is not None and is_factory(inner):
+            continue  # the whole call is a copy of a fresh tensor: see `fresh_copies`
+        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module))
+
+
+def _data(call: Call) -> Argument | None:
+    if call.unpacks:
+        return None
+    return call.positional[0] if call.positional else call.keywords.get("data")
+
+
+def _default_device(module: Module) -> bool:
+    """The file sets torch's default device, or enters a device as a context."""
+    if not known.DEFAULT_DEVICE_WORDS.isdisjoint(module.words):
+        return True
+    return any(value.cls == "torch.device" for _, _, value in module.withs)
+
+
+# --- copies of what was allocated on the spot ---
+
+
+@dataclass(frozen=True, eq=False)
+class FreshCopy:
+    """A tensor allocated by an expression and copied by the same expression."""
+
+    call: Call
+    """The copying call."""
+    source: cst.BaseExpression
+    """What allocates."""
+    safe: bool
+    device: str | None = None
+    """Moved from the host: the code of the device. None: copied where it is."""
+
+    @property
+    def factory(self) -> cst.Call:
+        assert isinstance(self.source, cst.Call)
+        return self.source
+
+
+def fresh_copies(module: Module) -> Iterator[FreshCopy]:
+    for call in module.calls:
+        if call.receiver_node is not None and call.method == "clone":
+            found = _fresh_clone(module, call, call.receiver_node)
+        elif call.receiver_node is not None and call.method in ("to", "cuda"):
+            found = _moved_factory(module, call, call.receiver_node)
+        elif call.names(known.TENSOR_CONSTRUCTORS):
+            found = _constructed_from_factory(module, call)
+        else:
+            continue
+        if found is not None:
+            yield found
+
+
+def _fresh_clone(module: Module, call: Call, source: cst.BaseExpression) -> FreshCopy | None:
+    if call.call.args:
+        return None  # another memory format
+    made = module.call_at(source)
+    if made is not None and is_factory(made):
+        return FreshCopy(call, source, safe=True)
+    if call.receiver is None or call.receiver.kind is not Kind.TENSOR:
+        return None
+    if is_fresh_operator(source) or (made is not None and is_fresh_operation(made)):
+        return FreshCopy(call, source, safe=_result_is_only_read(module, call))
+    return None
+
+
+def _result_is_only_read(module: Module, call: Call) -> bool:
+    name, body = _assigned_name(call), _body_around(module, call)
+    return name is not None and body is not None and body.only_read([name])
+
+
+def _constructed_from_factory(module: Module, call: Call) -> FreshCopy | None:
+    argument = _data(call)
+    if argument is None or len(call.call.args) != 1:
+        return None
+    made = module.call_at(argument.expression)
+    if made is None or not is_factory(made):
+        return None
+    return FreshCopy(call, argument.expression, safe=not _default_device(module))
+
+
+def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> FreshCopy | None:
+    made = module.call_at(source)
+    if made is None or made.unpacks or not made.names(known.HOST_FACTORIES):
+        return None
+    if not known.FACTORY_KEYWORDS_WITH_A_MEANING.isdisjoint(made.keywords) or _default_device(module):
+        return None
+    is_random = made.names(known.RANDOM_HOST_FACTORIES)
+    if is_random and not known.SEEDING_WORDS.isdisjoint(module.words):
+        return None
+    device = _device(module, call)
+    if device is None:
+        return None
+    code, proven = device
+    return FreshCopy(call, source, safe=proven and not is_random and _same_everywhere(made), device=code)
+
+
+def _device(module: Module, call: Call) -> tuple[str, bool] | None:
+    """The device to which a call moves its receiver, as code, and whether it surely is one; None where it may be the host."""
+    arguments = [*call.positional, *(value for name, value in call.keywords.items() if name != "non_blocking")]
+    if call.unpacks or len(arguments) > 1 or not call.keywords.keys() <= {"device", "non_blocking"}:
+        return None
+    if not arguments:
+        return ('"cuda"', True) if call.method == "cuda" else None
+    value, code = arguments[0].value, module.text(arguments[0].expression, 200)
+    if isinstance(value.literal, str) and value.literal.startswith("cpu"):
+        return None
+    if call.method == "cuda":
+        return code, False  # None and -1 mean the current device here
+    if value.cls in ("torch.device", "str") or _is_integer(value):
+        return code, True
+    return (code, False) if _is_named_device(arguments[0]) else None
+
+
+def _is_named_device(argument: Argument) -> bool:
+    """`device`, `self.device`, `args.device`; the keyword says the same."""
+    if argument.value.kind is not Kind.UNKNOWN and argument.value.kind is not Kind.PLAIN:
+        return False
+    keyword = argument.node.keyword
+    path = keyword.value if keyword is not None else path_of(argument.expression)
+    return path is not None and path.rpartition(".")[2].strip("_") == "device"
+
+
+def _is_integer(value: Value) -> bool:
+    return value.kind is Kind.NUMBER and (value.cls == "int" or isinstance(value.literal, str))
+
+
+def _same_everywhere(made: Call) -> bool:
+    """Every device gives the same values: they are filled in, or whole numbers."""
+    if not made.names(known.COMPUTED_FACTORIES):
+        return True
+    arguments = [*made.positional, *(value for name, value in made.keywords.items() if name != "dtype")]
+    return made.names({"torch.arange"}) and "dtype" not in made.keywords and all(_is_integer(item.value) for item in arguments)
+
+
+# --- clones that nobody writes to ---
+
+
+@dataclass(frozen=True, eq=False)
+class UnwrittenClone:
+    """`copy = source.clone()` where source and copy are only read."""
+
+    call: Call
+    source: cst.Name
+    copy: str
+    safe: bool
+
+
+def unwritten_clones(module: Module) -> Iterator[UnwrittenClone]:
+    for call in module.calls:
+        source = _cloned_name(call)
+        copy = _assigned_name(call)
+        if source is None or copy is None or copy == source[0].value or source[1].kind is not Kind.TENSOR:
+            continue
+        body = _body_around(module, call)
+        if body is None or not body.only_read([source[0].value, copy]):
+            continue
+        name, value = source
+        if body.only_fresh(name.value):
+            yield UnwrittenClone(call, name, copy, value.grad is Grad.NO)
+        elif _is_callers(module, value, call) and body.runs_only_known_code():
+            yield UnwrittenClone(call, name, copy, False)
+
+
+def _cloned_name(call: Call) -> tuple[cst.Name, Value] | None:
+    """The variable of `x.clone()` or `torch.clone(x)`."""
+    if call.names(known.CLONE_FUNCTIONS) and len(call.positional) == 1 and len(call.call.args) == 1:
+        node: cst.BaseExpression | None = call.positional[0].expression
+        value = call.positional[0].value
+    elif call.method == "clone" and not call.call.args and call.receiver is not None:
+        node, value = call.receiver_node, call.receiver
+    else:
+        return None
+    return (node, value) if isinstance(node, cst.Name) else None
+
+
+def _assigned_name(call: Call) -> str | None:
+    """The one variable to which the call's result is assigned as it is."""
+    statement = call.statement
+    if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
+        return None
+    target = statement.targets[0].target
+    return target.value if isinstance(target, cst.Name) else None
+
+
+def _body_around(module: Module, call: Call) -> FunctionBody | None:
+    """The function in which the call stands, where its code tells what happens to its variables."""
+    scope = call.scope
+    if not isinstance(scope.node, cst.FunctionDef) or scope.has_yield or scope.node.asynchronous is not None:
+        return None
+    if not known.REFLECTION_WORDS.isdisjoint(scope.words) or not known.GRAD_MODE_WORDS.isdisjoint(scope.words):
+        return None
+    return FunctionBody(scope, module.call_at)
+
+
+def _is_callers(module: Module, value: Value, call: Call) -> bool:
+    """Every value that it may be is a parameter of the function, or was computed from one on the way."""
+    nodes = [module.analysis.roots[root].node for root in value.idents]
+    return bool(nodes) and all(isinstance(node, cst.Param) for node in nodes)

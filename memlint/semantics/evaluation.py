@@ -1,0 +1,150 @@
+"""Evaluation that builds autograd graphs: forward passes with grad on that nobody differentiates (catalogue 7c, item 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call, Loop
+from memlint.semantics.flow import Flow
+from memlint.semantics.module import Module
+from memlint.semantics.questions import GradOnEntry, Question
+from memlint.semantics.scopes import Scope, path_of
+from memlint.semantics.values import Grad, Kind, Mode
+
+# A function that mentions one of these differentiates, or may (attacks, saliency, forces, test-time training).
+_DIFFERENTIATING_WORDS = frozenset(
+    {"requires_grad_", "requires_grad", "enable_grad", "autograd", "create_graph", "jacobian", "hessian", "vjp", "jvp"}
+)
+# In the whole project these make it doubtful that a model's own forward never differentiates (fix-safety.md).
+PROJECT_DIFFERENTIATES = ("autograd.grad", "torch.func", "create_graph", ".requires_grad_(")
+# With grad off and in eval mode these take another path, with other numbers (fix-safety.md).
+_FAST_PATH_WORDS = frozenset({"TransformerEncoder", "TransformerEncoderLayer", "MultiheadAttention"})
+# Functions that a trainer calls with grad on, whatever they are named like.
+_TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRegion:
+    """A loop, or a function without one, that runs a model forward with grad on and differentiates nothing."""
+
+    scope: Scope
+    loop: Loop | None
+    first: Call
+    evidence: str
+    strong: bool
+    """The model was put into eval mode; otherwise only names say evaluation."""
+    questions: frozenset[Question]
+    whole_function: bool
+    """Nothing in the function is done outside the region that needs a graph: a decorator will do."""
+    provably_unused: bool
+    """No value that may carry a graph leaves, and nothing else can notice that grad is off."""
+
+
+def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
+    for flow in module.flows:
+        if flow.scope.is_class or isinstance(flow.scope.node, cst.Lambda) or _is_unit_test(flow.scope):
+            continue
+        seen: set[int] = set()
+        for call in flow.calls:
+            if not _builds_a_graph(call):
+                continue
+            region = _region_loop(flow, call)
+            key = id(region.node) if region is not None else 0
+            if key in seen or (region is None and (call.loop is not None or flow.has_backward or flow.has_step)):
+                continue
+            found = _region(module, flow, region, call)
+            if found is not None:
+                seen.add(key)
+                yield found
+
+
+def _is_unit_test(scope: Scope) -> bool:
+    """Tests run small models once: nobody's memory."""
+    return scope.name.startswith("test_") or (scope.parent is not None and scope.parent.name.startswith("Test"))
+
+
+def _builds_a_graph(call: Call) -> bool:
+    if not call.is_forward or call.mode in (Mode.OFF, Mode.UNKNOWN) or not call.result.carries_graph:
+        return False
+    cls = call.callee.cls
+    return cls is None or not (cls.startswith("torch.nn.") and cls.endswith("Loss"))
+
+
+def _region_loop(flow: Flow, call: Call) -> Loop | None:
+    """The outermost loop around the call in which nothing trains."""
+    outermost = None
+    for loop in call.loop.outer() if call.loop is not None else ():
+        if loop.is_training_loop:
+            break
+        outermost = loop
+    return outermost
+
+
+def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> EvaluationRegion | None:
+    analysis, scope = module.analysis, flow.scope
+    if scope.words & _DIFFERENTIATING_WORDS:
+        return None
+    if call.root in analysis.differentiated:
+        return None
+    questions = module.questions(call.result.conditions)
+    if questions is None:
+        return None
+    model = path_of(call.node.func) if isinstance(call.node, cst.Call) else None
+    evaluated = module.put_into_eval(scope, loop)
+    strong = evaluated is not None and model is not None and _covers(evaluated, model)
+    if strong:
+        evidence = f"`{evaluated}.eval()` was called"
+    else:
+        named = module.named_for_evaluation(scope, loop)
+        if named is None or loop is None or not loop.is_batch_loop or scope.name in _TRAINING_NAMES:
+            return None
+        evidence = named
+    leaves = _graph_leaves(module, flow, call)
+    if not strong and leaves:
+        return None  # by its name an evaluation, but somebody gets the graph
+    if call.mode is Mode.ENTRY:
+        questions |= {GradOnEntry(scope.qualname)}
+    whole = not flow.has_backward and not flow.has_step and scope.is_function
+    unused = not leaves and _cannot_notice(module, flow, loop, whole)
+    return EvaluationRegion(scope, loop, call, evidence, strong, questions, whole, unused)
+
+
+def _covers(evaluated: str, model: str) -> bool:
+    """`self.eval()` puts `self.net` into eval mode too."""
+    return model == evaluated or model.startswith(evaluated + ".")
+
+
+def _graph_leaves(module: Module, flow: Flow, call: Call) -> bool:
+    """Whether the output, or anything computed from it, leaves with its graph."""
+    analysis = module.analysis
+    root = call.root
+    return root in analysis.escaped or root in analysis.shared or root in flow.return_roots
+
+
+def _cannot_notice(module: Module, flow: Flow, loop: Loop | None, whole: bool) -> bool:
+    """The rest of the proof that grad mode is not needed (fix-safety.md, row on `@torch.no_grad()`)."""
+    node = flow.scope.node
+    if not isinstance(node, cst.FunctionDef) and whole:
+        return False
+    if isinstance(node, cst.FunctionDef):
+        if node.asynchronous is not None or flow.scope.has_yield or node.decorators:
+            return False
+    if loop is not None and isinstance(loop.node, cst.GeneratorExp):
+        return False
+    if module.words & _FAST_PATH_WORDS or module.mentions(PROJECT_DIFFERENTIATES):
+        return False
+    if any(_may_carry(value.grad, value.kind) for value in flow.returned):
+        return False
+    return not any(
+        argument.value.kind is Kind.MODULE
+        for item in flow.calls
+        if not item.is_forward and not item.callee.quals
+        for argument in item.positional
+    )
+
+
+def _may_carry(grad: Grad, kind: Kind) -> bool:
+    return grad is not Grad.NO or kind is Kind.MODULE

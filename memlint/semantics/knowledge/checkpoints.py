@@ -1,0 +1,25 @@
+"""What memlint knows of checkpoints: who loads them, and what in code shows that a file is one."""
+
+from __future__ import annotations
+
+# torch.load documentation: tensors return to the device they were saved from unless map_location says otherwise.
+# Function -> the position of `map_location` among its arguments.
+LOADS_TO_SAVED_DEVICE = {"torch.load": 1}
+# lightning.pytorch.core.LightningModule.load_from_checkpoint(checkpoint_path, map_location=None, ...)
+LIGHTNING_LOAD = "load_from_checkpoint"
+LIGHTNING_MAP_LOCATION = 1
+
+# Keys that only a checkpoint has ("Saving and loading a general checkpoint", PyTorch recipes; Lightning's checkpoint format).
+CHECKPOINT_KEY_ENDINGS = ("state_dict", "optimizer_states", "optim_dict")
+
+# Methods of a loaded object that prove it a pickled module (torch.nn.Module).
+PICKLED_MODULE_METHODS = frozenset(
+    {"eval", "cuda", "parameters", "named_parameters", "named_modules", "state_dict", "requires_grad_", "load_state_dict"}
+)
+
+# A module that defines one of these keeps what it is given, on the device where it is (torch.nn.Module documentation).
+OWN_LOADING_METHODS = frozenset({"load_state_dict", "_load_from_state_dict", "set_extra_state", "_register_load_state_dict_pre_hook",
+                                 "register_load_state_dict_pre_hook"})  # fmt: skip
+
+# With one process per GPU every process loads onto the device named in the file (torch.distributed tutorials).
+ONE_PROCESS_PER_GPU = frozenset({"init_process_group", "DistributedDataParallel", "FullyShardedDataParallel", "init_distributed"})

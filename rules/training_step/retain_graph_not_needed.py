@@ -1,0 +1,77 @@
+"""MEM401."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memlint.linting.edits import RemoveArgument
+from memlint.linting.finding import Cost, CostClass
+from memlint.linting.rule import Draft, Rule, unsafe_fix
+from memlint.semantics.backwards import needless_retains
+from memlint.semantics.module import Module
+
+
+class RetainGraphNotNeeded(Rule):
+    """`retain_graph=True` keeps a graph that no later backward pass uses.
+
+    ## What it does
+    Flags `loss.backward(retain_graph=True)` in a loop when nothing in the same iteration differentiates the graph again, no
+    part of it was built before the loop, and no variable carries it into the next iteration.
+
+    ## What it costs
+    All activations stay alive until the last name that holds the graph is bound anew, which is after the next forward pass:
+    the peak grows by one set of activations (measured: 4.74 MB held where backward would have freed all of it). If a total
+    or a list keeps the loss too, every iteration's activations stay (measured: 84.8 MB after 20 steps).
+
+    ## Example
+    ```python
+    def train(net, loader, criterion, optimizer):
+        for x, y in loader:
+            loss = criterion(net(x), y)
+            loss.backward(retain_graph=True)
+            optimizer.step()
+            optimizer.zero_grad()
+    ```
+
+    ## Use instead
+    ```python
+    def train(net, loader, criterion, optimizer):
+        for x, y in loader:
+            loss = criterion(net(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    ```
+
+    ## Fix safety
+    Never safe: if a graph out of view is shared between iterations, the next backward raises "Trying to backward through the
+    graph a second time". Run one step after applying it.
+
+    ## When it stays silent
+    When another backward pass or `autograd.grad` follows on the same graph (GAN steps, per-task gradients, gradient
+    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration; when
+    it is returned, stored on an object or handed to code out of view; when the argument is no literal `True`; outside loops,
+    where the caller may differentiate again.
+
+    ## References
+    - `torch.Tensor.backward` documentation: "in nearly all cases setting this option to True is not needed"
+    """
+
+    code = "MEM401"
+    name = "retain-graph-not-needed"
+    since = "0.1"
+    triggers = frozenset({"retain_graph"})
+
+    def check(self, module: Module) -> Iterator[Draft]:
+        for found in needless_retains(module):
+            which = "the last backward pass" if found.is_last else "the only backward pass"
+            what = module.text(found.backward.node.func) if found.backward.call.receiver_node else "backward"
+            yield self.finding(
+                found.argument,
+                f"`retain_graph=True` in `{what}(...)`: this is {which} over the graph, whose activations now stay on the device "
+                "until the next iteration has built its own",
+                cost=Cost(CostClass.RAISES_PEAK, "A"),
+                fix=unsafe_fix(
+                    "let the backward pass free the graph", RemoveArgument(found.backward.call.call, found.argument)
+                ),
+            )
