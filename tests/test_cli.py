@@ -594,6 +594,27 @@ def test_a_syntax_error_is_a_finding_of_the_real_core(tmp_path: Path) -> None:
     assert (finding["code"], finding["path"]) == ("MEM001", "a.py")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names that are no text")
+def test_a_name_that_the_terminal_cannot_show_is_shown_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.py")).write_text("x = 1  # memlint: ignore[MEM101]\n", "utf-8")
+    (tmp_path / "\u6a21.py").write_text("x = (\n", "utf-8")
+
+    def ran(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "memlint", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+
+    checked = ran("check", "--output-format", "concise")
+    assert checked.returncode == 1, checked.stderr
+    assert [line.split(b":")[0] for line in checked.stdout.splitlines()[:2]] == [b"caf\\udce9.py", b"\\u6a21.py"]
+    assert ran("fix").stdout.startswith(b"--- a/caf\xe9.py\n")
+
+
 # --- the progress bar ---
 
 

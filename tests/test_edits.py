@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
+from collections.abc import Iterator
+
 import libcst as cst
 import pytest
 from hypothesis import given
@@ -37,7 +41,7 @@ class Edited:
         self.layout = Layout(self.tree, self.source, parse_text)
 
     def all_of(self, kind: type[cst.CSTNode]) -> list[cst.CSTNode]:
-        return list(self.layout._nodes_of(*_concrete(kind)))
+        return [node for node in _nodes(self.tree) if isinstance(node, kind)]
 
     def node(self, text: str) -> cst.BaseExpression:
         """The outermost expression with this text, without its parentheses."""
@@ -81,8 +85,10 @@ class Edited:
         return text
 
 
-def _concrete(kind: type[cst.CSTNode]) -> list[type[cst.CSTNode]]:
-    return [kind, *(deeper for subclass in kind.__subclasses__() for deeper in _concrete(subclass))]
+def _nodes(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    yield node
+    for child in node.children:
+        yield from _nodes(child)
 
 
 @pytest.mark.parametrize(
@@ -382,3 +388,56 @@ def test_any_call_keeps_its_other_arguments_and_all_comments(
 def _values(edited: Edited) -> list[str]:
     spans = [edited.layout.inner(argument) for argument in edited.call().args]
     return [edited.source.text[start:end] for start, end in spans]
+
+
+_STATEMENTS = st.lists(
+    st.sampled_from(
+        [
+            "a = 1  # one",
+            "# on a line of its own",
+            "    # further in",
+            "",
+            "b = (1,\n2)",
+            'c = """x\n  # no comment\n""" + \\\n  d',
+            "e; f;  # two",
+            "if g: h",
+            "if i:\n    j  # three\n    # of the block\nelse:\n    k\n",
+            '@l\n# between\n@m\ndef n():\n    """Doc\n    string."""\n',
+            "\f",
+            "while o:\n    # why\n    p\n",
+            "q = f'{r}'  # four",
+        ]
+    ),
+    max_size=6,
+)
+
+
+class _Unwrapped(ast.NodeTransformer):
+    def visit_With(self, node: ast.With) -> list[ast.stmt]:
+        return node.body
+
+
+@given(_STATEMENTS, st.sampled_from(["", "    ", "\t"]), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.data())
+def test_any_statements_can_be_wrapped_and_removed(
+    pieces: list[str], indent: str, newline: str, cut: bool, data: st.DataObject
+) -> None:
+    code = "\n".join([*pieces, "last"]).replace("    ", indent or "    ")
+    if indent:
+        code = "while x:\n" + "\n".join(f"{indent}{line}" if line.strip() else line for line in code.split("\n"))
+    code = (code if cut else f"{code}\n").replace("\n", newline)
+    edited = Edited(code)
+    block = next(node for node in _nodes(edited.tree) if isinstance(node, cst.IndentedBlock if indent else cst.Module))
+    first = data.draw(st.integers(0, len(block.body) - 1))
+    last = data.draw(st.integers(first, len(block.body) - 1))
+    comments = [comment.text for comment in edited.layout.comments]
+
+    wrapped = edited.after(WrapStatements(block.body[first : last + 1], "with y:"))
+    removed = edited.after(RemoveStatement(block.body[first]))
+
+    assert ast.dump(_Unwrapped().visit(ast.parse(wrapped))) == ast.dump(ast.parse(code))
+    assert [comment.text for comment in Edited(wrapped).layout.comments] == comments
+    assert wrapped.count("\n") == wrapped.count(newline) or "\n" not in code
+    start, end = edited.layout.range(block.body[first])
+    first_line, last_line = edited.layout.statement_at(start.line)[0], end.line
+    others = [comment.text for comment in edited.layout.comments if not first_line <= comment.line <= last_line]
+    assert not Counter(others) - Counter(comment.text for comment in Edited(removed).layout.comments)

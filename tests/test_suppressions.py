@@ -92,6 +92,7 @@ def test_a_comment_suppresses_the_finding_of_its_line(comment: str) -> None:
         "# memlint: ignore[MEM102]",
         "# memlint: ignore[container-keeps-graph]",
         "# memlint: ignored",
+        "# memlint: ignore[MEM102, MEM101",
         "# memlint: ignore-file",
         "# memlint",
     ],

@@ -21,6 +21,7 @@ from memlint.linting.finding import Confidence, Finding, FileResult, Fix, FixRes
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, Rule
+from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
 from memlint.semantics.questions import ModuleFacts, Question, answer
@@ -70,7 +71,10 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
         source = SourceFile.decode(path, raw)
     except UndecodableFile as error:
         return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
-    rules = [rule for rule in _rules(policy.codes) if not rule.triggers.isdisjoint(_words(source.text))]
+    words = _words(source.text)
+    rules = [rule for rule in _rules(policy.codes) if not rule.triggers.isdisjoint(words)]
+    if words.isdisjoint(TORCH_LIBRARIES):
+        rules = []  # other libraries have models, losses and `backward` too
     wants_directives = suppressions.mentions(source.text)
     if not rules and not wants_directives and _compiles(source):
         return Analysis(path, source=source)

@@ -81,6 +81,8 @@ class Analysis:
         self._claims: dict[int, frozenset[Condition]] = {}
         self._certain: set[int] = set()
         self.imported: dict[int, ImportCarriesGraph] = {}
+        self.unseen: set[int] = set()
+        """The results of calls out of view."""
         self.handed_over: set[str] = set()
         self.switches_grad_off = False
         self._root_ids: dict[int, int] = {}
@@ -155,6 +157,12 @@ class Analysis:
             if index == 0 and owner is not None and owner.is_class and not _has_decorator(node, "staticmethod"):
                 flow.state.vars[name] = self._self_value(owner, _has_decorator(node, "classmethod"))
                 continue
+            if isinstance(param.default, (cst.List, cst.Dict, cst.Set)):
+                # A mutable default outlives every call.
+                box = self.box_for(param.default, None)
+                self.boxes[box].in_object = True
+                flow.state.vars[name] = Value(Kind.CONTAINER, boxes=frozenset({box}))
+                continue
             value = flow.unknown(param, NOTHING)
             pattern = seeds.get(name)
             if param.annotation is not None:
@@ -187,6 +195,10 @@ class Analysis:
             self.roots.append(Root(node))
             self._marker_ids[id(node)] = found
         return found
+
+    def carried_marker(self, loop: cst.CSTNode, path: str) -> int:
+        """A root that marks what a variable holds when the next iteration of the loop starts."""
+        return self.member_root(self.marker_for(loop), path, loop)
 
     def member_root(self, owner: int, name: str, node: cst.CSTNode) -> int:
         """The definition of an attribute or item of a definition."""
@@ -292,6 +304,8 @@ class Analysis:
                 if flow is not None:
                     found = flow.state.vars.get(name) if outer in self._running else flow.final.get(name)
                     if found is not None:
+                        for box in found.boxes:
+                            self.boxes[box].in_object = True
                         return _seen_from_inside(found)
                 if name in outer.bound and outer.parent is not None:
                     return None
@@ -391,14 +405,14 @@ class Analysis:
         if not methods:
             return None
         if methods & _MODULE_PROOFS:
-            return _FROM_USE["frozen" if self._is_frozen(scope, path) else "module"]
+            return _FROM_USE["frozen" if self.is_frozen(scope, path) else "module"]
         if {"zero_grad", "step"} <= methods:
             return _FROM_USE["optimizer"]
         if "unscale_" in methods or {"scale", "update"} <= methods:
             return _FROM_USE["scaler"]
         return None
 
-    def _is_frozen(self, scope: Scope, path: str) -> bool:
+    def is_frozen(self, scope: Scope, path: str) -> bool:
         """Whether the parameters of the module were told to need no gradient, anywhere in view."""
         if path.startswith("self."):
             owner = scope.enclosing_class()
@@ -439,11 +453,13 @@ class Analysis:
             if qual in ("torch.optim.Optimizer", "torch.optim.optimizer.Optimizer"):
                 return Value(Kind.OPTIMIZER)
             if qual in ("int", "float", "bool"):
-                return Value(Kind.NUMBER)
+                return Value(Kind.NUMBER, cls=qual)
             if qual in ("list", "dict", "set", "typing.List", "typing.Dict", "collections.abc.MutableSequence"):
                 return Value(Kind.CONTAINER)
-            if qual == "str":
-                return Value(Kind.PLAIN)
+            if qual in ("str", "torch.device"):
+                return Value(Kind.PLAIN, cls=qual)
+            if qual.startswith("torch.nn.") and _is_module_base(qual):
+                return Value(Kind.MODULE, cls=qual)
             if qual.startswith(":") and self.is_class(qual):
                 return Value(Kind.INSTANCE, cls=qual)
         return None
@@ -511,6 +527,13 @@ class Analysis:
             return self._own_decorator_mode(name)
         neutral = name in frameworks.NEUTRAL_DECORATORS or name.rpartition(".")[2] in ("setter", "getter", "deleter")
         return Mode.KEEP if neutral or name.split(".")[0] in sys.stdlib_module_names else Mode.UNKNOWN
+
+    def decorators(self, scope: Scope) -> list[str]:
+        """The qualified names of a function's decorators, `?` for those that have none."""
+        if not isinstance(scope.node, cst.FunctionDef):
+            return []
+        expressions = [decorator.decorator for decorator in scope.node.decorators]
+        return [self.qualify(item.func if isinstance(item, cst.Call) else item) or "?" for item in expressions]
 
     def _own_decorator_mode(self, name: str) -> Mode:
         """A decorator of this file leaves grad mode alone unless something in it mentions grad mode."""

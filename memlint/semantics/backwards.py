@@ -11,7 +11,6 @@ from memlint.semantics.events import Backward, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
 from memlint.semantics.scopes import walk
-from memlint.semantics.values import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +21,15 @@ class NeedlessRetain:
     argument: cst.Arg
     is_last: bool
     """Others differentiated the graph before; this is the last."""
+
+    @property
+    def differentiated(self) -> cst.BaseExpression:
+        """The expression that is differentiated: the receiver, or the argument of `accelerator.backward(loss)`."""
+        call = self.backward.call
+        for argument in call.positional:
+            if argument.value is self.backward.differentiated:
+                return argument.expression
+        return call.receiver_node or call.call.func
 
 
 def needless_retains(module: Module) -> Iterator[NeedlessRetain]:
@@ -46,8 +54,10 @@ def _needless(module: Module, flow: Flow, backward: Backward) -> bool | None:
     inside = {id(node) for node in walk(loop.node)}
     if any(id(module.analysis.roots[root].node) not in inside for root in graph):
         return None  # part of the graph was built before the loop: every round needs it
-    if _may_carry_from_outside(module, backward, inside) or _is_carried(module, loop, graph, backward):
+    if _may_carry_from_outside(module, backward, inside):
         return None
+    if loop.carried & backward.differentiated.roots:
+        return None  # a hidden state, a running sum: the next iteration walks this graph again
     others = [item for item in flow.backwards if item is not backward and graph & item.differentiated.roots]
     if any(item.order > backward.order or item.guarded for item in others):
         return None  # GAN steps, per-task gradients, gradient penalties
@@ -79,18 +89,6 @@ def _may_carry_from_outside(module: Module, backward: Backward, inside: set[int]
     )
 
 
-def _is_carried(module: Module, loop: Loop, graph: frozenset[int], backward: Backward) -> bool:
-    """Whether a variable hands part of the graph from one iteration to the next, into another forward pass."""
-    before = loop.before
-    for path, value in loop.at_head.items():
-        if path not in before or value.kind is Kind.NUMBER or not graph & value.roots:
-            continue
-        if value.roots & module.analysis.stored and not value.idents:
-            continue  # a running total
-        return True
-    return False
-
-
 def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
     """Whether code out of view, a later return, an attribute or a closure gets hold of the graph."""
     if graph & flow.return_roots and any(graph & value.roots for value in flow.returned):
@@ -98,7 +96,7 @@ def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[
     if graph & module.analysis.shared:
         return True
     for call in flow.calls:
-        if call.order <= backward.order or call.callee.quals or call.is_forward:
+        if call.order <= backward.order or call.root not in module.analysis.unseen:
             continue
         values = [argument.value for argument in (*call.positional, *call.keywords.values())]
         if any(graph & value.roots for value in values):

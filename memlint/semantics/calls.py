@@ -16,6 +16,7 @@ from memlint.semantics.values import (
     NONE,
     NOTHING,
     NUMBER,
+    PARAMETER,
     PLAIN,
     Condition,
     Grad,
@@ -112,11 +113,16 @@ def _parts(flow: Flow, node: cst.Call) -> Reading:
             reading.keywords[argument.keyword.value] = Argument(argument, value)
         else:
             reading.positional.append(Argument(argument, value))
+    path = path_of(func)
+    if path is not None and reading.callee.kind is Kind.MODULE and flow.analysis.is_frozen(flow.scope, path):
+        reading.callee = Value(Kind.MODULE, cls=reading.callee.cls, mode=Mode.OFF)
     _use_arguments(flow, reading)
     return reading
 
 
 def _use_arguments(flow: Flow, reading: Reading) -> None:
+    for value in reading.values:
+        flow.hand_over(value)
     if flow.quiet:
         return
     names = sorted(reading.callee.quals)
@@ -211,9 +217,8 @@ def _backward(flow: Flow, reading: Reading) -> Value:
     analysis = flow.analysis
     target = reading.receiver if reading.receiver is not None and not reading.receiver.quals else None
     first = reading.first()
-    if first is not None and (target is None or first.grad is not Grad.NO):
-        # `accelerator.backward(loss)`; in `y.backward(torch.ones_like(y))` the argument carries no graph.
-        target = first
+    if first is not None and (target is None or (first.grad is not Grad.NO and not _is_computed(flow, target))):
+        target = first  # `accelerator.backward(loss)`, not `y.backward(weights)`
     if target is None:
         keyword = reading.keywords.get("tensors") or reading.keywords.get("outputs") or reading.keywords.get("loss")
         target = keyword.value if keyword is not None else PLAIN
@@ -249,6 +254,11 @@ def _backward(flow: Flow, reading: Reading) -> Value:
     if reading.method is None or reading.callee.quals & {"torch.autograd.grad"}:
         return flow.derived(Kind.UNKNOWN, reading.node, [target], flow.root(reading.node)) if create is not None else Value()
     return PLAIN
+
+
+def _is_computed(flow: Flow, value: Value) -> bool:
+    """Whether the value was computed from others: a tensor, rather than an engine that was built or passed in."""
+    return value.is_tensor or any(flow.analysis.roots[root].ancestors - value.idents for root in value.idents)
 
 
 def _forward(flow: Flow, reading: Reading) -> Value:
@@ -334,6 +344,9 @@ def _torch(flow: Flow, reading: Reading, qual: str) -> Value | None:
         return Value(Kind.CONTEXT, mode=Mode.OFF if off else Mode.ON)
     if qual in known.SET_GRAD_ENABLED:
         return _set_grad_enabled(flow, reading)
+    if qual == "torch.device":
+        first = reading.first()
+        return Value(Kind.CONTEXT, mode=Mode.KEEP, cls=qual, literal=None if first is None else first.literal)
     if qual in known.NEUTRAL_CONTEXTS:
         return Value(Kind.CONTEXT, mode=Mode.KEEP)
     if qual in known.LOADERS:
@@ -370,6 +383,10 @@ def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
         if qual.startswith(("torch.cuda.", "torch.distributed.", "torch.backends.", "torch.utils.data.", "torch.manual_seed")):
             return PLAIN if not qual.startswith("torch.utils.data.") else _dataset(reading, qual)
         return None
+    if name in known.NUMBER_FUNCTIONS:
+        return NUMBER
+    if name in known.NEVER_GRAD_FUNCTIONS and not known.TUPLE_KEYWORDS.isdisjoint(reading.keywords):
+        return Value(Kind.UNKNOWN)
     if name in known.NEVER_GRAD_FUNCTIONS:
         return NO_GRAD_TENSOR
     if name in known.DIFFERENTIABLE_FUNCTIONS or (prefix == "torch.nn.functional" and not name.startswith("multi_head")):
@@ -451,6 +468,10 @@ def _library(flow: Flow, reading: Reading, qual: str) -> Value | None:
         return flow.derived(Kind.UNKNOWN, reading.node, reading.values)
     if qual in frameworks.CONSUMING_FUNCTIONS or qual.startswith(frameworks.CONSUMING_MODULES):
         return Value(Kind.PLAIN)
+    if qual == "heapq.heappush" and len(reading.positional) == 2:
+        heap, item = reading.positional
+        flow.store("append", reading.node, heap.expression, heap.value, item.value, item.expression)
+        return NONE
     if qual == "getattr" or qual == "isinstance":
         return flow.unknown(reading.node, NOTHING)
     if _is_standard_library(qual):
@@ -690,8 +711,12 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
     if name in _BOX_ADDING and reading.arguments:
         argument = reading.arguments[-1]
         assert reading.receiver_node is not None
+        if name == "setdefault":
+            for box in receiver.boxes:
+                flow.analysis.put(box, argument.value)
+            return flow.element_of(receiver, reading.node)
         flow.store("append", reading.node, reading.receiver_node, receiver, argument.value, argument.expression)
-        return NONE if name != "setdefault" else flow.element_of(receiver, reading.node)
+        return NONE
     if name in ("clear", "pop", "popleft", "popitem"):
         flow.clear(receiver)
     if name in ("values", "items", "copy", "keys"):
@@ -711,7 +736,11 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return Value(Kind.MODULE, cls=receiver.cls, mode=Mode.OFF if frozen else None, weak=receiver.weak)
     if name in known.MODULE_SELF_METHODS:
         return receiver
-    if name in ("parameters", "named_parameters", "children", "modules", "named_modules", "buffers"):
+    if name == "parameters":
+        return Value(Kind.CONTAINER, elements=(PARAMETER,))
+    if name == "named_parameters":
+        return Value(Kind.CONTAINER, elements=(Value(Kind.CONTAINER, elements=(PLAIN, PARAMETER)),))
+    if name in ("children", "modules", "named_modules", "buffers"):
         return Value(Kind.CONTAINER)
     if name == "state_dict":
         return Value(Kind.STATE)
@@ -770,7 +799,7 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return _reduced_pair(flow, reading, name, receiver, reading.positional)
     if name in known.DIFFERENTIABLE_METHODS:
         reading.root = flow.root(node)
-        kind = Kind.TENSOR if receiver.is_tensor else Kind.UNKNOWN
+        kind = Kind.TENSOR if receiver.is_tensor or name in known.TENSOR_ONLY_METHODS else Kind.UNKNOWN
         # Of a copying method the arguments are devices and dtypes.
         operands = [] if name in known.COPYING_METHODS else reading.values
         return flow.derived(kind, node, [receiver, *operands], reading.root)
@@ -805,6 +834,7 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     if reading.receiver is not None:
         roots |= reading.receiver.roots
     reading.root = flow.root(reading.node, saves=True)
+    flow.analysis.unseen.add(reading.root)
     result = flow.unknown(reading.node, roots, reading.root)
     if qual.startswith(".") or (qual and not qual.startswith(":") and "." in qual):
         flow.analysis.imported[reading.root] = ImportCarriesGraph(qual)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -102,6 +102,8 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
         if named is None or loop is None or not loop.is_batch_loop or scope.name in _TRAINING_NAMES:
             return None
         evidence = named
+    if _somebody_may_differentiate(flow, loop, call):
+        return None
     leaves = _graph_leaves(module, flow, call)
     if not strong and leaves:
         return None  # by its name an evaluation, but somebody gets the graph
@@ -110,6 +112,27 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
     whole = not flow.has_backward and not flow.has_step and scope.is_function
     unused = not leaves and _cannot_notice(module, flow, loop, whole)
     return EvaluationRegion(scope, loop, call, evidence, strong, questions, whole, unused)
+
+
+def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
+    """Whether code out of view gets the model, or the output together with the input: what an attack needs."""
+    inputs = frozenset().union(*(argument.value.idents for argument in forward.positional))
+    for call in flow.calls:
+        if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in _loops(call)):
+            continue
+        if call.root not in flow.analysis.unseen:
+            continue
+        given = [argument.value for argument in (*call.positional, *call.keywords.values())]
+        if any(value.kind is Kind.MODULE for value in given):
+            return True
+        if any(forward.root in value.roots and not value.idents & inputs for value in given):
+            if any(value.idents & inputs for value in given):
+                return True
+    return False
+
+
+def _loops(call: Call) -> Sequence[Loop]:
+    return call.loop.outer() if call.loop is not None else ()
 
 
 def _covers(evaluated: str, model: str) -> bool:
@@ -130,7 +153,7 @@ def _cannot_notice(module: Module, flow: Flow, loop: Loop | None, whole: bool) -
     if not isinstance(node, cst.FunctionDef) and whole:
         return False
     if isinstance(node, cst.FunctionDef):
-        if node.asynchronous is not None or flow.scope.has_yield or node.decorators:
+        if node.asynchronous is not None or flow.scope.has_yield or module.is_compiled(flow.scope):
             return False
     if loop is not None and isinstance(loop.node, cst.GeneratorExp):
         return False
@@ -138,12 +161,7 @@ def _cannot_notice(module: Module, flow: Flow, loop: Loop | None, whole: bool) -
         return False
     if any(_may_carry(value.grad, value.kind) for value in flow.returned):
         return False
-    return not any(
-        argument.value.kind is Kind.MODULE
-        for item in flow.calls
-        if not item.is_forward and not item.callee.quals
-        for argument in item.positional
-    )
+    return True
 
 
 def _may_carry(grad: Grad, kind: Kind) -> bool:

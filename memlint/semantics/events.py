@@ -34,8 +34,8 @@ class Loop:
     escaping_calls: bool = False
     backed_at_end: frozenset[int] | None = None
     """Definitions whose graph a backward pass has surely freed when an iteration ends; None: it never ends."""
-    before: frozenset[str] = frozenset()
-    """The variables bound before the loop."""
+    carried: set[int] = field(default_factory=set)
+    """Markers of the values that one iteration finds as the one before it left them."""
     at_head: dict[str, Value] = field(default_factory=dict)
     """The variables when an iteration starts, as the earlier iterations left them."""
 

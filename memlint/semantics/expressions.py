@@ -22,6 +22,7 @@ from memlint.semantics.values import (
     NONE_NEEDED,
     NOTHING,
     NUMBER,
+    PARAMETER,
     PLAIN,
     TRUE,
     Condition,
@@ -230,8 +231,12 @@ class Expressions:
             member = self.analysis.member(base.cls, name, self.scope)
             if member is not None:
                 return member
+        if name == "device" and base.is_tensor:
+            return Value(Kind.PLAIN, cls="torch.device")
         if base.kind is Kind.NUMBER or base.kind is Kind.PLAIN or name in known.PLAIN_TENSOR_ATTRIBUTES:
             return PLAIN
+        if base.kind is Kind.MODULE and base.cls is not None and base.cls.startswith("torch.nn.") and name in ("weight", "bias"):
+            return self.with_kind(self.unknown(node, NOTHING), PARAMETER)
         if name == "data" and base.kind is not Kind.MODULE:
             return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
         if name in ("T", "mT", "H", "mH") and base.grad is not Grad.NO:
@@ -336,8 +341,15 @@ class Expressions:
             right = self.eval(operation.right)
             self.use(value, "operand", "", operation)
             self.use(right, "operand", "", operation)
+            if isinstance(operation.operator, cst.Divide) and self._is_parameter(right):
+                right = NUMBER  # `loss / accumulation_steps`
             value = self.operation(value, right, operation)
         return value
+
+    def _is_parameter(self, value: Value) -> bool:
+        """Whether the value is nothing but what the caller gave, of unknown kind."""
+        roots = self.analysis.roots
+        return value.kind is Kind.UNKNOWN and all(isinstance(roots[root].node, cst.Param) for root in value.idents)
 
     def _unary(self, node: cst.UnaryOperation) -> Value:
         value = self.eval(node.expression)
@@ -406,6 +418,7 @@ class Expressions:
         for element in node.elements:
             value = self.eval(element.value)
             self.use(value, "store", "display", node)
+            self.hand_over(value)
             values.append(value)
         return self._box(node, values)
 
@@ -416,6 +429,7 @@ class Expressions:
                 self.eval(element.key)
             value = self.eval(element.value)
             self.use(value, "store", "display", node)
+            self.hand_over(value)
             values.append(value)
         return self._box(node, values)
 
@@ -484,7 +498,7 @@ class Expressions:
 
     def _string(self, node: cst.CSTNode) -> Value:
         text = node.evaluated_value if isinstance(node, (cst.SimpleString, cst.ConcatenatedString)) else None
-        return Value(Kind.PLAIN, literal=text)
+        return Value(Kind.PLAIN, cls="str", literal=text)
 
     def _formatted(self, node: cst.FormattedString) -> Value:
         for part in node.parts:
@@ -550,6 +564,11 @@ class Expressions:
         for ident in value.idents:
             self.analysis.uses.setdefault(ident, []).append(Use(how, detail, node, self.order))
 
+    def hand_over(self, value: Value) -> None:
+        """A function of this file used as a value: somebody unseen may call it."""
+        if value.kind is Kind.CALLABLE:
+            self.analysis.handed_over.update(qual for qual in value.quals if qual.startswith(":"))
+
     def escape(self, value: Value) -> None:
         """The value goes to code out of view, which may keep or differentiate it."""
         self.analysis.escaped |= self.all_roots(value)
@@ -594,7 +613,8 @@ class Expressions:
         carried = tuple(
             loop
             for loop in (self.loop.outer() if self.loop is not None else ())
-            if not any(loop.node in box.born_in for box in boxes)
+            # Nested containers are taken for one: what is put into the inner one is in the outer one too.
+            if not boxes or any(loop.node not in box.born_in for box in boxes)
         )
         if how == "overwrite":
             return
@@ -754,21 +774,7 @@ def _roots_at(loop: Loop, path: str) -> frozenset[int]:
 
 
 def _marked(value: Value, mark: frozenset[int]) -> Value:
-    if value.kind in (Kind.NUMBER, Kind.PLAIN):
-        return value
-    return Value(
-        value.kind,
-        value.grad,
-        conditions=value.conditions,
-        roots=value.roots | mark,
-        idents=value.idents,
-        quals=value.quals,
-        cls=value.cls,
-        elements=None if value.elements is None else tuple(_marked(element, mark) for element in value.elements),
-        boxes=value.boxes,
-        mode=value.mode,
-        weak=value.weak,
-    )
+    return value if value.kind in (Kind.NUMBER, Kind.PLAIN) else value.with_roots(mark)
 
 
 _LOSS_KEYS = frozenset({"'loss']", '"loss"]', "'logits']", '"logits"]'})

@@ -163,6 +163,7 @@ class Flow(Expressions):
         owner = self.eval(target.value)
         self.use(owner, "written", target.attr.value, target)
         self.use(value, "store", target.attr.value, target)
+        self.hand_over(value)
         path = path_of(target)
         self.analysis.shared.update(value.roots)
         if path is not None:
@@ -210,6 +211,7 @@ class Flow(Expressions):
 
     def _return(self, value: Value, node: cst.CSTNode) -> None:
         self.use(value, "return", "", node)
+        self.hand_over(value)
         if not self.quiet:
             self.returned.append(value)
             self.return_roots |= self.all_roots(value)
@@ -340,7 +342,7 @@ class Flow(Expressions):
         self.quiet -= 1
 
         head = merge(before.copy(), after_one)
-        loop.before = frozenset(before.vars)
+        self._mark_carried(loop, before, head)
         loop.at_head = head.vars
         if self.quiet:
             end, breaks = head, []
@@ -354,6 +356,14 @@ class Flow(Expressions):
         self.state = after
         self.loop = loop.parent
         self.guards = guards
+
+    def _mark_carried(self, loop: Loop, before: State, head: State) -> None:
+        """Mark what an iteration finds in a variable that the one before it has changed."""
+        for path, value in head.vars.items():
+            if path in before.vars and value is not before.vars[path] and value.grad is not Grad.NO:
+                marker = self.analysis.carried_marker(loop.node, path)
+                loop.carried.add(marker)
+                head.vars[path] = value.with_roots(frozenset({marker}))
 
     def _iteration(
         self, loop: Loop, start: State, enter: Callable[[Loop], None], body: cst.BaseSuite

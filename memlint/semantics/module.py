@@ -128,6 +128,10 @@ class Module:
         """The expressions that may have made exactly this value."""
         return [self.analysis.roots[root].node for root in sorted(value.idents)]
 
+    def is_compiled(self, scope: Scope) -> bool:
+        """Whether a decorator of torch (`torch.jit.script`, `torch.compile`) turns the function into something else."""
+        return any(name.startswith("torch.") for name in self.analysis.decorators(scope))
+
     @cached_property
     def code(self) -> str:
         return self.tree.code

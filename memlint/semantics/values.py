@@ -131,6 +131,24 @@ class Value:
         self.weak = weak
         """A name was part of the evidence."""
 
+    def with_roots(self, more: frozenset[int]) -> Value:
+        """The same value, which may hold these definitions too."""
+        return Value(
+            self.kind,
+            self.grad,
+            conditions=self.conditions,
+            roots=self.roots | more,
+            idents=self.idents,
+            quals=self.quals,
+            cls=self.cls,
+            elements=None if self.elements is None else tuple(element.with_roots(more) for element in self.elements),
+            boxes=self.boxes,
+            mode=self.mode,
+            literal=self.literal,
+            weak=self.weak,
+            proves=self.proves,
+        )
+
     @property
     def carries_graph(self) -> bool:
         return self.grad is Grad.YES
@@ -147,6 +165,8 @@ TRUE = Value(Kind.NUMBER, literal=True)
 FALSE = Value(Kind.NUMBER, literal=False)
 NO_GRAD_TENSOR = Value(Kind.TENSOR)
 MIXED = Value(Kind.UNKNOWN, Grad.MIXED)
+PARAMETER = Value(Kind.TENSOR, Grad.MIXED)
+"""It requires grad unless somebody froze it."""
 
 
 def join(a: Value, b: Value) -> Value:

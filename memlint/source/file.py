@@ -125,7 +125,7 @@ class SourceFile:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file's content at once or not at all, keeping its mode.
+    """Replace the file's content at once or not at all, keeping its mode and, where allowed, its owner.
 
     A symbolic link stays; its target is replaced. Raises OSError.
     """
@@ -136,11 +136,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
         with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            _copy_owner_and_mode(target, temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _copy_owner_and_mode(source: Path, target: Path) -> None:
+    status = source.stat()
+    if hasattr(os, "chown"):
+        with suppress(OSError):  # only the superuser may give files away, and only it needs to
+            os.chown(target, status.st_uid, status.st_gid)
+    target.chmod(stat.S_IMODE(status.st_mode))
 
 
 def _encoding(raw: bytes) -> str:

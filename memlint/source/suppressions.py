@@ -25,7 +25,7 @@ _NOT_SUPPRESSIBLE = frozenset({"MEM001", "MEM002", "MEM004", "MEM005", "MEM006"}
 
 _CODE = r"(?:[A-Z]+[0-9]+|MEM)\b"
 _NOQA = re.compile(rf"#\s*noqa\b(?:\s*:\s*(?P<codes>{_CODE}(?:[\s,]+{_CODE})*))?", re.IGNORECASE)
-_IGNORE = re.compile(r"#\s*memlint\s*:\s*ignore(?![\w-])(?:\s*\[(?P<codes>[^\]]*)\])?", re.IGNORECASE)
+_IGNORE = re.compile(r"#\s*memlint\s*:\s*ignore(?![\w-])(?:\s*\[(?P<codes>[^\]]*)\]|(?!\s*\[))", re.IGNORECASE)
 _SKIP_FILE = re.compile(r"#\s*memlint\s*:\s*skip-file(?![\w-])", re.IGNORECASE)
 _NOQA_OF_OURS = re.compile(r"noqa\s*:[^\r\n]*mem")
 _WORD = re.compile(r"[^\s,]+")

@@ -73,10 +73,10 @@ class EvalWithoutNoGrad(Rule):
 
     def check(self, module: Module) -> Iterator[Draft]:
         for region in evaluation_regions(module):
-            what = module.text(region.first.node)
+            what = module.text(region.first.call.func)
             yield self.finding(
                 region.first.node,
-                f"`{what}` evaluates with grad mode on ({region.evidence}): every forward pass saves its activations on the "
+                f"`{what}` is evaluated with grad mode on ({region.evidence}): each forward pass saves its activations on the "
                 "device for a backward pass that never comes",
                 cost=Cost(CostClass.RAISES_PEAK, "A, and 2 x A while the previous output is bound"),
                 confidence=Confidence.HIGH if region.strong else Confidence.MEDIUM,

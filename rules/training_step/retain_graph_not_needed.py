@@ -65,11 +65,11 @@ class RetainGraphNotNeeded(Rule):
     def check(self, module: Module) -> Iterator[Draft]:
         for found in needless_retains(module):
             which = "the last backward pass" if found.is_last else "the only backward pass"
-            what = module.text(found.backward.node.func) if found.backward.call.receiver_node else "backward"
+            loss = module.text(found.differentiated)
             yield self.finding(
-                found.argument,
-                f"`retain_graph=True` in `{what}(...)`: this is {which} over the graph, whose activations now stay on the device "
-                "until the next iteration has built its own",
+                found.backward.node,
+                f"`retain_graph=True` is not needed: this is {which} over the graph of `{loss}`, whose activations now stay on the "
+                "device until the next iteration has built its own",
                 cost=Cost(CostClass.RAISES_PEAK, "A"),
                 fix=unsafe_fix(
                     "let the backward pass free the graph", RemoveArgument(found.backward.call.call, found.argument)

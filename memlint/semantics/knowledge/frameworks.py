@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+# A file that mentions none of these is not known to be about torch.
+TORCH_LIBRARIES = frozenset(
+    """torch torchvision torchaudio torchtext torchmetrics torchdata lightning pytorch_lightning accelerate transformers
+    diffusers timm peft trl ignite fastai kornia deepspeed colossalai ultralytics sentence_transformers monai catalyst
+    torch_geometric pyro gpytorch botorch skorch open_clip detectron2 mmcv mmengine fairseq speechbrain segmentation_models_pytorch
+    stable_baselines3 tianshou captum opacus einops xformers flash_attn bitsandbytes apex horovod""".split()
+)
+
 # Lightning wraps its evaluation and prediction loops in no_grad or inference_mode (lightning.pytorch.loops.utilities._no_grad_context).
 LIGHTNING_GRAD_OFF = frozenset(
     {

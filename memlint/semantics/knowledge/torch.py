@@ -225,7 +225,7 @@ LOSS_FUNCTIONS = frozenset(
 # Tensor methods whose result carries no graph although it holds the values (torch.Tensor documentation).
 DETACHING_METHODS = frozenset({"detach", "detach_"})
 # Methods that leave the tensor world; the result can hold no graph. numpy() raises on a tensor that requires grad.
-HOST_VALUE_METHODS = frozenset({"item", "tolist", "numpy"})
+HOST_VALUE_METHODS = frozenset({"item", "tolist", "numpy", "size", "stride", "storage", "untyped_storage"})
 # Methods whose result never requires grad, whatever the receiver (catalogue 1.3, verified).
 NEVER_GRAD_METHODS = frozenset(
     {
@@ -319,6 +319,10 @@ DIFFERENTIABLE_FUNCTIONS = frozenset(
     sin softmax sqrt square squeeze stack std sub sum tanh tensordot tile trace transpose tril triu unsqueeze var vstack where
     bernoulli cdist cov cross dstack erf kron logaddexp maximum minimum nan_to_num nanmean nansum""".split()
 )
+# torch.* functions whose result is no tensor.
+NUMBER_FUNCTIONS = frozenset({"equal", "allclose", "is_tensor", "numel", "is_floating_point"})
+# Functions that return several tensors when asked for more than the first.
+TUPLE_KEYWORDS = frozenset({"return_inverse", "return_counts", "return_indices", "as_tuple"})
 # torch.* functions whose result never requires grad.
 NEVER_GRAD_FUNCTIONS = frozenset(
     """argmax argmin argsort eq ne lt le gt ge equal allclose isclose isnan isinf isfinite nonzero count_nonzero logical_and logical_or

@@ -1,0 +1,239 @@
+"""Caches that keep tensors, modules or whole data sets alive by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import libcst as cst
+
+from memlint.semantics.events import Call, Store
+from memlint.semantics.knowledge import caches as known
+from memlint.semantics.knowledge import torch
+from memlint.semantics.module import Module
+from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.values import Kind
+
+
+class Key(Enum):
+    """What in the key is kept."""
+
+    MODULE_SELF = "module self"
+    DATASET_SELF = "data set self"
+    SAMPLE = "sample"
+    """`__getitem__` of a data set: every sample is kept, in every worker."""
+    HOLDER_SELF = "holder self"
+    """An object that holds modules."""
+    TENSOR = "tensor"
+    MODULE = "module"
+    TENSOR_ID = "tensor id"
+    """`table[id(tensor)]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeepingCache:
+    """A cache whose key keeps something big, or never matches."""
+
+    node: cst.BaseExpression
+    """The decorator, the call that decorates by hand, or the store into a table."""
+    key: Key
+    name: str
+    """The parameter that is the key, the class whose instances are, or the table."""
+    certain: bool
+
+
+def keeping_caches(module: Module) -> Iterator[KeepingCache]:
+    cleared = _cleared_functions(module)
+    for scope in module.scopes:
+        decorator = _remembering(module, scope)
+        if decorator is None or scope.name in cleared:
+            continue
+        found = _kept_by_method(module, scope, decorator) or _kept_by_parameter(module, scope, decorator)
+        if found is not None:
+            yield found
+    for call in module.calls:
+        found = _by_hand(module, call, cleared)
+        if found is not None:
+            yield found
+    for store in module.stores:
+        found = _table(module, store)
+        if found is not None:
+            yield found
+
+
+def _remembering(module: Module, scope: Scope) -> cst.BaseExpression | None:
+    if not isinstance(scope.node, cst.FunctionDef):
+        return None
+    for decorator in scope.node.decorators:
+        if _is_remembering(module, decorator.decorator):
+            return decorator.decorator
+    return None
+
+
+def _is_remembering(module: Module, expression: cst.BaseExpression) -> bool:
+    """`lru_cache`, or `lru_cache(maxsize=...)` that keeps at least one entry."""
+    if isinstance(expression, cst.Call):
+        return module.analysis.qualify(expression.func) in known.REMEMBERING_DECORATORS and not _keeps_nothing(expression)
+    return module.analysis.qualify(expression) in known.REMEMBERING_DECORATORS
+
+
+def _keeps_nothing(call: cst.Call) -> bool:
+    """`maxsize=0`."""
+    sizes = [arg.value for arg in call.args if arg.keyword is None or arg.keyword.value == "maxsize"][:1]
+    return any(isinstance(size, cst.Integer) and int(size.value, 0) == 0 for size in sizes)
+
+
+def _cleared_functions(module: Module) -> frozenset[str]:
+    """The functions whose cache is emptied in this file: somebody thought of it."""
+    return frozenset(
+        path.rpartition(".")[2]
+        for scope in module.scopes
+        for path, methods in scope.methods_called.items()
+        if "cache_clear" in methods
+    )
+
+
+# --- methods: `self` is part of the key ---
+
+
+def _kept_by_method(module: Module, scope: Scope, decorator: cst.BaseExpression) -> KeepingCache | None:
+    owner = scope.parent
+    if owner is None or not owner.is_class or not isinstance(scope.node, cst.FunctionDef):
+        return None
+    if any(path_of(item.decorator) in known.WITHOUT_SELF for item in scope.node.decorators):
+        return None
+    if not scope.node.params.posonly_params and not scope.node.params.params:
+        return None
+    analysis = module.analysis
+    if analysis.is_module_class(owner.qualname):
+        return KeepingCache(decorator, Key.MODULE_SELF, owner.name, True)
+    if analysis.base_names(owner.qualname) & torch.DATASET_BASES:
+        key = Key.SAMPLE if scope.name == "__getitem__" else Key.DATASET_SELF
+        return KeepingCache(decorator, key, owner.name, True)
+    if _holds_modules(module, owner):
+        return KeepingCache(decorator, Key.HOLDER_SELF, owner.name, True)
+    return None
+
+
+def _holds_modules(module: Module, owner: Scope) -> bool:
+    names = {name for method in owner.children for name in method.attributes_stored}
+    members = (module.analysis.member(owner.qualname, name, owner) for name in sorted(names))
+    return any(member is not None and member.kind is Kind.MODULE for member in members)
+
+
+# --- parameters: each is part of the key ---
+
+
+def _kept_by_parameter(module: Module, scope: Scope, node: cst.BaseExpression) -> KeepingCache | None:
+    if not isinstance(scope.node, cst.FunctionDef):
+        return None
+    for param in parameters(scope.node.params):
+        if _is_tensor(module, scope, param):
+            return KeepingCache(node, Key.TENSOR, param.name.value, param.annotation is not None)
+        if _is_module(module, param):
+            return KeepingCache(node, Key.MODULE, param.name.value, True)
+    return None
+
+
+def _is_tensor(module: Module, scope: Scope, param: cst.Param) -> bool:
+    if param.annotation is not None:
+        return any(name in known.TENSOR_NAMES for name in _annotated(module, param.annotation.annotation))
+    called = scope.methods_called.get(param.name.value, set())
+    return not called.isdisjoint(torch.TENSOR_ONLY_METHODS)
+
+
+def _is_module(module: Module, param: cst.Param) -> bool:
+    if param.annotation is None:
+        return False
+    names = _annotated(module, param.annotation.annotation)
+    return any(name in torch.MODULE_BASES or (name.startswith(":") and module.analysis.is_module_class(name)) for name in names)
+
+
+def _annotated(module: Module, annotation: cst.BaseExpression) -> Iterator[str]:
+    """The types of an annotation, those of `X | None` and `Optional[X]` too."""
+    if isinstance(annotation, cst.BinaryOperation):
+        yield from _annotated(module, annotation.left)
+        yield from _annotated(module, annotation.right)
+    elif isinstance(annotation, cst.Subscript):
+        if module.analysis.qualify(annotation.value) in known.OPTIONAL:
+            for element in annotation.slice:
+                if isinstance(element.slice, cst.Index):
+                    yield from _annotated(module, element.slice.value)
+    elif isinstance(annotation, cst.SimpleString):
+        yield from _in_string(module, str(annotation.evaluated_value))
+    else:
+        name = module.analysis.qualify(annotation)
+        if name is not None:
+            yield name
+
+
+def _in_string(module: Module, text: str) -> Iterator[str]:
+    try:
+        yield from _annotated(module, cst.parse_expression(text))
+    except cst.ParserSyntaxError:
+        return
+
+
+# --- the decorator called by hand ---
+
+
+def _by_hand(module: Module, call: Call, cleared: frozenset[str]) -> KeepingCache | None:
+    """`lru_cache(maxsize=256)(function)`, `cache(function)`."""
+    if not call.positional or not _is_remembering(module, call.call.func):
+        return None
+    quals = call.positional[0].value.quals
+    scope = module.analysis.scope_named(next(iter(quals))) if len(quals) == 1 else None
+    if scope is None or scope.name in cleared:
+        return None
+    return _kept_by_parameter(module, scope, call.call)
+
+
+# --- tables of the module ---
+
+
+def _table(module: Module, store: Store) -> KeepingCache | None:
+    """`TABLE[id(tensor)] = ...`, `TABLE[tensor] = ...` with a dictionary that lives as long as the program."""
+    if store.how != "setitem" or not isinstance(store.node, cst.Subscript) or store.path is None or not store.scope.is_function:
+        return None
+    if not _lives_on(module, store, store.path):
+        return None
+    index = store.node.slice[0].slice
+    if len(store.node.slice) != 1 or not isinstance(index, cst.Index):
+        return None
+    key = index.value
+    call = module.call_at(key)
+    if call is not None and call.names({"id"}) and call.positional:
+        argument = call.positional[0]
+        if argument.value.is_tensor or _is_tensor_parameter(module, store.scope, argument.expression):
+            return KeepingCache(store.node, Key.TENSOR_ID, store.path, True)
+    if _is_tensor_parameter(module, store.scope, key, annotated=True):
+        return KeepingCache(store.node, Key.TENSOR, module.text(key), True)
+    return None
+
+
+def _is_tensor_parameter(module: Module, scope: Scope, expression: cst.BaseExpression, *, annotated: bool = False) -> bool:
+    if not isinstance(expression, cst.Name) or not isinstance(scope.node, cst.FunctionDef):
+        return False
+    named = [param for param in parameters(scope.node.params) if param.name.value == expression.value]
+    return any(_is_tensor(module, scope, param) for param in named if param.annotation is not None or not annotated)
+
+
+def _lives_on(module: Module, store: Store, path: str) -> bool:
+    """A dictionary of the module from which nothing is ever taken."""
+    root = module.analysis.root
+    if path not in root.bound or (path in store.scope.bound and path not in store.scope.nonlocal_names):
+        return False
+    boxes = [module.box(index) for index in store.boxes]
+    if not boxes or any(box.born_in for box in boxes):
+        return False
+    for scope in module.scopes:
+        if path in scope.nonlocal_names or scope.methods_called.get(path, set()) & known.REMOVING_METHODS:
+            return False
+        if any(_deletes_from(node, path) for node in walk(scope.node) if isinstance(node, cst.Del)):
+            return False
+    return True
+
+
+def _deletes_from(node: cst.Del, path: str) -> bool:
+    return any(isinstance(item, cst.Name) and item.value == path for item in walk(node))

@@ -1,0 +1,13 @@
+"""What memlint knows of caches that keep their keys and values."""
+
+from __future__ import annotations
+
+# functools documentation: both keep the arguments of the calls they remember, `cache` without a limit.
+REMEMBERING_DECORATORS = frozenset({"functools.lru_cache", "functools.cache"})
+# Below these a method has no `self` in the key.
+WITHOUT_SELF = frozenset({"staticmethod", "classmethod"})
+# What takes entries out of a dictionary.
+REMOVING_METHODS = frozenset({"clear", "pop", "popitem"})
+# typing: what stands around a type that may also be None.
+OPTIONAL = frozenset({"typing.Optional", "typing.Union", "typing.Annotated", "typing_extensions.Annotated"})
+TENSOR_NAMES = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.nn.Parameter", "torch.nn.parameter.Parameter"})

@@ -1,0 +1,84 @@
+"""MEM503."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memlint.linting.edits import AddArgument, EditDraft, KeepOnly
+from memlint.linting.finding import Cost, CostClass
+from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
+from memlint.semantics.copies import FreshCopy, fresh_copies
+from memlint.semantics.module import Module
+
+
+class FreshTensorCopied(Rule):
+    """A tensor is allocated and copied by the same expression.
+
+    ## What it does
+    Flags `torch.zeros(n).clone()` and `torch.tensor(torch.zeros(n))`, `(a + b).clone()`, and factories whose result is made on
+    the host and moved at once: `torch.zeros(n).to(device)`, `torch.ones(n).cuda()`.
+
+    ## What it costs
+    Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host it also costs
+    the transfer, and time in which the device waits.
+
+    ## Example
+    ```python
+    import torch
+
+
+    def padding(n: int, device: torch.device):
+        return torch.zeros(n, n).to(device)
+    ```
+
+    ## Use instead
+    ```python
+    import torch
+
+
+    def padding(n: int, device: torch.device):
+        return torch.zeros(n, n, device=device)
+    ```
+
+    ## Fix safety
+    Dropping the copy of a factory's result is safe: nobody else can hold the original. So is dropping the copy of an
+    operation's result if it is only read afterwards; a caller that gets it might write to it, then the fix is unsafe.
+    Passing `device=` is safe for factories whose values are the same on every device when the argument surely is a device;
+    unsafe for random numbers (each device draws its own) and for computed floating-point ranges.
+
+    ## When it stays silent
+    For views and for operations that may return their argument (`.float()`, `.reshape()`, `.contiguous()`): there the clone
+    has a purpose. For operations that save their result for the backward pass (`sigmoid`, `exp`, `softmax`). For leaves
+    that require grad, pinned memory, values from Python or NumPy, `out=`, and random numbers in a file that seeds a generator.
+    When a default device is set.
+
+    ## References
+    - PyTorch performance tuning guide, "Create tensors directly on the target device"
+    """
+
+    code = "MEM503"
+    name = "fresh-tensor-copied"
+    since = "0.1"
+    triggers = frozenset({"clone", "to", "cuda", "tensor"})
+
+    def check(self, module: Module) -> Iterator[Draft]:
+        for found in fresh_copies(module):
+            source = module.text(found.source, 40)
+            if found.device is None:
+                message = f"the value is allocated twice: nobody but this copy can see `{source}`"
+            else:
+                message = f"`{source}` is built on the host and copied to the device: make it there with `device=`"
+            yield self.finding(
+                found.call.node,
+                message,
+                cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
+                fix=_fix(found),
+            )
+
+
+def _fix(found: FreshCopy) -> FixDraft:
+    make = safe_fix if found.safe else unsafe_fix
+    edits: list[EditDraft] = [KeepOnly(found.call.call, found.source)]
+    if found.device is None:
+        return make("drop the copy", *edits)
+    return make("make it on the device", *edits, AddArgument(found.factory, f"device={found.device}"))
