@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import libcst as cst
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memlint.linting.apply import apply_fixes, demote_if_comment_dropped
@@ -92,6 +92,7 @@ def test_a_file_that_is_not_editable_is_left_alone() -> None:
 _EDITS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3), st.sampled_from(["", "x", "y\n"])), max_size=8)
 
 
+@settings(deadline=None, derandomize=True)
 @given(_EDITS)
 def test_any_single_edits_are_all_applied_in_the_end_or_wait_for_a_neighbour(edits: list[tuple[int, int, str]]) -> None:
     text = "abcdefghijklmnopqrstuvwxyz"

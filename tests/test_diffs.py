@@ -62,7 +62,7 @@ _LINES = st.lists(st.sampled_from([b"a", b"b\n", b"c\r\n", b"\r", b"\x0c\n", b"\
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_LINES.filter(bool), _LINES.filter(bool))
 def test_git_applies_any_change(tmp_path: Path, before: bytes, after: bytes) -> None:
     if before != after:

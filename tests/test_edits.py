@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memlint.linting.apply import apply_fixes
@@ -20,6 +20,7 @@ from memlint.linting.edits import (
     EditDraft,
     InsertAfter,
     InsertBefore,
+    MakeHeader,
     RemoveArgument,
     RemoveStatement,
     Replace,
@@ -342,6 +343,25 @@ def test_a_statement_on_a_continued_line_is_not_moved() -> None:
         edited.after(WrapStatements([first, last], "with n():"))
 
 
+def _made_header(code: str) -> str:
+    edited = Edited(code)
+    (statement,) = edited.statements("n()", kind=cst.Expr)
+    assert isinstance(statement, cst.Expr)
+    return edited.after(MakeHeader(statement, edited.statements("a", "b"), "with ", ":"))
+
+
+def test_a_statement_becomes_the_header_of_those_below() -> None:
+    code = "if x:\r\n\tn()  # c\r\n\t# on a\r\n\ta(\r\n1)\r\n\r\n\tb\r\n\tc\r\n"
+    expected = "if x:\r\n\twith n():  # c\r\n\t\t# on a\r\n\t\ta(\r\n\t1)\r\n\r\n\t\tb\r\n\tc\r\n"
+    assert _made_header(code) == expected
+
+
+@pytest.mark.parametrize("code", ["n();\na\nb\n", "n(); a\nb\n", "x; n()\na\nb\n"])
+def test_a_statement_that_shares_its_line_becomes_no_header(code: str) -> None:
+    with pytest.raises(CannotEdit):
+        _made_header(code)
+
+
 _ARGUMENTS = st.lists(
     st.tuples(
         st.sampled_from(["a", "*b", "(c)", "[d, e]", "f(g)", "**h", "i=(j)", "k='#'"]),
@@ -362,6 +382,7 @@ def _call_text(arguments: list[tuple[str, str, str]], opening: str, *, trailing:
     return f"x = call({opening}{inside})\n"
 
 
+@settings(deadline=None, derandomize=True)
 @given(_ARGUMENTS, st.sampled_from(["", "\n    ", "  # open\n"]), st.booleans(), st.data())
 def test_any_call_keeps_its_other_arguments_and_all_comments(
     arguments: list[tuple[str, str, str]], opening: str, trailing: bool, data: st.DataObject
@@ -417,6 +438,7 @@ class _Unwrapped(ast.NodeTransformer):
         return node.body
 
 
+@settings(deadline=None, derandomize=True)
 @given(_STATEMENTS, st.sampled_from(["", "    ", "\t"]), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.data())
 def test_any_statements_can_be_wrapped_and_removed(
     pieces: list[str], indent: str, newline: str, cut: bool, data: st.DataObject

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import libcst as cst
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from libcst.metadata import MetadataWrapper, PositionProvider
 
@@ -216,6 +216,7 @@ _PIECES = st.lists(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(_PIECES, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
 def test_any_file(pieces: list[str], newline: str, cut: bool) -> None:
     code = "".join(pieces).replace("\n", newline)

@@ -37,6 +37,9 @@ def first_block(rule: RuleInfo, heading: str) -> str:
 
 
 def codes_found(code: str) -> set[str]:
+    """An example may leave out the import that every file of its kind begins with."""
+    if "import" not in code:
+        code = f"import torch\n\n\n{code}"
     return {finding.code for finding in lint("module.py", code.encode(), mdtest.policy({})).findings}
 
 

@@ -257,6 +257,8 @@ class MakeHeader:
         _require_line_start(source, start)
         indent = _indent_at(source, start)
         line = layout.statement_at(source.lines.position(start).line)[1]
+        if source.text[end : _next_line(source, end)].lstrip().startswith(";"):
+            raise CannotEdit("a semicolon cannot follow a header")
         last_line = source.lines.position(layout.inner(self.followers[-1])[1]).line
         if source.lines.position(_start_with_decorators(layout, self.followers[0])).line <= line:
             raise CannotEdit("another statement is on the same line")

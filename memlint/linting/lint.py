@@ -17,16 +17,16 @@ import libcst as cst
 
 from memlint.linting.apply import apply_fixes, demote_if_comment_dropped
 from memlint.linting.edits import CannotEdit
-from memlint.linting.finding import Confidence, Finding, FileResult, Fix, FixResult, Related
+from memlint.linting.finding import Confidence, FileResult, Finding, Fix, FixResult, Related
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, Rule
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
-from memlint.semantics.layout import Layout, LayoutMismatch
+from memlint.semantics.layout import Layout
 from memlint.semantics.module import Module
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
-from memlint.source.file import ParseText, SourceFile, UndecodableFile
+from memlint.source.file import SourceFile, UndecodableFile
 from memlint.source.lines import Position
 
 # Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
@@ -229,7 +229,9 @@ def fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
 
 def _with_broken_fix(result: FileResult, counts: dict[str, int]) -> FileResult:
     """The round's result does not parse: it is thrown away, and the rules whose fixes it held are named."""
-    message = f"the fixes of {', '.join(sorted(counts))} made this file unparsable and were not applied; please report this"
+    message = (
+        f"the fixes of {', '.join(sorted(counts))} made this file unparsable and were not applied; please report this"
+    )
     broken = _own(result.path, "MEM004", Position(1, 1), message)
     return replace(result, findings=(broken, *result.findings))
 

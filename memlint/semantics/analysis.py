@@ -448,7 +448,9 @@ class Analysis:
                 return Value(Kind.TENSOR)
             if qual in known.LOADERS:
                 return Value(Kind.LOADER)
-            if qual in known.MODULE_BASES or (qual.startswith(":") and self.is_class(qual) and self.is_module_class(qual)):
+            if qual in known.MODULE_BASES or (
+                qual.startswith(":") and self.is_class(qual) and self.is_module_class(qual)
+            ):
                 return Value(Kind.MODULE, cls=qual if qual.startswith(":") else None)
             if qual in ("torch.optim.Optimizer", "torch.optim.optimizer.Optimizer"):
                 return Value(Kind.OPTIMIZER)
@@ -591,16 +593,20 @@ def _seen_from_inside(value: Value) -> Value:
     """
     if value.grad is Grad.NO:
         return value
-    return Value(
-        value.kind,
-        Grad.YES,
-        conditions=frozenset(Proof(ident) for ident in value.idents),
-        roots=value.roots,
-        idents=value.idents,
-        cls=value.cls,
-        boxes=value.boxes,
-        weak=True,
-    ) if value.idents and value.grad is Grad.YES else Value(value.kind, Grad.MIXED, roots=value.roots, cls=value.cls, boxes=value.boxes)
+    return (
+        Value(
+            value.kind,
+            Grad.YES,
+            conditions=frozenset(Proof(ident) for ident in value.idents),
+            roots=value.roots,
+            idents=value.idents,
+            cls=value.cls,
+            boxes=value.boxes,
+            weak=True,
+        )
+        if value.idents and value.grad is Grad.YES
+        else Value(value.kind, Grad.MIXED, roots=value.roots, cls=value.cls, boxes=value.boxes)
+    )
 
 
 def _is_object(value: Value) -> bool:
@@ -620,7 +626,7 @@ def _is_known_base(name: str) -> bool:
         or name in frameworks.PLAIN_BASES
         or name in known.DATASET_BASES
         or _is_module_base(name)
-        or name.split(".")[0] in sys.stdlib_module_names
+        or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names
     )
 
 

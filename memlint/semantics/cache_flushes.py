@@ -12,7 +12,7 @@ from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device as known
 from memlint.semantics.module import Module
-from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.scopes import Scope
 from memlint.semantics.values import Kind
 
 _SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda)

@@ -74,7 +74,9 @@ def _remembering(module: Module, scope: Scope) -> cst.BaseExpression | None:
 def _is_remembering(module: Module, expression: cst.BaseExpression) -> bool:
     """`lru_cache`, or `lru_cache(maxsize=...)` that keeps at least one entry."""
     if isinstance(expression, cst.Call):
-        return module.analysis.qualify(expression.func) in known.REMEMBERING_DECORATORS and not _keeps_nothing(expression)
+        return module.analysis.qualify(expression.func) in known.REMEMBERING_DECORATORS and not _keeps_nothing(
+            expression
+        )
     return module.analysis.qualify(expression) in known.REMEMBERING_DECORATORS
 
 
@@ -147,7 +149,9 @@ def _is_module(module: Module, param: cst.Param) -> bool:
     if param.annotation is None:
         return False
     names = _annotated(module, param.annotation.annotation)
-    return any(name in torch.MODULE_BASES or (name.startswith(":") and module.analysis.is_module_class(name)) for name in names)
+    return any(
+        name in torch.MODULE_BASES or (name.startswith(":") and module.analysis.is_module_class(name)) for name in names
+    )
 
 
 def _annotated(module: Module, annotation: cst.BaseExpression) -> Iterator[str]:
@@ -194,7 +198,12 @@ def _by_hand(module: Module, call: Call, cleared: frozenset[str]) -> KeepingCach
 
 def _table(module: Module, store: Store) -> KeepingCache | None:
     """`TABLE[id(tensor)] = ...`, `TABLE[tensor] = ...` with a dictionary that lives as long as the program."""
-    if store.how != "setitem" or not isinstance(store.node, cst.Subscript) or store.path is None or not store.scope.is_function:
+    if (
+        store.how != "setitem"
+        or not isinstance(store.node, cst.Subscript)
+        or store.path is None
+        or not store.scope.is_function
+    ):
         return None
     if not _lives_on(module, store, store.path):
         return None
@@ -212,7 +221,9 @@ def _table(module: Module, store: Store) -> KeepingCache | None:
     return None
 
 
-def _is_tensor_parameter(module: Module, scope: Scope, expression: cst.BaseExpression, *, annotated: bool = False) -> bool:
+def _is_tensor_parameter(
+    module: Module, scope: Scope, expression: cst.BaseExpression, *, annotated: bool = False
+) -> bool:
     if not isinstance(expression, cst.Name) or not isinstance(scope.node, cst.FunctionDef):
         return False
     named = [param for param in parameters(scope.node.params) if param.name.value == expression.value]

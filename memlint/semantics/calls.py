@@ -31,11 +31,21 @@ if TYPE_CHECKING:
     from memlint.semantics.analysis import Callee
     from memlint.semantics.flow import Flow
 
-_LOSS_NAMES = frozenset({"criterion", "criterions", "loss_fn", "loss_func", "loss_function", "crit", "loss_fct", "criterion_"})
+_LOSS_NAMES = frozenset(
+    {"criterion", "criterions", "loss_fn", "loss_func", "loss_function", "crit", "loss_fct", "criterion_"}
+)
 _NUMBER_FUNCTIONS = frozenset({"len", "int", "float", "bool", "round", "hash", "id", "ord"})
-_CONTAINER_FUNCTIONS = frozenset({"list", "tuple", "dict", "set", "sorted", "frozenset", "collections.deque", "collections.OrderedDict"})
+_CONTAINER_FUNCTIONS = frozenset(
+    {"list", "tuple", "dict", "set", "sorted", "frozenset", "collections.deque", "collections.OrderedDict"}
+)
 _EMPTY_CONTAINERS = frozenset({"collections.defaultdict", "collections.Counter", "queue.Queue"})
-_APPENDING = {"append": "append", "appendleft": "append", "extend": "extend", "insert": "insert", "extendleft": "extend"}
+_APPENDING = {
+    "append": "append",
+    "appendleft": "append",
+    "extend": "extend",
+    "insert": "insert",
+    "extendleft": "extend",
+}
 _BOX_ADDING = frozenset({"add", "update", "setdefault", "put", "push"})
 _CLEARING = frozenset({"clear", "pop", "popleft", "popitem", "get"})
 
@@ -43,7 +53,18 @@ _CLEARING = frozenset({"clear", "pop", "popleft", "popitem", "get"})
 class Reading:
     """One call while it is read: its parts, evaluated."""
 
-    __slots__ = ("callee", "forward", "keywords", "method", "node", "positional", "receiver", "receiver_node", "root", "unpacks")
+    __slots__ = (
+        "callee",
+        "forward",
+        "keywords",
+        "method",
+        "node",
+        "positional",
+        "receiver",
+        "receiver_node",
+        "root",
+        "unpacks",
+    )
 
     def __init__(self, node: cst.Call) -> None:
         self.node = node
@@ -228,7 +249,10 @@ def _backward(flow: Flow, reading: Reading) -> Value:
     flow.has_backward = True
     retain = reading.keywords.get("retain_graph")
     create = reading.keywords.get("create_graph")
-    frees = all(argument is None or argument.value.literal is False for argument in (retain, create)) and not reading.unpacks
+    frees = (
+        all(argument is None or argument.value.literal is False for argument in (retain, create))
+        and not reading.unpacks
+    )
     if frees:
         flow.state.backed = flow.state.backed | differentiated
     loop = flow.loop
@@ -252,7 +276,11 @@ def _backward(flow: Flow, reading: Reading) -> Value:
             )
         )
     if reading.method is None or reading.callee.quals & {"torch.autograd.grad"}:
-        return flow.derived(Kind.UNKNOWN, reading.node, [target], flow.root(reading.node)) if create is not None else Value()
+        return (
+            flow.derived(Kind.UNKNOWN, reading.node, [target], flow.root(reading.node))
+            if create is not None
+            else Value()
+        )
     return PLAIN
 
 
@@ -286,7 +314,9 @@ def _forward(flow: Flow, reading: Reading) -> Value:
         method = flow.analysis.method(cls, "forward")
         if method is not None:
             return _forward_in_view(flow, reading, flow.analysis.callee(method, reading, flow), roots)
-    return flow.graph(Kind.UNKNOWN, reading.node, roots=roots, ident=root, conditions=callee.conditions, weak=callee.weak)
+    return flow.graph(
+        Kind.UNKNOWN, reading.node, roots=roots, ident=root, conditions=callee.conditions, weak=callee.weak
+    )
 
 
 def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots: frozenset[int]) -> Value:
@@ -300,7 +330,9 @@ def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots:
     return _forward_element(flow, node, returned, roots | {root}, root)
 
 
-def _forward_element(flow: Flow, node: cst.Call, returned: Value, roots: frozenset[int], root: int | None = None) -> Value:
+def _forward_element(
+    flow: Flow, node: cst.Call, returned: Value, roots: frozenset[int], root: int | None = None
+) -> Value:
     if returned.grad is Grad.YES:
         return flow.graph(returned.kind, node, roots=roots, ident=root)
     return Value(returned.kind, returned.grad, roots=roots, boxes=returned.boxes)
@@ -337,7 +369,11 @@ def _torch(flow: Flow, reading: Reading, qual: str) -> Value | None:
         off = qual in known.GRAD_OFF_CONTEXTS
         if first is not None or reading.keywords:
             # `torch.no_grad()(function)`, `inference_mode(flag)`
-            literal = first.literal if first is not None else reading.keywords.get("mode", Argument(cst.Arg(cst.Name("x")), PLAIN)).value.literal
+            literal = (
+                first.literal
+                if first is not None
+                else reading.keywords.get("mode", Argument(cst.Arg(cst.Name("x")), PLAIN)).value.literal
+            )
             if literal is not True:
                 _escape_arguments(flow, reading)
                 return Value(Kind.CONTEXT, mode=Mode.UNKNOWN)
@@ -380,7 +416,9 @@ def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
             flow.has_backward = True
             _escape_arguments(flow, reading)
             return flow.unknown(reading.node, NOTHING)
-        if qual.startswith(("torch.cuda.", "torch.distributed.", "torch.backends.", "torch.utils.data.", "torch.manual_seed")):
+        if qual.startswith(
+            ("torch.cuda.", "torch.distributed.", "torch.backends.", "torch.utils.data.", "torch.manual_seed")
+        ):
             return PLAIN if not qual.startswith("torch.utils.data.") else _dataset(reading, qual)
         return None
     if name in known.NUMBER_FUNCTIONS:
@@ -389,13 +427,25 @@ def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
         return Value(Kind.UNKNOWN)
     if name in known.NEVER_GRAD_FUNCTIONS:
         return NO_GRAD_TENSOR
-    if name in known.DIFFERENTIABLE_FUNCTIONS or (prefix == "torch.nn.functional" and not name.startswith("multi_head")):
+    if name in known.DIFFERENTIABLE_FUNCTIONS or (
+        prefix == "torch.nn.functional" and not name.startswith("multi_head")
+    ):
         reading.root = flow.root(reading.node, saves=True)
         return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
     if name in known.MULTI_RESULT_METHODS or name in ("max", "min", "median", "mode"):
         reading.root = flow.root(reading.node)
         return _reduced_pair(flow, reading, name, reading.first() or PLAIN, reading.positional[1:])
-    if name in ("is_grad_enabled", "is_tensor", "device", "Size", "dtype", "Generator", "get_rng_state", "manual_seed", "from_numpy"):
+    if name in (
+        "is_grad_enabled",
+        "is_tensor",
+        "device",
+        "Size",
+        "dtype",
+        "Generator",
+        "get_rng_state",
+        "manual_seed",
+        "from_numpy",
+    ):
         return NO_GRAD_TENSOR if name == "from_numpy" else PLAIN
     if name in ("as_tensor", "asarray"):
         first = reading.first()
@@ -422,7 +472,11 @@ def _factory(flow: Flow, reading: Reading, qual: str) -> Value:
 
 def _set_grad_enabled(flow: Flow, reading: Reading) -> Value:
     argument = reading.first() or (reading.keywords["mode"].value if "mode" in reading.keywords else PLAIN)
-    mode = {True: Mode.ON, False: Mode.OFF}.get(argument.literal, Mode.UNKNOWN) if isinstance(argument.literal, bool) else Mode.UNKNOWN
+    mode = (
+        {True: Mode.ON, False: Mode.OFF}.get(argument.literal, Mode.UNKNOWN)
+        if isinstance(argument.literal, bool)
+        else Mode.UNKNOWN
+    )
     statement = flow.statement
     if isinstance(statement, cst.Expr) and statement.value is reading.node:
         flow.state.mode = mode
@@ -448,7 +502,9 @@ def _library(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if qual == "next":
         return _next(flow, reading)
     if qual in ("sum", "max", "min", "abs", "functools.reduce", "reduce"):
-        contents = [flow.element_of(value, reading.node) if value.boxes or value.elements else value for value in reading.values]
+        contents = [
+            flow.element_of(value, reading.node) if value.boxes or value.elements else value for value in reading.values
+        ]
         return flow.derived(Kind.UNKNOWN, reading.node, contents)
     if qual in ("copy.deepcopy", "copy.copy"):
         first = reading.first()
@@ -457,7 +513,9 @@ def _library(flow: Flow, reading: Reading, qual: str) -> Value | None:
         return Value(Kind.UNKNOWN, Grad.MIXED)
     if qual in known.NEUTRAL_CONTEXTS or qual == "contextlib.nullcontext" or qual == "contextlib.suppress":
         return Value(Kind.CONTEXT, mode=Mode.KEEP)
-    if qual in ("timm.create_model", "timm.models.create_model", "torch.hub.load") or qual.startswith("torchvision.models."):
+    if qual in ("timm.create_model", "timm.models.create_model", "torch.hub.load") or qual.startswith(
+        "torchvision.models."
+    ):
         return Value(Kind.MODULE)
     if qual.startswith("transformers.") and qual.endswith(".from_pretrained"):
         name = qual.split(".")[-2]
@@ -477,14 +535,18 @@ def _library(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if _is_standard_library(qual):
         # Of the standard library nothing differentiates, but much of it keeps what it is given.
         _escape_arguments(flow, reading)
-        return Value(Kind.CONTEXT, mode=Mode.KEEP) if not qual.startswith("contextlib.") else flow.unknown(reading.node, NOTHING)
+        return (
+            Value(Kind.CONTEXT, mode=Mode.KEEP)
+            if not qual.startswith("contextlib.")
+            else flow.unknown(reading.node, NOTHING)
+        )
     return None
 
 
 def _is_standard_library(qual: str) -> bool:
     import sys
 
-    return "." in qual and qual.split(".")[0] in sys.stdlib_module_names
+    return "." in qual and qual.split(".", maxsplit=1)[0] in sys.stdlib_module_names
 
 
 def _container(flow: Flow, reading: Reading, qual: str) -> Value:
@@ -492,7 +554,9 @@ def _container(flow: Flow, reading: Reading, qual: str) -> Value:
     contents = [] if first is None else [flow.element_of(first, reading.node)]
     if first is not None and first.kind is Kind.LOADER:
         contents = [Value(Kind.UNKNOWN)]
-    contents += [argument.value for name, argument in reading.keywords.items() if name not in ("key", "reverse", "maxlen")]
+    contents += [
+        argument.value for name, argument in reading.keywords.items() if name not in ("key", "reverse", "maxlen")
+    ]
     value = flow._box(reading.node, contents)
     if "maxlen" in reading.keywords or (qual == "collections.deque" and len(reading.positional) > 1):
         for box in value.boxes:
@@ -504,11 +568,14 @@ def _wrapped_iteration(flow: Flow, reading: Reading, qual: str) -> Value:
     """`enumerate(loader)`: one element of it stands for all, kept as the value's only element."""
     iterables = [argument.value for argument in reading.positional]
     if qual != "zip" and qual != "itertools.chain":
-        iterables = iterables[:1] or [reading.keywords["iterable"].value] if iterables or "iterable" in reading.keywords else []
+        iterables = (
+            iterables[:1] or [reading.keywords["iterable"].value] if iterables or "iterable" in reading.keywords else []
+        )
     if not iterables:
         return flow.unknown(reading.node, NOTHING)
     elements = [
-        value.elements[0] if value.mode is Mode.KEEP and value.elements else _plain_element(flow, value, reading.node) for value in iterables
+        value.elements[0] if value.mode is Mode.KEEP and value.elements else _plain_element(flow, value, reading.node)
+        for value in iterables
     ]
     roots = frozenset().union(*(flow.all_roots(value) for value in iterables))
     kind = Kind.LOADER if any(value.kind is Kind.LOADER for value in iterables) else iterables[0].kind
@@ -696,7 +763,11 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     if kind is Kind.LOADER and name in ("__iter__",):
         return receiver
     if kind is Kind.STATE:
-        return Value(Kind.STATE, idents=receiver.idents, roots=receiver.roots) if name in ("get", "pop") else Value(Kind.UNKNOWN)
+        return (
+            Value(Kind.STATE, idents=receiver.idents, roots=receiver.roots)
+            if name in ("get", "pop")
+            else Value(Kind.UNKNOWN)
+        )
     value = _tensor_method(flow, reading, receiver, name)
     if value is not None:
         return value
@@ -780,7 +851,9 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         first = reading.first()
         if first is not None and first.literal is False:
             return Value(receiver.kind, idents=receiver.idents, roots=receiver.roots)
-        return flow.graph(Kind.TENSOR if receiver.is_tensor else Kind.UNKNOWN, node, roots=receiver.roots, ident=flow.root(node))
+        return flow.graph(
+            Kind.TENSOR if receiver.is_tensor else Kind.UNKNOWN, node, roots=receiver.roots, ident=flow.root(node)
+        )
     if name in known.NUMBER_METHODS:
         return NUMBER
     if name in known.HOST_VALUE_METHODS:
@@ -841,7 +914,14 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     if _is_loss_by_name(reading):
         carrying = [value for value in reading.values if value.grad is Grad.YES and not flow.analysis.unproven(value)]
         if carrying:
-            known_result = flow.graph(Kind.UNKNOWN, reading.node, roots=result.roots, conditions=carrying[0].conditions, ident=reading.root, weak=True)
+            known_result = flow.graph(
+                Kind.UNKNOWN,
+                reading.node,
+                roots=result.roots,
+                conditions=carrying[0].conditions,
+                ident=reading.root,
+                weak=True,
+            )
             return known_result
     return result
 

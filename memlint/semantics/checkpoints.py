@@ -56,7 +56,11 @@ def _says_where(call: Call, position: int) -> bool:
 
 def _is_lightning_load(module: Module, call: Call) -> bool:
     """`Classifier.load_from_checkpoint(path)` of a Lightning module of this file."""
-    if call.method != known.LIGHTNING_LOAD or len(call.callee.quals) != 1 or _says_where(call, known.LIGHTNING_MAP_LOCATION):
+    if (
+        call.method != known.LIGHTNING_LOAD
+        or len(call.callee.quals) != 1
+        or _says_where(call, known.LIGHTNING_MAP_LOCATION)
+    ):
         return False
     owner = next(iter(call.callee.quals)).rpartition(".")[0]
     is_own = module.analysis.is_class(owner) and module.analysis.method(owner, known.LIGHTNING_LOAD) is None

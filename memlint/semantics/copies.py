@@ -268,7 +268,11 @@ def _same_everywhere(made: Call) -> bool:
     if not made.names(known.COMPUTED_FACTORIES):
         return True
     arguments = [*made.positional, *(value for name, value in made.keywords.items() if name != "dtype")]
-    return made.names({"torch.arange"}) and "dtype" not in made.keywords and all(_is_integer(item.value) for item in arguments)
+    return (
+        made.names({"torch.arange"})
+        and "dtype" not in made.keywords
+        and all(_is_integer(item.value) for item in arguments)
+    )
 
 
 # --- clones that nobody writes to ---

@@ -37,8 +37,10 @@ class EvaluationRegion:
     strong: bool
     """The model was put into eval mode; otherwise only names say evaluation."""
     questions: frozenset[Question]
-    whole_function: bool
-    """Nothing in the function is done outside the region that needs a graph: a decorator will do."""
+    function: cst.FunctionDef | None
+    """The function, where nothing in it needs a graph: a decorator will do."""
+    statement: cst.For | cst.While | None
+    """The loop, where it is a statement of its own."""
     provably_unused: bool
     """No value that may carry a graph leaves, and nothing else can notice that grad is off."""
 
@@ -109,9 +111,11 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
         return None  # by its name an evaluation, but somebody gets the graph
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
-    whole = not flow.has_backward and not flow.has_step and scope.is_function
-    unused = not leaves and _cannot_notice(module, flow, loop, whole)
-    return EvaluationRegion(scope, loop, call, evidence, strong, questions, whole, unused)
+    trains = flow.has_backward or flow.has_step
+    function = scope.node if isinstance(scope.node, cst.FunctionDef) and not trains else None
+    statement = loop.node if loop is not None and isinstance(loop.node, (cst.For, cst.While)) else None
+    unused = not leaves and _cannot_notice(module, flow, loop)
+    return EvaluationRegion(scope, loop, call, evidence, strong, questions, function, statement, unused)
 
 
 def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
@@ -147,11 +151,9 @@ def _graph_leaves(module: Module, flow: Flow, call: Call) -> bool:
     return root in analysis.escaped or root in analysis.shared or root in flow.return_roots
 
 
-def _cannot_notice(module: Module, flow: Flow, loop: Loop | None, whole: bool) -> bool:
+def _cannot_notice(module: Module, flow: Flow, loop: Loop | None) -> bool:
     """The rest of the proof that grad mode is not needed (fix-safety.md, row on `@torch.no_grad()`)."""
     node = flow.scope.node
-    if not isinstance(node, cst.FunctionDef) and whole:
-        return False
     if isinstance(node, cst.FunctionDef):
         if node.asynchronous is not None or flow.scope.has_yield or module.is_compiled(flow.scope):
             return False
@@ -159,10 +161,4 @@ def _cannot_notice(module: Module, flow: Flow, loop: Loop | None, whole: bool) -
         return False
     if module.words & _FAST_PATH_WORDS or module.mentions(PROJECT_DIFFERENTIATES):
         return False
-    if any(_may_carry(value.grad, value.kind) for value in flow.returned):
-        return False
-    return True
-
-
-def _may_carry(grad: Grad, kind: Kind) -> bool:
-    return grad is not Grad.NO or kind is Kind.MODULE
+    return not any(value.grad is not Grad.NO or value.kind is Kind.MODULE for value in flow.returned)

@@ -142,7 +142,9 @@ class Expressions:
             self.analysis.roots[ident].ancestors = roots
             self.analysis.roots[ident].may_carry = True
             conditions = frozenset({Proof(ident)})
-        return Value(kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak, proves=proves)
+        return Value(
+            kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak, proves=proves
+        )
 
     def derived(self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], ident: int | None = None) -> Value:
         """The result of a differentiable operation on these operands."""
@@ -235,7 +237,12 @@ class Expressions:
             return Value(Kind.PLAIN, cls="torch.device")
         if base.kind is Kind.NUMBER or base.kind is Kind.PLAIN or name in known.PLAIN_TENSOR_ATTRIBUTES:
             return PLAIN
-        if base.kind is Kind.MODULE and base.cls is not None and base.cls.startswith("torch.nn.") and name in ("weight", "bias"):
+        if (
+            base.kind is Kind.MODULE
+            and base.cls is not None
+            and base.cls.startswith("torch.nn.")
+            and name in ("weight", "bias")
+        ):
             return self.with_kind(self.unknown(node, NOTHING), PARAMETER)
         if name == "data" and base.kind is not Kind.MODULE:
             return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
@@ -479,7 +486,9 @@ class Expressions:
             self.loops.append(loop)
         return loop
 
-    def assign_element(self, target: cst.BaseExpression, iterated: Value, loop: Loop, iterable: cst.BaseExpression) -> None:
+    def assign_element(
+        self, target: cst.BaseExpression, iterated: Value, loop: Loop, iterable: cst.BaseExpression
+    ) -> None:
         """Bind a loop's target to what one iteration is given."""
         self.assign(target, self._element(iterated, loop, target), iterable)
 

@@ -111,10 +111,10 @@ class Flow(Expressions):
         added = _added(node)
         value = self.eval(node.value)
         if added is not None:
-            target, expression = added
-            path = path_of(target)
+            total, expression = added
+            path = path_of(total)
             before = self.state.vars.get(path or "", PLAIN)
-            value = self.accumulate(node, target, path, before, self.reread(expression), expression, value)
+            value = self.accumulate(node, total, path, before, self.reread(expression), expression, value)
         for target in node.targets:
             self.assign(target.target, value, node.value)
 
@@ -312,7 +312,13 @@ class Flow(Expressions):
     def _for(self, node: cst.For) -> None:
         iterated = self.eval(node.iter)
         self.use(iterated, "iterate", "", node)
-        self._loop(node, iterated, node.iter, lambda loop: self.assign_element(node.target, iterated, loop, node.iter), node.body)
+        self._loop(
+            node,
+            iterated,
+            node.iter,
+            lambda loop: self.assign_element(node.target, iterated, loop, node.iter),
+            node.body,
+        )
         if node.orelse is not None:
             self.suite(node.orelse.body)
 
@@ -344,9 +350,9 @@ class Flow(Expressions):
         head = merge(before.copy(), after_one)
         self._mark_carried(loop, before, head)
         loop.at_head = head.vars
-        if self.quiet:
-            end, breaks = head, []
-        else:
+        breaks: list[State] = []
+        end = head
+        if not self.quiet:
             end, breaks = self._iteration(loop, head.copy(), enter, body)
             loop.backed_at_end = end.backed if end.alive else None
         after = merge(before, end) if end.alive else before
@@ -483,8 +489,9 @@ def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
     """`total`, or `0.9 * total`."""
     if path_of(node) == path:
         return True
-    is_product = isinstance(node, cst.BinaryOperation) and isinstance(node.operator, (cst.Multiply, cst.Divide))
-    return is_product and path in (path_of(node.left), path_of(node.right))
+    if not isinstance(node, cst.BinaryOperation) or not isinstance(node.operator, (cst.Multiply, cst.Divide)):
+        return False
+    return path in (path_of(node.left), path_of(node.right))
 
 
 _STATEMENTS: dict[type, Callable[..., None]] = {

@@ -196,7 +196,9 @@ class Module:
         return last[0] if last is not None and last[1] else None
 
     def _after(self, call: Call, loop: Loop, flow: Flow) -> bool:
-        first = next((other.order for other in flow.calls if other.loop is not None and loop in other.loop.outer()), None)
+        first = next(
+            (other.order for other in flow.calls if other.loop is not None and loop in other.loop.outer()), None
+        )
         return first is not None and call.order > first
 
     def _named_for_evaluation(self, iterable: cst.BaseExpression | None) -> str | None:

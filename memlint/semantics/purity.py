@@ -21,7 +21,17 @@ _FRESH_OPERATORS = (cst.Add, cst.Subtract, cst.Multiply, cst.Divide, cst.MatrixM
 _READING_OPERATORS = (*_FRESH_OPERATORS, cst.Power, cst.FloorDivide, cst.Modulo)
 _IDENTITY_OPERATORS = (cst.Is, cst.IsNot, cst.In, cst.NotIn)
 # They run code of their own, at another time, or write.
-_NOT_READING = (cst.FunctionDef, cst.ClassDef, cst.Lambda, cst.AugAssign, cst.Yield, cst.Await, cst.With, cst.Del, cst.CompFor)
+_NOT_READING = (
+    cst.FunctionDef,
+    cst.ClassDef,
+    cst.Lambda,
+    cst.AugAssign,
+    cst.Yield,
+    cst.Await,
+    cst.With,
+    cst.Del,
+    cst.CompFor,
+)
 CallAt = Callable[[cst.CSTNode], Call | None]
 
 
@@ -73,7 +83,9 @@ class FunctionBody:
         for node in self._nodes:
             if isinstance(node, (cst.For, cst.CompFor, cst.NamedExpr, cst.AugAssign)):
                 names.update(target_names(node.target))
-            elif isinstance(node, cst.Assign) and (len(node.targets) > 1 or not isinstance(node.targets[0].target, cst.Name)):
+            elif isinstance(node, cst.Assign) and (
+                len(node.targets) > 1 or not isinstance(node.targets[0].target, cst.Name)
+            ):
                 names.update(name for target in node.targets for name in target_names(target.target))
             elif isinstance(node, cst.AsName):
                 names.update(target_names(node.name))

@@ -89,7 +89,6 @@ def _grad_on_entry(function: str, facts: ModuleFacts, asked: frozenset[str]) -> 
     if not calls:
         return True
     return all(
-        call.mode == "on"
-        or (call.mode == "entry" and _grad_on_entry(call.caller, facts, asked | {function}))
+        call.mode == "on" or (call.mode == "entry" and _grad_on_entry(call.caller, facts, asked | {function}))
         for call in calls
     )

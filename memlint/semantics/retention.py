@@ -80,7 +80,16 @@ def _retention(module: Module, store: Store) -> Retention | None:
         if needed is None:
             return None
         questions |= needed
-    return Retention(store, loop, kept, questions, value.weak, _proven_tensors(module, store, loop), _copied_by(module, store), escapes)
+    return Retention(
+        store,
+        loop,
+        kept,
+        questions,
+        value.weak,
+        _proven_tensors(module, store, loop),
+        _copied_by(module, store),
+        escapes,
+    )
 
 
 def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:

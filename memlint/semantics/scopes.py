@@ -22,7 +22,7 @@ _NO_MEANING = frozenset(
 )  # fmt: skip
 _LEAVES = (cst.Integer, cst.Float, cst.Imaginary, cst.SimpleString, cst.Ellipsis, cst.Pass, cst.Break, cst.Continue)
 
-_fields: dict[type, tuple[str, ...]] = {leaf: () for leaf in _LEAVES}
+_fields: dict[type, tuple[str, ...]] = dict.fromkeys(_LEAVES, ())
 
 
 def meaningful_fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
@@ -130,10 +130,10 @@ def _scan_scope(scope: Scope, stack: list[cst.CSTNode], pending: list[tuple[Scop
     while stack:
         node = stack.pop()
         kind = type(node)
-        if kind is cst.Name:
+        if isinstance(node, cst.Name):
             words.add(node.value)
             continue
-        if kind is cst.FunctionDef or kind is cst.ClassDef or kind is cst.Lambda:
+        if isinstance(node, (cst.FunctionDef, cst.ClassDef, cst.Lambda)):
             pending.append(_open_scope(scope, node, stack))
             continue
         special = _SPECIAL.get(kind)

@@ -196,7 +196,13 @@ def _join_kinds(a: Value, b: Value) -> Kind:
         return a.kind
     # `model = None` before it is built: whoever calls a method on it has built it.
     for one, other in ((a, b), (b, a)):
-        if one.kind is Kind.NONE and other.kind in (Kind.MODULE, Kind.OPTIMIZER, Kind.LOADER, Kind.SCALER, Kind.CALLABLE):
+        if one.kind is Kind.NONE and other.kind in (
+            Kind.MODULE,
+            Kind.OPTIMIZER,
+            Kind.LOADER,
+            Kind.SCALER,
+            Kind.CALLABLE,
+        ):
             return other.kind
     return Kind.UNKNOWN
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import libcst as cst
-
 from memlint.linting.edits import AddDecorator, AddImport, EditDraft, WrapStatements
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
@@ -67,9 +65,7 @@ class EvalWithoutNoGrad(Rule):
     code = "MEM201"
     name = "eval-without-no-grad"
     since = "0.1"
-    triggers = frozenset(
-        {"eval", "train", "for", "while"}
-    )
+    triggers = frozenset({"eval", "train", "for", "while"})
 
     def check(self, module: Module) -> Iterator[Draft]:
         for region in evaluation_regions(module):
@@ -88,10 +84,10 @@ class EvalWithoutNoGrad(Rule):
 def _fix(module: Module, region: EvaluationRegion) -> FixDraft | None:
     name, needs_import = module.torch_name("no_grad")
     edits: list[EditDraft] = [AddImport("import torch")] if needs_import else []
-    if region.whole_function and isinstance(region.scope.node, cst.FunctionDef):
-        edits.append(AddDecorator(region.scope.node, f"{name}()"))
-    elif region.loop is not None and isinstance(region.loop.node, (cst.For, cst.While)):
-        edits.append(WrapStatements((region.loop.node,), f"with {name}():"))
+    if region.function is not None:
+        edits.append(AddDecorator(region.function, f"{name}()"))
+    elif region.statement is not None:
+        edits.append(WrapStatements((region.statement,), f"with {name}():"))
     else:
         return None
     make = safe_fix if region.provably_unused else unsafe_fix

@@ -92,4 +92,6 @@ def _fix(context: IdleContext) -> FixDraft | None:
     if not context.followers:
         return None  # nothing below it to enter it for
     after = ":" if context.is_called else "():"
-    return unsafe_fix("enter it for the statements below", MakeHeader(context.statement, context.followers, "with ", after))
+    return unsafe_fix(
+        "enter it for the statements below", MakeHeader(context.statement, context.followers, "with ", after)
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import libcst as cst
+from typing import TYPE_CHECKING
 
 from memlint.linting.edits import InsertAfter
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import FixDraft, safe_fix, unsafe_fix
 from memlint.semantics.module import Module
 from memlint.semantics.retention import Kept, Retention
+
+if TYPE_CHECKING:
+    import libcst as cst
 
 _STORIES = {
     Kept.NODES: "backward has freed its activations, its graph nodes pile up in host memory",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memlint.linting.rule import Draft, Rule
-from memlint.rules.graph_retention._retained import retained_confidence, retained_cost, retained_fix, retained_names, retained_story
 from memlint.semantics.module import Module
 from memlint.semantics.retention import retentions
+
+from ._retained import retained_confidence, retained_cost, retained_fix, retained_names, retained_story
 
 
 class LossAccumulatesGraph(Rule):

@@ -73,12 +73,21 @@ class LoadWithoutMapLocation(Rule):
     def check(self, module: Module) -> Iterator[Draft]:
         for load in checkpoint_loads(module):
             code = module.text(load.call.call.func)
-            where = "each rank puts the whole checkpoint on the GPU it was saved from" if load.every_process else "the checkpoint returns to the GPU it was saved from"
+            where = (
+                "each rank puts the whole checkpoint on the GPU it was saved from"
+                if load.every_process
+                else "the checkpoint returns to the GPU it was saved from"
+            )
             evidence = [] if load.evidence is None else [(load.evidence, "this is what the checkpoint is loaded for")]
             yield self.finding(
                 load.call.node,
                 f"`{code}(...)` has no `map_location`: {where}",
-                cost=Cost(CostClass.RAISES_PEAK, "P (+ 2 P with Adam's state) for each process" if load.every_process else "P (+ 2 P with Adam's state)"),
+                cost=Cost(
+                    CostClass.RAISES_PEAK,
+                    "P (+ 2 P with Adam's state) for each process"
+                    if load.every_process
+                    else "P (+ 2 P with Adam's state)",
+                ),
                 confidence=Confidence.HIGH if load.every_process else Confidence.MEDIUM,
                 related=evidence,
                 fix=_fix(load),

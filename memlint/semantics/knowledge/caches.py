@@ -10,4 +10,6 @@ WITHOUT_SELF = frozenset({"staticmethod", "classmethod"})
 REMOVING_METHODS = frozenset({"clear", "pop", "popitem"})
 # typing: what stands around a type that may also be None.
 OPTIONAL = frozenset({"typing.Optional", "typing.Union", "typing.Annotated", "typing_extensions.Annotated"})
-TENSOR_NAMES = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.nn.Parameter", "torch.nn.parameter.Parameter"})
+TENSOR_NAMES = frozenset(
+    {"torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.nn.Parameter", "torch.nn.parameter.Parameter"}
+)

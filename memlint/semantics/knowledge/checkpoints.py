@@ -14,7 +14,16 @@ CHECKPOINT_KEY_ENDINGS = ("state_dict", "optimizer_states", "optim_dict")
 
 # Methods of a loaded object that prove it a pickled module (torch.nn.Module).
 PICKLED_MODULE_METHODS = frozenset(
-    {"eval", "cuda", "parameters", "named_parameters", "named_modules", "state_dict", "requires_grad_", "load_state_dict"}
+    {
+        "eval",
+        "cuda",
+        "parameters",
+        "named_parameters",
+        "named_modules",
+        "state_dict",
+        "requires_grad_",
+        "load_state_dict",
+    }
 )
 
 # A module that defines one of these keeps what it is given, on the device where it is (torch.nn.Module documentation).
@@ -22,4 +31,6 @@ OWN_LOADING_METHODS = frozenset({"load_state_dict", "_load_from_state_dict", "se
                                  "register_load_state_dict_pre_hook"})  # fmt: skip
 
 # With one process per GPU every process loads onto the device named in the file (torch.distributed tutorials).
-ONE_PROCESS_PER_GPU = frozenset({"init_process_group", "DistributedDataParallel", "FullyShardedDataParallel", "init_distributed"})
+ONE_PROCESS_PER_GPU = frozenset(
+    {"init_process_group", "DistributedDataParallel", "FullyShardedDataParallel", "init_distributed"}
+)

@@ -28,7 +28,16 @@ COMPUTED_FACTORIES = frozenset({"torch.arange", "torch.linspace", "torch.logspac
 FACTORY_KEYWORDS_WITH_A_MEANING = frozenset({"device", "out", "pin_memory", "generator", "requires_grad", "layout"})
 # Words of code that wants the same random numbers on every device.
 SEEDING_WORDS = frozenset(
-    {"manual_seed", "manual_seed_all", "seed_everything", "set_seed", "fork_rng", "Generator", "default_generator", "set_rng_state"}
+    {
+        "manual_seed",
+        "manual_seed_all",
+        "seed_everything",
+        "set_seed",
+        "fork_rng",
+        "Generator",
+        "default_generator",
+        "set_rng_state",
+    }
 )
 # With one of these, factories need no `device` to work on the device.
 DEFAULT_DEVICE_WORDS = frozenset({"set_default_device", "set_default_tensor_type"})
@@ -40,7 +49,24 @@ FRESH_FUNCTIONS = frozenset(
                  "neg", "lerp", "where", "flip", "roll", "gather", "index_select", "cumsum", "outer", "kron")
 )  # fmt: skip
 FRESH_METHODS = frozenset(
-    {"add", "sub", "mul", "div", "matmul", "mm", "bmm", "mv", "neg", "lerp", "flip", "roll", "gather", "index_select", "cumsum", "outer"}
+    {
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "matmul",
+        "mm",
+        "bmm",
+        "mv",
+        "neg",
+        "lerp",
+        "flip",
+        "roll",
+        "gather",
+        "index_select",
+        "cumsum",
+        "outer",
+    }
 )
 
 # Methods that only read their receiver and tensor arguments; the result shares no memory with them.
@@ -73,16 +99,67 @@ READING_FUNCTIONS = (
     | frozenset(f"torch.{name}" for name in READING_METHODS - {"item", "tolist", "size", "dim", "stride"})
     | frozenset(
         f"torch.{name}"
-        for name in ("allclose", "cdist", "cosine_similarity", "cross", "einsum", "is_tensor", "isclose", "logaddexp", "std_mean", "tensordot",
-                     "var_mean", "hstack", "vstack", "dstack", "is_floating_point", "cov", "atan2")
+        for name in (
+            "allclose",
+            "cdist",
+            "cosine_similarity",
+            "cross",
+            "einsum",
+            "is_tensor",
+            "isclose",
+            "logaddexp",
+            "std_mean",
+            "tensordot",
+            "var_mean",
+            "hstack",
+            "vstack",
+            "dstack",
+            "is_floating_point",
+            "cov",
+            "atan2",
+        )
     )
     | frozenset(
         f"torch.nn.functional.{name}"
-        for name in ("conv1d", "conv2d", "conv3d", "linear", "relu", "gelu", "silu", "softmax", "log_softmax", "sigmoid", "tanh",
-                     "softplus", "leaky_relu", "elu", "layer_norm", "group_norm", "interpolate", "avg_pool1d", "avg_pool2d",
-                     "max_pool1d", "max_pool2d", "one_hot", "embedding", "cosine_similarity", "pairwise_distance", "unfold", "fold",
-                     "grid_sample", "scaled_dot_product_attention", "mse_loss", "l1_loss", "cross_entropy", "nll_loss", "kl_div",
-                     "binary_cross_entropy", "binary_cross_entropy_with_logits", "smooth_l1_loss")
+        for name in (
+            "conv1d",
+            "conv2d",
+            "conv3d",
+            "linear",
+            "relu",
+            "gelu",
+            "silu",
+            "softmax",
+            "log_softmax",
+            "sigmoid",
+            "tanh",
+            "softplus",
+            "leaky_relu",
+            "elu",
+            "layer_norm",
+            "group_norm",
+            "interpolate",
+            "avg_pool1d",
+            "avg_pool2d",
+            "max_pool1d",
+            "max_pool2d",
+            "one_hot",
+            "embedding",
+            "cosine_similarity",
+            "pairwise_distance",
+            "unfold",
+            "fold",
+            "grid_sample",
+            "scaled_dot_product_attention",
+            "mse_loss",
+            "l1_loss",
+            "cross_entropy",
+            "nll_loss",
+            "kl_div",
+            "binary_cross_entropy",
+            "binary_cross_entropy_with_logits",
+            "smooth_l1_loss",
+        )
     )
     | FACTORIES
     | frozenset({"bool", "int", "float", "len", "isinstance", "str", "repr", "print", "abs", "range", "type", "round"})

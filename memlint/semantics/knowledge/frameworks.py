@@ -129,4 +129,27 @@ CONSUMING_FUNCTIONS = frozenset(
     """print len str repr format isinstance type id hash bool int float range any all hasattr callable round
     wandb.log json.dumps json.dump pickle.dump torch.save math.isnan math.isfinite math.sqrt math.exp math.log""".split()
 )
-CONSUMING_MODULES = ("numpy.", "math.", "logging.", "json.", "pickle.", "pandas.", "matplotlib.", "sklearn.", "wandb.", "scipy.", "time.", "os.", "sys.", "warnings.", "csv.", "statistics.", "random.", "datetime.", "torch.cuda.", "torch.distributed.", "torch.testing.", "tensorboardX.")
+CONSUMING_MODULES = (
+    "numpy.",
+    "math.",
+    "logging.",
+    "json.",
+    "pickle.",
+    "pandas.",
+    "matplotlib.",
+    "sklearn.",
+    "wandb.",
+    "scipy.",
+    "time.",
+    "os.",
+    "sys.",
+    "warnings.",
+    "csv.",
+    "statistics.",
+    "random.",
+    "datetime.",
+    "torch.cuda.",
+    "torch.distributed.",
+    "torch.testing.",
+    "tensorboardX.",
+)

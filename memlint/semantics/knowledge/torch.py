@@ -17,7 +17,9 @@ GRAD_OFF_CONTEXTS = frozenset(
         "torch.autograd.grad_mode.inference_mode",
     }
 )
-GRAD_ON_CONTEXTS = frozenset({"torch.enable_grad", "torch.autograd.enable_grad", "torch.autograd.grad_mode.enable_grad"})
+GRAD_ON_CONTEXTS = frozenset(
+    {"torch.enable_grad", "torch.autograd.enable_grad", "torch.autograd.grad_mode.enable_grad"}
+)
 SET_GRAD_ENABLED = frozenset(
     {"torch.set_grad_enabled", "torch.autograd.set_grad_enabled", "torch.autograd.grad_mode.set_grad_enabled"}
 )
@@ -114,12 +116,43 @@ RETURNS_ITS_MODULE = frozenset(
     }
 )
 # Attributes of torch.nn that are no module classes, or hold other namespaces.
-NN_NOT_MODULES = frozenset({"Parameter", "Buffer", "functional", "init", "utils", "parallel", "modules", "UninitializedParameter"})
+NN_NOT_MODULES = frozenset(
+    {"Parameter", "Buffer", "functional", "init", "utils", "parallel", "modules", "UninitializedParameter"}
+)
 # Module classes whose call returns one tensor.
 TENSOR_MODULES = frozenset(
-    {"Linear", "Bilinear", "Identity", "Embedding", "EmbeddingBag", "Flatten", "Unflatten", "Softmax", "LogSoftmax", "Sigmoid", "Tanh"}
-    | {f"{name}{n}d" for n in (1, 2, 3) for name in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm", "AvgPool", "Dropout")}
-    | {"ReLU", "GELU", "SiLU", "LeakyReLU", "ELU", "SELU", "Softplus", "Dropout", "LayerNorm", "GroupNorm", "RMSNorm", "Upsample"}
+    {
+        "Linear",
+        "Bilinear",
+        "Identity",
+        "Embedding",
+        "EmbeddingBag",
+        "Flatten",
+        "Unflatten",
+        "Softmax",
+        "LogSoftmax",
+        "Sigmoid",
+        "Tanh",
+    }
+    | {
+        f"{name}{n}d"
+        for n in (1, 2, 3)
+        for name in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm", "AvgPool", "Dropout")
+    }
+    | {
+        "ReLU",
+        "GELU",
+        "SiLU",
+        "LeakyReLU",
+        "ELU",
+        "SELU",
+        "Softplus",
+        "Dropout",
+        "LayerNorm",
+        "GroupNorm",
+        "RMSNorm",
+        "Upsample",
+    }
 )
 # Module classes that return (output, state).
 RECURRENT_MODULES = frozenset({"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN"})
@@ -144,7 +177,21 @@ MODULE_METHODS = frozenset(
 )
 # Module methods that return the module itself.
 MODULE_SELF_METHODS = frozenset(
-    {"train", "eval", "to", "cuda", "cpu", "half", "float", "double", "bfloat16", "requires_grad_", "apply", "xpu", "type"}
+    {
+        "train",
+        "eval",
+        "to",
+        "cuda",
+        "cpu",
+        "half",
+        "float",
+        "double",
+        "bfloat16",
+        "requires_grad_",
+        "apply",
+        "xpu",
+        "type",
+    }
 )
 
 LOADERS = frozenset(
@@ -287,8 +334,21 @@ NEVER_GRAD_METHODS = frozenset(
     }
 )
 NUMBER_METHODS = frozenset(
-    {"item", "dim", "ndimension", "numel", "nelement", "element_size", "data_ptr", "get_device", "storage_offset", "is_contiguous",
-     "is_floating_point", "equal", "allclose"}
+    {
+        "item",
+        "dim",
+        "ndimension",
+        "numel",
+        "nelement",
+        "element_size",
+        "data_ptr",
+        "get_device",
+        "storage_offset",
+        "is_contiguous",
+        "is_floating_point",
+        "equal",
+        "allclose",
+    }
 )
 # Methods with a tensor result that carries the receiver's graph on. Only what is listed propagates.
 DIFFERENTIABLE_METHODS = frozenset(
@@ -303,11 +363,31 @@ DIFFERENTIABLE_METHODS = frozenset(
     add_ sub_ mul_ div_ pow_ clamp_ exp_ log_ sqrt_ relu_ sigmoid_ tanh_ neg_ squeeze_ unsqueeze_ masked_fill_ transpose_""".split()
 )
 # Tensor methods with a tuple (or list) of tensors as result.
-MULTI_RESULT_METHODS = frozenset({"chunk", "split", "tensor_split", "unbind", "topk", "kthvalue", "sort", "vsplit", "aminmax"})
+MULTI_RESULT_METHODS = frozenset(
+    {"chunk", "split", "tensor_split", "unbind", "topk", "kthvalue", "sort", "vsplit", "aminmax"}
+)
 # Methods that only a tensor has (no numpy array, module, optimizer, list or number).
 TENSOR_ONLY_METHODS = frozenset(
-    {"backward", "detach", "detach_", "unsqueeze", "permute", "masked_fill", "scatter_", "index_select", "expand_as", "retain_grad",
-     "log_softmax", "softmax", "new_zeros", "new_tensor", "type_as", "repeat_interleave", "logsumexp", "requires_grad_"}
+    {
+        "backward",
+        "detach",
+        "detach_",
+        "unsqueeze",
+        "permute",
+        "masked_fill",
+        "scatter_",
+        "index_select",
+        "expand_as",
+        "retain_grad",
+        "log_softmax",
+        "softmax",
+        "new_zeros",
+        "new_tensor",
+        "type_as",
+        "repeat_interleave",
+        "logsumexp",
+        "requires_grad_",
+    }
 ) - {"requires_grad_"}
 COPYING_METHODS = frozenset({"cpu", "cuda", "clone", "to", "half", "float", "double", "bfloat16"})
 
@@ -334,16 +414,21 @@ DETERMINISTIC_FACTORIES = frozenset(
 )
 LIKE_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros_like", "ones_like", "full_like", "empty_like"))
 RANDOM_FACTORIES = frozenset(
-    f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like")
+    f"torch.{name}"
+    for name in ("rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like")
 )
 FACTORIES = DETERMINISTIC_FACTORIES | LIKE_FACTORIES | RANDOM_FACTORIES
 
 TENSOR_ANNOTATIONS = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.nn.Parameter"})
 
 # Attributes of a model output that hold its differentiable tensors (transformers.utils.ModelOutput subclasses).
-GRAPH_OUTPUT_ATTRIBUTES = frozenset({"loss", "logits", "last_hidden_state", "pooler_output", "prediction_logits", "start_logits", "end_logits"})
+GRAPH_OUTPUT_ATTRIBUTES = frozenset(
+    {"loss", "logits", "last_hidden_state", "pooler_output", "prediction_logits", "start_logits", "end_logits"}
+)
 # Attributes of a tensor that hold no graph.
-PLAIN_TENSOR_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "grad_fn", "layout", "is_leaf"})
+PLAIN_TENSOR_ATTRIBUTES = frozenset(
+    {"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "grad_fn", "layout", "is_leaf"}
+)
 
 # Differentiating calls by method name: the first argument, where there is one, is what is differentiated
 # (accelerate.Accelerator.backward, lightning.Fabric.backward, LightningModule.manual_backward, deepspeed engine.backward).
