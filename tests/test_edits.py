@@ -356,7 +356,7 @@ def test_a_statement_becomes_the_header_of_those_below() -> None:
     assert _made_header(code) == expected
 
 
-@pytest.mark.parametrize("code", ["n();\na\nb\n", "n(); a\nb\n", "x; n()\na\nb\n"])
+@pytest.mark.parametrize("code", ["n();\na\nb\n", "n(); x\na\nb\n", "x; n()\na\nb\n"])
 def test_a_statement_that_shares_its_line_becomes_no_header(code: str) -> None:
     with pytest.raises(CannotEdit):
         _made_header(code)

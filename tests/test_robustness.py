@@ -105,8 +105,11 @@ DISGUISES: dict[str, Callable[[str], bytes]] = {
     "form-feed-on-its-own-line": lambda text: text.replace("\n\n", "\n\f\n").encode(),
     "form-feed-before-def": lambda text: text.replace("def", "\fdef").encode(),
     "form-feed-at-the-start": lambda text: ("\f" + text).encode(),
-    "latin-1": lambda text: ("# -*- coding: latin-1 -*- \xe9\n" + text).encode("latin-1"),
-    "cp1252": lambda text: ("#!/bin/env python\n# vim: set fileencoding=cp1252 : \u20ac\n" + text).encode("cp1252"),
+    "latin-1": lambda text: ("# -*- coding: latin-1 -*-\n" + text + "# \xe9\n").encode("latin-1"),
+    "latin-1-on-the-coding-line": lambda text: ("# -*- coding: latin-1 -*- \xe9\n" + text).encode("latin-1"),
+    "cp1252": lambda text: ("#!/bin/env python\n# vim: set fileencoding=cp1252 :\n" + text + "# \u20ac").encode(
+        "cp1252"
+    ),
     "wide-characters": lambda text: text.replace("loss", "größe_日").encode(),
     "combining-characters": lambda text: text.replace("loss", "lo\u0301ss").encode(),
     "line-separators-in-a-string": lambda text: text.replace("torch\n", "torch; a = '\u2028\x85\x1c'\n", 1).encode(),
@@ -115,7 +118,7 @@ DISGUISES: dict[str, Callable[[str], bytes]] = {
     "trailing-blanks": lambda text: text.replace("\n", "   \n").encode() + b"\n\n   \n\t\n",
 }
 MAY_BE_A_SYNTAX_ERROR = {"nul-in-a-comment"}  # CPython refuses it, LibCST does not
-MOVED_BY_LINES = {"mixed-newlines": 1, "latin-1": 1, "cp1252": 2}
+MOVED_BY_LINES = {"mixed-newlines": 1, "latin-1": 1, "latin-1-on-the-coding-line": 1, "cp1252": 2}
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
@@ -340,7 +343,7 @@ MAY_BE_TOO_DEEP: dict[str, str] = {
     "a sum of 1,000 terms": "x = " + " + ".join(["loss"] * 1000) + "\n",
     "1,000 nested nots": "x = " + "not " * 1000 + "loss\n",
     "600 chained calls": "x = a" + ".relu()" * 600 + "\n",
-    "600 nested lambdas": "x = " + "lambda: " * 600 + "loss\n",
+    "300 nested lambdas": "x = " + "lambda: " * 300 + "loss\n",
     "600 nested ternaries": "x = " + "a if b else " * 600 + "loss\n",
 }
 
@@ -364,11 +367,11 @@ def test_a_file_of_10_000_lines() -> None:
     ]
 
 
-def test_a_thousand_defects_are_all_fixed() -> None:
-    text = "".join(DEFECT.replace("train", f"train{i}").replace("+= loss", f"+= loss  # keep {i}") for i in range(1000))
+def test_two_hundred_defects_are_all_fixed() -> None:
+    text = "".join(DEFECT.replace("train", f"train{i}").replace("+= loss", f"+= loss  # keep {i}") for i in range(200))
     result = fix_all(text.encode())
     assert result.after.decode() == text.replace("+= loss", "+= loss.detach()")
-    assert result.applied == {LOSS_ACCUMULATES_GRAPH: 1000}
+    assert result.applied == {LOSS_ACCUMULATES_GRAPH: 200}
 
 
 # --- The command line ------------------------------------------------------------------------------------------
@@ -585,8 +588,8 @@ def check_lint_and_fix(text: str) -> None:
     assert again.after == result.after
     if _compiles(raw):
         assert _compiles(result.after), result.after.decode()
-        # A suppression comment may go (MEM003), any other stays.
-        assert comments(result.after) == comments(raw)
+        # A suppression may go, and leave the rest of its comment (MEM003); any other comment stays.
+        assert comments(raw) <= comments(result.after)
 
 
 def _compiles(raw: bytes) -> bool:

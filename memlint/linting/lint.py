@@ -6,23 +6,26 @@ that they leave open. `conclude` answers the questions from facts alone, without
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import libcst as cst
 
 from memlint.linting.apply import apply_fixes, demote_if_comment_dropped
 from memlint.linting.edits import CannotEdit
-from memlint.linting.finding import Confidence, FileResult, Finding, Fix, FixResult, Related
+from memlint.linting.finding import Applicability, Confidence, FileResult, Finding, Fix, FixResult, Related
 from memlint.linting.policy import ALWAYS_ON, Policy
+from memlint.linting.project import project_mentions
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, Rule
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
-from memlint.semantics.layout import Layout
+from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
@@ -53,7 +56,7 @@ class Analysis:
     """
 
     path: str
-    facts: ModuleFacts = ModuleFacts()
+    facts: ModuleFacts = field(default_factory=ModuleFacts)
     candidates: tuple[Candidate, ...] = ()
     blocked: tuple[Finding, ...] = ()
     source: SourceFile | None = None
@@ -75,13 +78,15 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
     rules = [rule for rule in _rules(policy.codes) if not rule.triggers.isdisjoint(words)]
     if words.isdisjoint(TORCH_LIBRARIES):
         rules = []  # other libraries have models, losses and `backward` too
-    wants_directives = suppressions.mentions(source.text)
+    wants_directives = suppressions.names_rules(source.text)
     if not rules and not wants_directives and _compiles(source):
         return Analysis(path, source=source)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
     try:
-        return _analyse_text(source, rules, wants_directives, policy.target_torch)
+        return _analyse_text(source, rules, wants_directives, policy)
+    except LayoutMismatch as error:
+        return _blocked(path, "MEM004", Position(1, 1), f"{error}; please report this")
     except RecursionError:
         return _blocked(path, "MEM006", Position(1, 1), "nested too deeply for the parser: the file is not checked")
     finally:
@@ -89,17 +94,19 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
 
 
 def _analyse_text(
-    source: SourceFile, rules: list[Rule], wants_directives: bool, target_torch: tuple[int, int] | None
+    source: SourceFile, rules: list[Rule], wants_directives: bool, policy: Policy
 ) -> Analysis:
     parse_text = source.parse_text()
     try:
         tree = cst.parse_module(parse_text.text)
     except cst.ParserSyntaxError as error:
         return _syntax_error(source, error)
+    except (cst.CSTValidationError, cst.CSTLogicError) as error:  # `"a" b"b"`
+        return _blocked(source.path, "MEM001", Position(1, 1), f"this file does not parse: {error}")
     if not rules:
         return Analysis(source.path, source=source, layout=Layout(tree, source, parse_text))
     try:
-        module = Module(source.path, tree, target_torch)
+        module = Module(source.path, tree, policy.target_torch)
     except RecursionError:
         raise
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
@@ -108,7 +115,7 @@ def _analyse_text(
     if not drafts and not wants_directives:
         return Analysis(source.path, module.facts, blocked=crashes, source=source)
     layout = Layout(tree, source, parse_text)
-    candidates = tuple(_candidate(draft, layout, source) for draft in drafts)
+    candidates = tuple(_candidate(draft, layout, source, policy) for draft in drafts)
     return Analysis(source.path, module.facts, candidates, crashes, source, layout)
 
 
@@ -131,7 +138,7 @@ def _where(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
 
 
-def _candidate(draft: Draft, layout: Layout, source: SourceFile) -> Candidate:
+def _candidate(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Candidate:
     start, end = layout.range(draft.node)
     finding = Finding(
         code=draft.rule.code,
@@ -143,19 +150,23 @@ def _candidate(draft: Draft, layout: Layout, source: SourceFile) -> Candidate:
         confidence=draft.confidence,
         cost=draft.cost,
         related=tuple(Related(source.path, layout.range(node)[0], text) for node, text in draft.related),
-        fix=_fix(draft, layout, source),
+        fix=_fix(draft, layout, source, policy),
     )
     return Candidate(finding, draft.questions)
 
 
-def _fix(draft: Draft, layout: Layout, source: SourceFile) -> Fix | None:
+def _fix(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Fix | None:
     if draft.fix is None or not source.editable:
         return None
     try:
         edits = [edit for part in draft.fix.edits for edit in part.edits(layout, source)]
     except CannotEdit:
         return None
-    fix = Fix(draft.fix.applicability, draft.fix.message, tuple(sorted(set(edits))))
+    applicability = draft.fix.applicability
+    if applicability is Applicability.SAFE and draft.fix.unless_mentioned and policy.project is not None:
+        if project_mentions(policy.project, draft.fix.unless_mentioned):
+            applicability = Applicability.UNSAFE
+    fix = Fix(applicability, draft.fix.message, tuple(sorted(set(edits))))
     return demote_if_comment_dropped(fix, source, layout.comments)
 
 
@@ -268,7 +279,9 @@ def _words(text: str) -> frozenset[str]:
 def _compiles(source: SourceFile) -> bool:
     """Whether a file that no rule wants is at least valid Python (LibCST decides where this Python cannot)."""
     try:
-        compile(source.text, source.path, "exec", dont_inherit=True, flags=0x400)  # ast.PyCF_ONLY_AST
-    except (SyntaxError, ValueError, RecursionError, MemoryError, SyntaxWarning):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

@@ -12,8 +12,12 @@ ALWAYS_ON = frozenset({"MEM001", "MEM002", "MEM004", "MEM005", "MEM006"})
 
 @dataclass(frozen=True)
 class Policy:
-    """Which findings are wanted. `target_torch` is the lowest torch the code must run on; None: the current one."""
+    """Which findings are wanted. `target_torch` is the lowest torch the code must run on; None: the current one.
+
+    `project` is the folder of the project that the file belongs to; None: the file stands alone.
+    """
 
     codes: frozenset[str]
     confidence: Confidence = Confidence.MEDIUM
     target_torch: tuple[int, int] | None = None
+    project: str | None = None

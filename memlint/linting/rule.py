@@ -24,11 +24,16 @@ class FixDraft:
     applicability: Applicability
     message: str
     edits: tuple[EditDraft, ...]
+    unless_mentioned: tuple[str, ...] = ()
+    """Not safe in a project whose text contains one of these."""
 
 
-def safe_fix(message: str, *edits: EditDraft) -> FixDraft:
-    """The code in view proves that nothing the program computes changes (docs/fix-safety.md)."""
-    return FixDraft(Applicability.SAFE, message, edits)
+def safe_fix(message: str, *edits: EditDraft, unless_mentioned: tuple[str, ...] = ()) -> FixDraft:
+    """The code in view proves that nothing the program computes changes (docs/fix-safety.md).
+
+    `unless_mentioned`: the proof needs that the project's text contains none of these.
+    """
+    return FixDraft(Applicability.SAFE, message, edits, unless_mentioned)
 
 
 def unsafe_fix(message: str, *edits: EditDraft) -> FixDraft:

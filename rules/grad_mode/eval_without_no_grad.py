@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from memlint.linting.edits import AddDecorator, AddImport, EditDraft, WrapStatements
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
-from memlint.semantics.evaluation import EvaluationRegion, evaluation_regions
+from memlint.semantics.evaluation import PROJECT_DIFFERENTIATES, EvaluationRegion, evaluation_regions
 from memlint.semantics.module import Module
 
 
@@ -90,5 +90,7 @@ def _fix(module: Module, region: EvaluationRegion) -> FixDraft | None:
         edits.append(WrapStatements((region.statement,), f"with {name}():"))
     else:
         return None
-    make = safe_fix if region.provably_unused else unsafe_fix
-    return make("switch grad mode off", *edits)
+    message = "switch grad mode off"
+    if region.provably_unused:
+        return safe_fix(message, *edits, unless_mentioned=PROJECT_DIFFERENTIATES)
+    return unsafe_fix(message, *edits)

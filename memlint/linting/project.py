@@ -1,0 +1,41 @@
+"""The project around a file, as text: what a safe fix must know of code in other files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+_ROOT_MARKERS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
+# Installed packages and build results are not the project's own text.
+_NOT_OURS = frozenset({"site-packages", "node_modules", "build", "dist", "venv", "env", "__pycache__"})
+
+
+@cache
+def project_root(folder: Path) -> Path:
+    """The nearest folder, upwards, that holds a project file or a repository; the folder itself where there is none."""
+    for candidate in (folder, *folder.parents):
+        if any((candidate / marker).exists() for marker in _ROOT_MARKERS):
+            return candidate
+    return folder
+
+
+@cache
+def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
+    """Whether a Python file of the project contains one of the texts. A file that cannot be read counts as one."""
+    wanted = [text.encode() for text in texts]
+    for path in _python_files(root):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return True
+        if any(text in content for text in wanted):
+            return True
+    return False
+
+
+def _python_files(root: str) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in _NOT_OURS and not name.startswith(".")]
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
