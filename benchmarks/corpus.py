@@ -4,7 +4,7 @@
     python benchmarks/corpus.py count DIR       files and lines of Python per package, as a Markdown table
 
 Nothing is installed. pip fetches the archives (for a source distribution it also runs the package's metadata
-step, in a build environment of its own). Needs Python 3.11 or newer.
+step, in a build environment of its own).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PACKAGE_LIST = Path(__file__).with_name("corpus.toml")
 DOWNLOAD_TIMEOUT_SECONDS = 300

@@ -29,7 +29,7 @@ from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
-from memlint.source.file import SourceFile, UndecodableFile
+from memlint.source.file import Comment, SourceFile, UndecodableFile
 from memlint.source.lines import Position
 
 # Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
@@ -49,6 +49,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """The comments of a file and the lines of its statements: what suppressions need. None where there are none."""
+
+    comments: tuple[Comment, ...]
+    statements: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What the first step yields for one file: plain data.
 
@@ -60,7 +68,7 @@ class Analysis:
     candidates: tuple[Candidate, ...] = ()
     blocked: tuple[Finding, ...] = ()
     source: SourceFile | None = None
-    layout: Layout | None = None
+    margin: Margin | None = None
 
 
 def lint(path: str, raw: bytes, policy: Policy) -> FileResult:
@@ -104,7 +112,7 @@ def _analyse_text(
     except (cst.CSTValidationError, cst.CSTLogicError) as error:  # `"a" b"b"`
         return _blocked(source.path, "MEM001", Position(1, 1), f"this file does not parse: {error}")
     if not rules:
-        return Analysis(source.path, source=source, layout=Layout(tree, source, parse_text))
+        return Analysis(source.path, source=source, margin=_margin(Layout(tree, source, parse_text), source))
     try:
         module = Module(source.path, tree, policy.target_torch)
     except RecursionError:
@@ -116,7 +124,7 @@ def _analyse_text(
         return Analysis(source.path, module.facts, blocked=crashes, source=source)
     layout = Layout(tree, source, parse_text)
     candidates = tuple(_candidate(draft, layout, source, policy) for draft in drafts)
-    return Analysis(source.path, module.facts, candidates, crashes, source, layout)
+    return Analysis(source.path, module.facts, candidates, crashes, source, _margin(layout, source))
 
 
 def _run_rules(module: Module, rules: Iterable[Rule]) -> tuple[list[Draft], tuple[Finding, ...]]:
@@ -170,6 +178,10 @@ def _fix(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Fi
     return demote_if_comment_dropped(fix, source, layout.comments)
 
 
+def _margin(layout: Layout, source: SourceFile) -> Margin | None:
+    return Margin(layout.comments, layout.statements) if suppressions.mentions(source.text) else None
+
+
 # --- step two ---
 
 
@@ -180,17 +192,14 @@ def conclude(analysis: Analysis, policy: Policy) -> FileResult:
         for candidate in analysis.candidates
         if all(answer(question, analysis.facts) for question in candidate.questions)
     ]
-    if analysis.layout is not None and analysis.source is not None:
-        found = _suppressed(found, analysis.layout, analysis.source, policy)
+    if analysis.margin is not None and analysis.source is not None:
+        enabled = policy.codes | ALWAYS_ON
+        found = suppressions.suppress(
+            found, analysis.margin, analysis.source, enabled=enabled, known=_known_names()
+        )
     shown = [finding for finding in found if _RANK[finding.confidence] >= _RANK[policy.confidence]]
     findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
     return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source))
-
-
-def _suppressed(found: list[Finding], layout: Layout, source: SourceFile, policy: Policy) -> list[Finding]:
-    if not suppressions.mentions(source.text):
-        return found
-    return suppressions.suppress(found, layout, source, enabled=policy.codes | ALWAYS_ON, known=_known_names())
 
 
 @cache
