@@ -542,8 +542,7 @@ class Analysis:
         scope = self._by_name.get(name)
         if scope is None:
             return Mode.UNKNOWN
-        words = scope.words.union(*(inner.words for inner in scope.descendants()))
-        return Mode.UNKNOWN if words & _GRAD_MODE_WORDS else Mode.KEEP
+        return Mode.UNKNOWN if scope.words_within & _GRAD_MODE_WORDS else Mode.KEEP
 
     def _method_mode(self, scope: Scope, owner: Scope) -> Mode:
         bases = self.base_names(owner.qualname)

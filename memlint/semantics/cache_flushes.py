@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import libcst as cst
 
@@ -11,6 +12,7 @@ from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device as known
+from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
 from memlint.semantics.scopes import Scope
 from memlint.semantics.values import Kind
@@ -29,6 +31,7 @@ class CacheFlush:
     loop: Loop | None
     method: str | None
     """The method that runs at every step, where there is no loop in view."""
+    certain: bool
 
 
 def cache_flushes(module: Module) -> Iterator[CacheFlush]:
@@ -41,9 +44,12 @@ def cache_flushes(module: Module) -> Iterator[CacheFlush]:
             through = module.text(call.call.func)
         loop = call.loop
         if loop is not None and _is_step_loop(module, loop) and _runs_each_time(module, loop.node, call):
-            yield CacheFlush(call, through, loop, None)
+            yield CacheFlush(call, through, loop, None, through is None)
+        elif loop is not None and _is_named_step_loop(module, loop) and _runs_each_time(module, loop.node, call):
+            yield CacheFlush(call, through, loop, None, False)
         elif _runs_every_step(module, call.scope) and _runs_each_time(module, call.scope.node, call):
-            yield CacheFlush(call, through, None, call.scope.name)
+            known_class = call.scope.name != known.FORWARD or _is_known_class(module, call.scope)
+            yield CacheFlush(call, through, None, call.scope.name, through is None and known_class)
 
 
 def _flushing_functions(module: Module) -> frozenset[str]:
@@ -78,6 +84,13 @@ def _is_step_loop(module: Module, loop: Loop) -> bool:
     return any(_is_step(module, call, loop) for call in module.calls_in(loop.scope) if call.loop is loop)
 
 
+def _is_named_step_loop(module: Module, loop: Loop) -> bool:
+    """`for batch in train_loader`, whatever the loader is."""
+    if loop.is_comprehension or loop.iterable is None:
+        return False
+    return is_named_loader(module, loop.iterable, loop.iterates)
+
+
 def _is_step(module: Module, call: Call, loop: Loop) -> bool:
     """A batch of this loop goes forward: here, or in a function of this file that has no batch loop of its own."""
     given = [argument.value for argument in (*call.positional, *call.keywords.values())]
@@ -95,10 +108,17 @@ def _runs_every_step(module: Module, scope: Scope) -> bool:
     owner = scope.parent
     if owner is None or not owner.is_class:
         return False
-    if scope.name == known.FORWARD:
-        return module.analysis.is_module_class(owner.qualname)
+    if scope.name == known.FORWARD and module.analysis.is_module_class(owner.qualname):
+        return True
     bases = module.analysis.base_names(owner.qualname)
     return any(bases & classes and scope.name in methods for classes, methods in known.EVERY_STEP)
+
+
+def _is_known_class(module: Module, scope: Scope) -> bool:
+    owner = scope.parent
+    if owner is None:
+        return False
+    return module.surely_a_module(owner) or bool(module.analysis.base_names(owner.qualname) & known.AUTOGRAD_FUNCTIONS)
 
 
 # --- does the call run each time? ---
@@ -109,7 +129,7 @@ def _runs_each_time(module: Module, inside: cst.CSTNode, call: Call) -> bool:
     if isinstance(inside, _LOOPS) and _leaves_after_one(inside):
         return False
     path = path_to(inside, call.node)
-    return bool(path) and all(_passes(module, parent, child, inside) for parent, child in zip(path, path[1:]))
+    return bool(path) and all(_passes(module, parent, child, inside) for parent, child in pairwise(path))
 
 
 def _leaves_after_one(loop: cst.For | cst.While) -> bool:

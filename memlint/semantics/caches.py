@@ -109,7 +109,7 @@ def _kept_by_method(module: Module, scope: Scope, decorator: cst.BaseExpression)
         return None
     analysis = module.analysis
     if analysis.is_module_class(owner.qualname):
-        return KeepingCache(decorator, Key.MODULE_SELF, owner.name, True)
+        return KeepingCache(decorator, Key.MODULE_SELF, owner.name, module.surely_a_module(owner))
     if analysis.base_names(owner.qualname) & torch.DATASET_BASES:
         key = Key.SAMPLE if scope.name == "__getitem__" else Key.DATASET_SELF
         return KeepingCache(decorator, key, owner.name, True)

@@ -815,6 +815,9 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return Value(Kind.CONTAINER)
     if name == "state_dict":
         return Value(Kind.STATE)
+    if name == "register_buffer" and len(reading.positional) > 1 and isinstance(reading.positional[0].value.literal, str):
+        given = reading.positional[1].value
+        flow.state.bind(f"self.{reading.positional[0].value.literal}", NONE if given.kind is Kind.NONE else NO_GRAD_TENSOR)
     if name in ("zero_grad", "load_state_dict", "register_buffer", "register_parameter"):
         return PLAIN
     return _unknown_call(flow, reading)
@@ -873,8 +876,8 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
     if name in known.DIFFERENTIABLE_METHODS:
         reading.root = flow.root(node)
         kind = Kind.TENSOR if receiver.is_tensor or name in known.TENSOR_ONLY_METHODS else Kind.UNKNOWN
-        # Of a copying method the arguments are devices and dtypes.
-        operands = [] if name in known.COPYING_METHODS else reading.values
+        # Of a copying method the arguments are devices and dtypes, of a shaping method sizes and dimensions.
+        operands = [] if name in known.COPYING_METHODS or name in known.SHAPING_METHODS else reading.values
         return flow.derived(kind, node, [receiver, *operands], reading.root)
     return None
 

@@ -10,7 +10,8 @@ import libcst as cst
 from memlint.semantics.events import Call, Use
 from memlint.semantics.knowledge import checkpoints as known
 from memlint.semantics.knowledge import torch
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
+from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Kind, Value
 
 
@@ -35,6 +36,8 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
             continue
         position = _map_location_position(call)
         if position is None or _says_where(call, position) or call.root < 0:
+            continue
+        if _saved_on_the_host(module, call):
             continue
         uses = module.uses_of(call.root)
         restoring = _restoring(module, call.root)
@@ -68,12 +71,47 @@ def _is_lightning_load(module: Module, call: Call) -> bool:
 
 
 def _restoring(module: Module, root: int) -> list[cst.CSTNode]:
-    """The calls of `load_state_dict` that are given something made of the loaded object."""
+    """The calls of `load_state_dict`, of objects that hold tensors, with something made of the loaded object."""
     return [
         call.node
         for call in module.calls
-        if call.method == "load_state_dict" and call.positional and root in _roots_in(module, call.positional[0].value)
+        if call.method == "load_state_dict"
+        and call.positional
+        and root in _roots_in(module, call.positional[0].value)
+        and not _holds_numbers(module, call)
     ]
+
+
+def _holds_numbers(module: Module, call: Call) -> bool:
+    """A scheduler, a gradient scaler: by what it is, or else by its name."""
+    receiver = call.receiver
+    if receiver is None or call.receiver_node is None or receiver.cls is not None or receiver.kind is Kind.OPTIMIZER:
+        return False
+    makers = [module.call_at(node) for node in module.definitions(receiver)]
+    made_by = {qual for maker in makers if maker is not None for qual in maker.callee.quals}
+    if any(qual.startswith(known.SCHEDULERS) for qual in made_by):
+        return True
+    path = path_of(call.receiver_node)
+    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.NUMBER_STATES)
+    return named or receiver.kind is Kind.SCALER
+
+
+def _saved_on_the_host(module: Module, load: Call) -> bool:
+    """The same function has just written the file (or the buffer) from host memory."""
+    if not load.positional:
+        return False
+    target = module.text(load.positional[0].expression)
+    calls = module.calls_in(load.scope)
+    saves = [call for call in calls if call.names(known.SAVES) and len(call.positional) > 1]
+    statements = {call.statement for call in saves if module.text(call.positional[1].expression) == target}
+    if not statements:
+        return False
+    from_host = any(call.method == "cpu" and call.statement in statements for call in calls)
+    return from_host or any(call.names(known.HOST_BUFFERS) and _assigned_to(call.statement, target) for call in calls)
+
+
+def _assigned_to(statement: cst.CSTNode, name: str) -> bool:
+    return isinstance(statement, cst.Assign) and any(path_of(target.target) == name for target in statement.targets)
 
 
 def _roots_in(module: Module, value: Value) -> frozenset[int]:

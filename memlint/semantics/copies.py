@@ -134,11 +134,17 @@ def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
         argument = _data(call)
         if argument is None or not is_proven_tensor(module, argument.value, call):
             continue
+        if _type_is_tested(module, argument.value):
+            continue  # the annotation does not tell all that it may be
         inner = module.call_at(argument.expression)
         is_plain = len(call.call.args) == 1
         if is_plain and inner is not None and is_factory(inner):
             continue  # the whole call is a copy of a fresh tensor: see `fresh_copies`
         yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module))
+
+
+def _type_is_tested(module: Module, value: Value) -> bool:
+    return any(use.detail in known.TYPE_TESTS for root in value.idents for use in module.uses_of(root))
 
 
 def _data(call: Call) -> Argument | None:
@@ -234,7 +240,7 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
 
 
 def _device(module: Module, call: Call) -> tuple[str, bool] | None:
-    """The device to which a call moves its receiver, as code, and whether it surely is one; None where it may be the host."""
+    """Where a call moves its receiver, as code, and whether that surely is a device; None where it may be the host."""
     arguments = [*call.positional, *(value for name, value in call.keywords.items() if name != "non_blocking")]
     if call.unpacks or len(arguments) > 1 or not call.keywords.keys() <= {"device", "non_blocking"}:
         return None

@@ -523,13 +523,13 @@ class Expressions:
 
     def _lambda(self, node: cst.Lambda) -> Value:
         scope = self.analysis.scope_of(node)
-        self.capture_names(scope.words | {word for inner in scope.descendants() for word in inner.words}, node)
+        self.capture_names(scope.words_within, node)
         return Value(Kind.CALLABLE, quals=frozenset({"<lambda>"}))
 
-    def capture_names(self, words: Iterable[str], node: cst.CSTNode) -> None:
-        for name in words:
-            value = self.state.vars.get(name)
-            if value is not None:
+    def capture_names(self, words: frozenset[str], node: cst.CSTNode) -> None:
+        for name in self.state.vars.keys() & words:
+            value = self.state.vars[name]
+            if value.idents:
                 self.use(value, "captured", name, node)
 
     def _await(self, node: cst.Await) -> Value:

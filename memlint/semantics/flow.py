@@ -271,10 +271,7 @@ class Flow(Expressions):
 
     def _capture(self, scope: Scope) -> None:
         """Whatever a nested scope mentions may be read, or handed on, at any later time."""
-        words = set(scope.words)
-        for inner in scope.descendants():
-            words |= inner.words
-        self.capture_names(words, scope.node)
+        self.capture_names(scope.words_within, scope.node)
 
     # --- compound statements ---
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from typing import TypeVar, cast
 
 import libcst as cst
 
 from memlint.semantics.analysis import Analysis, Box
 from memlint.semantics.events import Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import ModuleFacts, Question
 from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Condition, Proof, Value
@@ -20,6 +22,8 @@ _EVALUATION_WORDS = frozenset(
      "dev", "predict", "prediction", "predictions", "infer", "inference"}
 )  # fmt: skip
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+
+_T = TypeVar("_T")
 
 
 class Module:
@@ -31,6 +35,13 @@ class Module:
         """The lowest torch the code must run on; None: the current one."""
         self.tree = tree
         self.analysis = Analysis(tree)
+        self._done: dict[Callable[[Module], object], object] = {}
+
+    def once(self, work: Callable[[Module], _T]) -> _T:
+        """The result of the work on this file, done once."""
+        if work not in self._done:
+            self._done[work] = work(self)
+        return cast(_T, self._done[work])
 
     # --- events, in source order within each scope ---
 
@@ -49,6 +60,29 @@ class Module:
     @cached_property
     def backwards(self) -> list[Backward]:
         return [backward for flow in self.flows for backward in flow.backwards]
+
+    @cached_property
+    def _backwards_by_root(self) -> dict[int, list[Backward]]:
+        by_root: dict[int, list[Backward]] = {}
+        for backward in self.backwards:
+            for root in backward.differentiated.roots:
+                by_root.setdefault(root, []).append(backward)
+        return by_root
+
+    def backwards_over(self, roots: Iterable[int]) -> list[Backward]:
+        """The backward passes that reach one of these definitions."""
+        found = {id(item): item for root in roots for item in self._backwards_by_root.get(root, ())}
+        return sorted(found.values(), key=lambda backward: backward.order)
+
+    @cached_property
+    def returning(self) -> dict[int, frozenset[str]]:
+        """Definition or store -> the functions whose result may hold it."""
+        return _inverted((flow.scope.qualname, flow.return_roots) for flow in self.flows)
+
+    @cached_property
+    def returning_boxes(self) -> dict[int, frozenset[str]]:
+        """Container -> the functions that return it."""
+        return _inverted((flow.scope.qualname, value.boxes) for flow in self.flows for value in flow.returned)
 
     @cached_property
     def loops(self) -> list[Loop]:
@@ -149,6 +183,11 @@ class Module:
                 return bound, False
         return f"torch.{name}", True
 
+    def surely_a_module(self, owner: Scope) -> bool:
+        """Whether a class derives from a module class of torch (or of a known library), in view."""
+        bases = self.analysis.base_names(owner.qualname)
+        return any(base.startswith("torch.nn.") or base in known.MODULE_BASES for base in bases)
+
     # --- evaluation ---
 
     def evaluation_evidence(self, scope: Scope, loop: Loop | None) -> str | None:
@@ -210,6 +249,14 @@ class Module:
             if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & _EVALUATION_WORDS:
                 return node.raw_value
         return None
+
+
+def _inverted(pairs: Iterable[tuple[str, Iterable[int]]]) -> dict[int, frozenset[str]]:
+    inverted: dict[int, set[str]] = {}
+    for name, numbers in pairs:
+        for number in numbers:
+            inverted.setdefault(number, set()).add(name)
+    return {number: frozenset(names) for number, names in inverted.items()}
 
 
 def words_of(name: str) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Is a variable of a function only read? Its uses, and those of everything that may share its memory, by name.
 
-The answer holds for all values the names ever have, wherever a loop comes back to: a name that is rebound is not written to,
-a name that is written to anywhere is. What is not known to read only counts as a write.
+The answer holds for all values the names ever have, wherever a loop comes back to: a name that is rebound is not
+written to, a name that is written to anywhere is. What is not known to read only counts as a write.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class FunctionBody:
     # --- what is done with names ---
 
     def only_read(self, names: Iterable[str]) -> bool:
-        """Neither the names nor anything that may share memory with them is written to, kept, or handed to unknown code."""
+        """Neither the names nor what may share memory with them is written to, kept, or handed to unknown code."""
         pending, seen = list(names), set()
         while pending:
             name = pending.pop()

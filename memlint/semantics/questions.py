@@ -7,6 +7,7 @@ questions is answered with yes; unknown counts as no.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,14 @@ class ModuleFacts:
 
     functions: dict[str, FunctionFacts] = field(default_factory=dict)
     calls: tuple[CallSite, ...] = ()
+    @cached_property
+    def calls_of(self) -> dict[str, list[CallSite]]:
+        """The calls in view, by callee."""
+        calls: dict[str, list[CallSite]] = {}
+        for call in self.calls:
+            calls.setdefault(call.callee, []).append(call)
+        return calls
+
     switches_grad_off: bool = False
     """A bare `torch.set_grad_enabled(False)` acts on everything that follows, wherever it stands."""
 
@@ -70,7 +79,7 @@ def answer(question: Question, facts: ModuleFacts) -> bool:
     if isinstance(question, GradOnEntry):
         return _grad_on_entry(question.function, facts, frozenset())
     if isinstance(question, ResultNotDifferentiated):
-        calls = [call for call in facts.calls if call.callee == question.function]
+        calls = facts.calls_of.get(question.function, [])
         return bool(calls) and all(call.certain and call.result_is_clean for call in calls)
     return False
 
@@ -85,7 +94,7 @@ def _grad_on_entry(function: str, facts: ModuleFacts, asked: frozenset[str]) -> 
         return True
     if known.handed_over:
         return False
-    calls = [call for call in facts.calls if call.callee == function]
+    calls = facts.calls_of.get(function, [])
     if not calls:
         return True
     return all(

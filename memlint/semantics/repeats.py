@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.events import Argument, Call
+from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.module import Module, words_of
-from memlint.semantics.scopes import path_of
+from memlint.semantics.loaders import is_named_loader
+from memlint.semantics.module import Module
 from memlint.semantics.values import Kind, Value
 
 # itertools documentation: cycle "saving a copy of each" element, tee keeps what one of its iterators has not taken yet.
-_REMEMBERS = frozenset({"itertools.cycle", "itertools.tee"})
+_EVERY_ITEM = frozenset({"itertools.cycle"})
+_REMEMBERS = _EVERY_ITEM | {"itertools.tee"}
 _FIRST_FEW = frozenset({"itertools.islice"})
-_LOADER_NAMES = frozenset({"loader", "dataloader"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,8 @@ class RememberedBatches:
 
     call: Call
     iterable: cst.BaseExpression
+    every_item: bool
+    """`cycle` keeps all items, `tee` those that one of its iterators has not reached."""
     by_name: bool
     """Only the iterable's name says that it is a loader."""
 
@@ -37,9 +39,9 @@ def remembered_batches(module: Module) -> Iterator[RememberedBatches]:
         if _hands_out_few(module, argument.expression, argument.value):
             continue
         if argument.value.kind in (Kind.LOADER, Kind.DATASET):
-            yield RememberedBatches(call, argument.expression, argument.value.weak)
-        elif _is_named_loader(module, argument):
-            yield RememberedBatches(call, argument.expression, True)
+            yield RememberedBatches(call, argument.expression, call.names(_EVERY_ITEM), argument.value.weak)
+        elif is_named_loader(module, argument.expression, argument.value):
+            yield RememberedBatches(call, argument.expression, call.names(_EVERY_ITEM), True)
 
 
 def _hands_out_few(module: Module, expression: cst.BaseExpression, value: Value) -> bool:
@@ -58,13 +60,3 @@ def _hands_out_few(module: Module, expression: cst.BaseExpression, value: Value)
         if size is not None and (length := module.call_at(size.expression)) is not None and length.names({"len"}):
             return True
     return False
-
-
-def _is_named_loader(module: Module, argument: Argument) -> bool:
-    """An unknown value of a file that uses torch, called a loader and made by nobody in view."""
-    path = path_of(argument.expression)
-    if path is None or "torch" not in module.words or argument.value.kind is not Kind.UNKNOWN:
-        return False
-    if any(isinstance(node, cst.Call) for node in module.definitions(argument.value)):
-        return False
-    return not words_of(path.rpartition(".")[2]).isdisjoint(_LOADER_NAMES)

@@ -5,7 +5,6 @@ The analysis behind the rules on running totals and on containers (catalogue, se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -51,11 +50,14 @@ class Retention:
     """The target leaves the function: by a return, an attribute or a call out of view."""
 
 
-def retentions(module: Module) -> Iterator[Retention]:
-    for store in module.stores:
-        found = _retention(module, store)
-        if found is not None:
-            yield found
+def retentions(module: Module) -> list[Retention]:
+    """All of a file, worked out once however many rules ask."""
+    return module.once(_all_retentions)
+
+
+def _all_retentions(module: Module) -> list[Retention]:
+    found = (_retention(module, store) for store in module.stores)
+    return [retention for retention in found if retention is not None]
 
 
 def _retention(module: Module, store: Store) -> Retention | None:
@@ -128,9 +130,8 @@ def _kept(module: Module, store: Store, loop: Loop) -> Kept:
         return Kept.NO_BACKWARD
     if not roots & analysis.differentiated:
         return Kept.OTHER_BRANCH
-    for backward in module.backwards:
-        if not backward.frees and roots & backward.differentiated.roots:
-            return Kept.RETAINED
+    if any(not backward.frees for backward in module.backwards_over(roots)):
+        return Kept.RETAINED
     if not roots <= analysis.differentiated:
         return Kept.OTHER_BRANCH
     if analysis.unproven(store.value):
@@ -148,14 +149,11 @@ def _escapes(module: Module, store: Store) -> bool:
     return not all(answer(ResultNotDifferentiated(name), module.facts) for name in _returning(module, store))
 
 
-def _returning(module: Module, store: Store) -> set[str]:
+def _returning(module: Module, store: Store) -> frozenset[str]:
     """The functions whose result holds what is stored."""
-    boxes = set(store.boxes)
-    return {
-        flow.scope.qualname
-        for flow in module.flows
-        if store.root in flow.return_roots or any(boxes & value.boxes for value in flow.returned)
-    }
+    return module.returning.get(store.root, frozenset()).union(
+        *(module.returning_boxes.get(box, frozenset()) for box in store.boxes)
+    )
 
 
 def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozenset[Question] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
 
 import libcst as cst
 
@@ -105,13 +106,20 @@ class Scope:
         return scope
 
     def descendants(self) -> Iterator[Scope]:
-        for child in self.children:
-            yield child
-            yield from child.descendants()
+        pending = list(reversed(self.children))
+        while pending:
+            scope = pending.pop()
+            yield scope
+            pending.extend(reversed(scope.children))
+
+    @cached_property
+    def words_within(self) -> frozenset[str]:
+        """The words of the scope and of all scopes nested in it."""
+        return frozenset(self.words).union(*(child.words_within for child in self.children))
 
     def captured(self) -> set[str]:
         """Names bound here that a nested function, class or lambda mentions: they may be read at any time."""
-        return {name for scope in self.descendants() for name in scope.words} & self.bound
+        return {name for child in self.children for name in child.words_within & self.bound}
 
 
 def scan(module: cst.Module) -> Scope:
@@ -310,6 +318,10 @@ def _on_call(scope: Scope, node: cst.CSTNode) -> None:
     scope.methods_called.setdefault(path, set()).add(node.func.attr.value)
     if node.func.attr.value == "requires_grad_" and len(node.args) == 1 and path_of(node.args[0].value) == "False":
         scope.frozen.add(path)
+    if path == "self" and node.func.attr.value == "register_buffer" and node.args:
+        name = node.args[0].value
+        if isinstance(name, cst.SimpleString):
+            scope.attributes_stored.add(str(name.evaluated_value))
 
 
 _SPECIAL = {

@@ -18,9 +18,9 @@ class CloneBeforeDetach(Rule):
     Flags `x.clone().detach()` where grad mode is on and `x` may carry a graph.
 
     ## What it costs
-    Time and a graph node, not bytes: the clone is recorded as an operation of the graph (a node of about 0.7 kB on the host,
-    freed at once), then `detach` drops the record. `x.detach().clone()` gives the same values in the same memory and records
-    nothing.
+    Time and a graph node, not bytes: the clone is recorded as an operation of the graph (a node of about 0.7 kB on
+    the host, freed at once), then `detach` drops the record. `x.detach().clone()` gives the same values in the same
+    memory and records nothing.
 
     ## Example
     ```python
@@ -41,16 +41,17 @@ class CloneBeforeDetach(Rule):
     ```
 
     ## Fix safety
-    Safe when `x` is proven to be a tensor: an annotation, a torch operation, `backward()` called on it. Unsafe otherwise: an
-    object that only looks like a tensor may give the two methods another meaning.
+    Safe when `x` is proven to be a tensor: an annotation, a torch operation, `backward()` called on it. Unsafe
+    otherwise: an object that only looks like a tensor may give the two methods another meaning.
 
     ## When it stays silent
-    With grad mode off or unknown; when the value carries no graph anyway (`.data`, a state dict, an index, a comparison); when
-    anything stands between the two calls; when the object is known to be something else than a tensor.
+    With grad mode off or unknown; when the value carries no graph anyway (`.data`, a state dict, an index, a
+    comparison); when anything stands between the two calls; when the object is known to be something else than a
+    tensor.
 
     ## References
-    - `torch.Tensor.detach` and `torch.Tensor.clone` documentation; the warning of `torch.tensor(t)` recommends the other order
-      for the same reason
+    - `torch.Tensor.clone` and `torch.Tensor.detach` documentation
+    - the warning of `torch.tensor(t)`, which recommends the other order
     """
 
     code = "MEM501"
@@ -63,7 +64,7 @@ class CloneBeforeDetach(Rule):
             source = module.text(found.source, 30)
             yield self.finding(
                 found.clone_name,
-                f"the copy of `{source}` is recorded in the autograd graph and cut out of it again: detach first, then clone",
+                f"the copy of `{source}` enters the autograd graph and is cut out again: detach first, then clone",
                 cost=Cost(CostClass.CONSTANT, "one graph node"),
                 confidence=Confidence.HIGH if found.proven else Confidence.MEDIUM,
                 fix=_fix(found),

@@ -15,8 +15,8 @@ class CloneNeverWritten(Rule):
     """A clone protects a tensor that nobody writes to.
 
     ## What it does
-    Flags `y = x.clone()` in a function in which `x`, `y` and everything that may share memory with them are only read, by
-    operations known to read, and never leave the function.
+    Flags `y = x.clone()` in a function in which `x`, `y` and everything that may share memory with them are only
+    read, by operations known to read, and never leave the function.
 
     ## What it costs
     The bytes of the tensor for as long as the clone lives: two tensors hold the same values.
@@ -43,14 +43,14 @@ class CloneNeverWritten(Rule):
     ```
 
     ## Fix safety
-    Safe when the source was allocated in the function and carries no graph. Unsafe for a tensor of the caller (an expanded
-    or strided one is laid out in another way when cloned, and sums round differently) and for values that may carry a
-    graph (gradients are added up in another order).
+    Safe when the source was allocated in the function and carries no graph. Unsafe for a tensor of the caller (an
+    expanded or strided one is laid out in another way when cloned, and sums round differently) and for values that
+    may carry a graph (gradients are added up in another order).
 
     ## When it stays silent
-    When either tensor, or a view of one, is written to, returned, stored, captured, compared by identity, handed to code
-    that is not known to read only, or used after a view was cloned to free its base; when unknown code runs in a function that
-    clones its caller's tensor; for another memory format and across a change of grad mode.
+    When either tensor, or a view of one, is written to, returned, stored, captured, compared by identity, handed to
+    code that is not known to read only, or used after a view was cloned to free its base; when unknown code runs in
+    a function that clones its caller's tensor; for another memory format and across a change of grad mode.
 
     ## References
     - `torch.Tensor.clone` documentation; "View ops" for what shares memory

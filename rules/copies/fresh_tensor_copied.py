@@ -15,12 +15,12 @@ class FreshTensorCopied(Rule):
     """A tensor is allocated and copied by the same expression.
 
     ## What it does
-    Flags `torch.zeros(n).clone()` and `torch.tensor(torch.zeros(n))`, `(a + b).clone()`, and factories whose result is made on
-    the host and moved at once: `torch.zeros(n).to(device)`, `torch.ones(n).cuda()`.
+    Flags `torch.zeros(n).clone()` and `torch.tensor(torch.zeros(n))`, `(a + b).clone()`, and factories whose result
+    is made on the host and moved at once: `torch.zeros(n).to(device)`, `torch.ones(n).cuda()`.
 
     ## What it costs
-    Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host it also costs
-    the transfer, and time in which the device waits.
+    Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host it
+    also costs the transfer, and time in which the device waits.
 
     ## Example
     ```python
@@ -41,16 +41,17 @@ class FreshTensorCopied(Rule):
     ```
 
     ## Fix safety
-    Dropping the copy of a factory's result is safe: nobody else can hold the original. So is dropping the copy of an
-    operation's result if it is only read afterwards; a caller that gets it might write to it, then the fix is unsafe.
-    Passing `device=` is safe for factories whose values are the same on every device when the argument surely is a device;
-    unsafe for random numbers (each device draws its own) and for computed floating-point ranges.
+    Dropping the copy of a factory's result is safe: nobody else can hold the original. So is dropping the copy of
+    an operation's result if it is only read afterwards; a caller that gets it might write to it, then the fix is
+    unsafe. Passing `device=` is safe for factories whose values are the same on every device when the argument
+    surely is a device; unsafe for random numbers (each device draws its own) and for computed floating-point
+    ranges.
 
     ## When it stays silent
-    For views and for operations that may return their argument (`.float()`, `.reshape()`, `.contiguous()`): there the clone
-    has a purpose. For operations that save their result for the backward pass (`sigmoid`, `exp`, `softmax`). For leaves
-    that require grad, pinned memory, values from Python or NumPy, `out=`, and random numbers in a file that seeds a generator.
-    When a default device is set.
+    For views and for operations that may return their argument (`.float()`, `.reshape()`, `.contiguous()`): there
+    the clone has a purpose. For operations that save their result for the backward pass (`sigmoid`, `exp`,
+    `softmax`). For leaves that require grad, pinned memory, values from Python or NumPy, `out=`, and random numbers
+    in a file that seeds a generator. When a default device is set.
 
     ## References
     - PyTorch performance tuning guide, "Create tensors directly on the target device"

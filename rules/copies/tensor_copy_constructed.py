@@ -18,9 +18,9 @@ class TensorCopyConstructed(Rule):
     Flags `torch.tensor(t)` where `t` is proven to be a tensor. torch warns about it at run time.
 
     ## What it costs
-    A second tensor of the same size, also where dtype and device are right already. Where no second tensor is needed,
-    `t.detach()` costs nothing; where it is, `t.detach().clone()` says so. With another dtype or device, `t.to(...)` copies once
-    and only if needed.
+    A second tensor of the same size, also where dtype and device are right already. Where no second tensor is
+    needed, `t.detach()` costs nothing; where it is, `t.detach().clone()` says so. With another dtype or device,
+    `t.to(...)` copies once and only if needed.
 
     ## Example
     ```python
@@ -41,12 +41,13 @@ class TensorCopyConstructed(Rule):
     ```
 
     ## Fix safety
-    Safe for a proven tensor and no other argument. Unsafe where the file sets a default device or enters one: `torch.tensor`
-    then moves the values too. With `dtype`, `device` or `requires_grad` there is no fix: no replacement is always right.
+    Safe for a proven tensor and no other argument. Unsafe where the file sets a default device or enters one:
+    `torch.tensor` then moves the values too. With `dtype`, `device` or `requires_grad` there is no fix: no
+    replacement is always right.
 
     ## When it stays silent
-    When the kind of the argument is unknown on any path, for lists of tensors, numbers, NumPy arrays and values taken out of
-    a tensor; for `torch.as_tensor` and `torch.asarray`, which share memory where they can.
+    When the kind of the argument is unknown on any path, for lists of tensors, numbers, NumPy arrays and values
+    taken out of a tensor; for `torch.as_tensor` and `torch.asarray`, which share memory where they can.
 
     ## References
     - `torch.tensor` documentation: "torch.tensor() always copies data"; its UserWarning

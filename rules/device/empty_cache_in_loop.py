@@ -15,16 +15,16 @@ class EmptyCacheInLoop(Rule):
     """The allocator's cache is emptied at every step.
 
     ## What it does
-    Flags `torch.cuda.empty_cache()` (also that of `torch.accelerator`, `torch.mps` and `torch.xpu`) where it runs in every
-    iteration of a loop over batches, in the `forward` of a module, in a step method or per-batch callback of Lightning or
-    Transformers, or in the `__getitem__` of a data set; also through a function of the same file.
+    Flags `torch.cuda.empty_cache()` (also that of `torch.accelerator`, `torch.mps` and `torch.xpu`) where it runs in
+    every iteration of a loop over batches, in the `forward` of a module, in a step method or per-batch callback of
+    Lightning or Transformers, or in the `__getitem__` of a data set; also through a function of the same file.
 
     ## What it costs
-    Time, hardly ever memory: `empty_cache()` cannot free a live tensor. It waits for the device, hands unused blocks back to
-    the driver, and the next step has to ask for them again. Measured in PEFT (pull request 2894): 108 s for a run with
-    `gc.collect()` and `empty_cache()` in every step, 65 s without the former, 50 s with the latter in every tenth step only,
-    the same memory allocated each time. It does limit fragmentation: without it the *reserved* memory rose there from 19.3
-    to 23.5 GB.
+    Time, hardly ever memory: `empty_cache()` cannot free a live tensor. It waits for the device, hands unused blocks
+    back to the driver, and the next step has to ask for them again. Measured in PEFT (pull request 2894): 108 s for a
+    run with `gc.collect()` and `empty_cache()` in every step, 65 s without the former, 50 s with the latter in every
+    tenth step only, the same memory allocated each time. It does limit fragmentation: without it the *reserved*
+    memory rose there from 19.3 to 23.5 GB.
 
     ## Example
     ```python
@@ -50,16 +50,18 @@ class EmptyCacheInLoop(Rule):
         torch.cuda.empty_cache()
     ```
 
-    Against fragmentation set `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`, or empty the cache every hundred steps.
+    Against fragmentation set `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`, or empty the cache every hundred
+    steps.
 
     ## Fix safety
-    Removing the call is unsafe: it changes no value, but the reserved memory, and with it how close a run comes to the
-    device's limit.
+    Removing the call is unsafe: it changes no value, but the reserved memory, and with it how close a run comes to
+    the device's limit.
 
     ## When it stays silent
-    When the call stands behind a condition that changes from step to step (`if step % 100 == 0`, memory that is short, a
-    user's option), in an `except` clause, after the loop, or in a loop over epochs, models or layers; when the loop ends
-    after one batch; for DeepSpeed's `get_accelerator().empty_cache()`, which its documentation asks for.
+    When the call stands behind a condition that changes from step to step (`if step % 100 == 0`, memory that is
+    short, a user's option), in an `except` clause, after the loop, or in a loop over epochs, models or layers; when
+    the loop ends after one batch; for DeepSpeed's `get_accelerator().empty_cache()`, which its documentation asks
+    for.
 
     ## References
     - `torch.cuda.empty_cache` documentation
@@ -82,7 +84,7 @@ class EmptyCacheInLoop(Rule):
                 flush.call.node,
                 f"{does} costs time {where} and frees nothing that is in use",
                 cost=Cost(CostClass.CONSTANT),
-                confidence=Confidence.HIGH if flush.through is None else Confidence.MEDIUM,
+                confidence=Confidence.HIGH if flush.certain else Confidence.MEDIUM,
                 related=related,
                 fix=_fix(flush),
             )

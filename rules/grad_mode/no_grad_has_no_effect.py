@@ -11,7 +11,7 @@ from memlint.semantics.contexts import Idle, IdleContext, idle_contexts
 from memlint.semantics.module import Module
 
 _STORIES = {
-    Idle.STATEMENT: "`{code}` does nothing as a statement: it acts only where it is entered by `with` or decorates a function",
+    Idle.STATEMENT: "`{code}` does nothing as a statement: it acts only where `with` enters it or where it decorates",
     Idle.NAME: "`{code}` does nothing as a statement: it is neither called nor entered by `with`",
     Idle.NOT_CALLED: "`{code}` is not called: a class is no context manager, this `with` raises an exception",
     Idle.NEVER_ENTERED: "`{code}` is kept in a variable and never entered: it does nothing",
@@ -55,13 +55,15 @@ class NoGradHasNoEffect(Rule):
     ```
 
     ## Fix safety
-    Adding the `()` to `with torch.no_grad:` is safe: the line raises without it. Turning a bare `torch.no_grad()` into a
-    `with` around the statements below it is unsafe: it changes what the code does today, to what was most likely meant.
+    Adding the `()` to `with torch.no_grad:` is safe: the line raises without it. Turning a bare `torch.no_grad()`
+    into a `with` around the statements below it is unsafe: it changes what the code does today, to what was most
+    likely meant.
 
     ## When it stays silent
-    When the context may be entered: by an `ExitStack`, by `__enter__()`, by code that is handed the context, by a caller
-    that is returned it, or by another module that imports it. `torch.set_grad_enabled(False)` and
-    `torch.autograd.set_detect_anomaly(True)` act as statements. `@torch.no_grad` works without parentheses since torch 2.0.
+    When the context may be entered: by an `ExitStack`, by `__enter__()`, by code that is handed the context, by a
+    caller that is returned it, or by another module that imports it. `torch.set_grad_enabled(False)` and
+    `torch.autograd.set_detect_anomaly(True)` act as statements. `@torch.no_grad` works without parentheses since
+    torch 2.0.
 
     ## References
     - `torch.no_grad`, `torch.inference_mode` and `torch.autocast` documentation

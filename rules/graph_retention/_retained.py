@@ -36,9 +36,9 @@ def retained_story(module: Module, retention: Retention) -> tuple[str, list[tupl
     makers = [node for node in module.definitions(value) if node is not retention.store.value_node]
     for node in [*makers[:2], *(node for node in forwards[-1:] if node not in makers)]:
         related.append((node, f"the graph comes from `{module.text(node, 40)}`"))
-    backward = next((item for item in module.backwards if value.roots & item.differentiated.roots), None)
-    if backward is not None and retention.kept is not Kept.OTHER_BRANCH:
-        related.append((backward.node, "backward runs here"))
+    backwards = module.backwards_over(value.roots)
+    if backwards and retention.kept is not Kept.OTHER_BRANCH:
+        related.append((backwards[0].node, "backward runs here"))
     return _STORIES[retention.kept], related
 
 

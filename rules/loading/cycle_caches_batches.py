@@ -14,14 +14,14 @@ class CycleCachesBatches(Rule):
     """`itertools.cycle` keeps every batch of the first pass over a data loader.
 
     ## What it does
-    Flags `itertools.cycle(loader)` and `itertools.tee(loader)` over a data loader or a data set, also through `enumerate`,
-    `zip`, `iter`, a progress bar or `accelerator.prepare`. To repeat the items, `cycle` remembers all of them; `tee`
-    remembers what one of its readers has not taken yet.
+    Flags `itertools.cycle(loader)` and `itertools.tee(loader)` over a data loader or a data set, also through
+    `enumerate`, `zip`, `iter`, a progress bar or `accelerator.prepare`. To repeat the items, `cycle` remembers all of
+    them; `tee` remembers what one of its readers has not taken yet.
 
     ## What it costs
-    All batches of an epoch, N x the bytes of a batch, in host memory, or on the device if the loader yields device tensors.
-    Measured: 30 of 30 batches alive after the first pass. And from the second pass on the same batches come back in the same
-    order: no new shuffling, no new augmentation.
+    All batches of an epoch, N x the bytes of a batch, in host memory, or on the device if the loader yields device
+    tensors. Measured: 30 of 30 batches alive after the first pass. And from the second pass on the same batches come
+    back in the same order: no new shuffling, no new augmentation.
 
     ## Example
     ```python
@@ -49,13 +49,13 @@ class CycleCachesBatches(Rule):
     ```
 
     ## Fix safety
-    There is no fix: the generator that replaces `cycle` shuffles anew in every pass, which is most likely meant, but changes
-    the batches that the program sees.
+    There is no fix: the generator that replaces `cycle` shuffles anew in every pass, which is most likely meant, but
+    changes the batches that the program sees.
 
     ## When it stays silent
-    When `cycle` is not that of `itertools`; when it repeats a list, a range, names, a list of loaders, a batch sampler, or the
-    first few batches (`islice`); when one batch is the whole data set. Where only the name says that something is a loader
-    the confidence is medium.
+    When `cycle` is not that of `itertools`; when it repeats a list, a range, names, a list of loaders, a batch
+    sampler, or the first few batches (`islice`); when one batch is the whole data set. Where only the name says that
+    something is a loader the confidence is medium.
 
     ## References
     - `itertools.cycle` and `itertools.tee` documentation
@@ -69,10 +69,11 @@ class CycleCachesBatches(Rule):
 
     def check(self, module: Module) -> Iterator[Draft]:
         for found in remembered_batches(module):
-            function = module.text(found.call.call.func)
+            function, iterable = module.text(found.call.call.func), module.text(found.iterable)
+            keeps = "remembers every item" if found.every_item else "keeps what one of its readers has not taken yet"
             yield self.finding(
                 found.call.node,
-                f"`{function}` remembers every item of `{module.text(found.iterable)}`: a whole epoch of batches stays in host memory",
+                f"`{function}` {keeps} of `{iterable}`: up to a whole epoch of batches stays in host memory",
                 cost=Cost(CostClass.GROWS_ON_HOST, "N x the bytes of a batch"),
                 confidence=Confidence.MEDIUM if found.by_name else Confidence.HIGH,
             )

@@ -10,19 +10,22 @@ from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.checkpoints import CheckpointLoad, checkpoint_loads
 from memlint.semantics.module import Module
 
+_ONE_PROCESS = "the checkpoint returns to the GPU it was saved from"
+_EVERY_RANK = "each rank puts the whole checkpoint on the GPU it was saved from"
+
 
 class LoadWithoutMapLocation(Rule):
     """A checkpoint is loaded to the device it was saved from.
 
     ## What it does
-    Flags `torch.load(path)` without `map_location` where the code shows that the file is a checkpoint: what it returns goes
-    into a `load_state_dict`, is read by a key such as `"state_dict"`, or is itself used as a module. Also
-    `load_from_checkpoint(path)` of a Lightning module of the same file.
+    Flags `torch.load(path)` without `map_location` where the code shows that the file is a checkpoint: what it
+    returns goes into a `load_state_dict`, is read by a key such as `"state_dict"`, or is itself used as a module.
+    Also `load_from_checkpoint(path)` of a Lightning module of the same file.
 
     ## What it costs
-    Every tensor returns to the device that it was saved from: P bytes of parameters, and 2 P more for the states of Adam,
-    a second time on that GPU, until the loaded object is freed. With one process per GPU *every* process does so on the
-    device named in the file, mostly GPU 0, and opens a context there (0.5 to 0.7 GB each).
+    Every tensor returns to the device that it was saved from: P bytes of parameters, and 2 P more for the states of
+    Adam, a second time on that GPU, until the loaded object is freed. With one process per GPU *every* process does
+    so on the device named in the file, mostly GPU 0, and opens a context there (0.5 to 0.7 GB each).
 
     ## Example
     ```python
@@ -51,14 +54,14 @@ class LoadWithoutMapLocation(Rule):
     With a file in the zip format (the default since torch 1.6) `mmap=True` also saves the copy in host memory.
 
     ## Fix safety
-    Adding `map_location="cpu"` is safe when all that happens to the loaded object is `load_state_dict` of a module class
-    that is in view (or of `torch.nn`) or of an optimizer of `torch.optim`: both copy to the device of their own parameters.
-    Otherwise it is unsafe: a scheduler, an own `load_state_dict`, `assign=True`, or any other use keeps the tensors, which
-    would now be on the CPU.
+    Adding `map_location="cpu"` is safe when all that happens to the loaded object is `load_state_dict` of a module
+    class that is in view (or of `torch.nn`) or of an optimizer of `torch.optim`: both copy to the device of their own
+    parameters. Otherwise it is unsafe: a scheduler, an own `load_state_dict`, `assign=True`, or any other use keeps
+    the tensors, which would now be on the CPU.
 
     ## When it stays silent
-    When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows that
-    the file is a checkpoint (a data set stored as tensors is loaded as often); when `load` is not torch's.
+    When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
+    that the file is a checkpoint (a data set stored as tensors is loaded as often); when `load` is not torch's.
 
     ## References
     - `torch.load` documentation, parameter `map_location`
@@ -73,20 +76,12 @@ class LoadWithoutMapLocation(Rule):
     def check(self, module: Module) -> Iterator[Draft]:
         for load in checkpoint_loads(module):
             code = module.text(load.call.call.func)
-            where = (
-                "each rank puts the whole checkpoint on the GPU it was saved from"
-                if load.every_process
-                else "the checkpoint returns to the GPU it was saved from"
-            )
             evidence = [] if load.evidence is None else [(load.evidence, "this is what the checkpoint is loaded for")]
             yield self.finding(
                 load.call.node,
-                f"`{code}(...)` has no `map_location`: {where}",
+                f"`{code}(...)` has no `map_location`: {_EVERY_RANK if load.every_process else _ONE_PROCESS}",
                 cost=Cost(
-                    CostClass.RAISES_PEAK,
-                    "P (+ 2 P with Adam's state) for each process"
-                    if load.every_process
-                    else "P (+ 2 P with Adam's state)",
+                    CostClass.RAISES_PEAK, "P (+ 2 P with Adam's state)" + (" a rank" if load.every_process else "")
                 ),
                 confidence=Confidence.HIGH if load.every_process else Confidence.MEDIUM,
                 related=evidence,

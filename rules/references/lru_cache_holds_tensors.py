@@ -9,14 +9,17 @@ from memlint.linting.rule import Draft, Rule
 from memlint.semantics.caches import Key, keeping_caches
 from memlint.semantics.module import Module
 
+_SELF = "this cache has `self` in its key: every `{name}` that used it stays alive, "
 _STORIES = {
-    Key.MODULE_SELF: "this cache has `self` in its key: every `{name}` that used it stays alive, with all its parameters",
-    Key.DATASET_SELF: "this cache has `self` in its key: every `{name}` that used it stays alive, in each worker process",
+    Key.MODULE_SELF: _SELF + "with all its parameters",
+    Key.DATASET_SELF: _SELF + "in each worker process",
     Key.SAMPLE: "this cache keeps the samples of `{name}` in host memory, once in each worker process",
-    Key.HOLDER_SELF: "this cache has `self` in its key: every `{name}` that used it stays alive, with the modules it holds",
-    Key.TENSOR: "the tensor `{name}` is the key of this cache: it is compared by identity, so an equal tensor misses, and each one is kept",
+    Key.HOLDER_SELF: _SELF + "with the modules it holds",
+    Key.TENSOR: "the tensor `{name}` is the key of this cache: it is compared by identity, so an equal tensor misses, "
+    "and each one is kept",
     Key.MODULE: "the module `{name}` is the key of this cache, which keeps it alive with all its parameters",
-    Key.TENSOR_ID: "`{name}` is keyed by the identity of a tensor: no entry is ever taken out, and an id may come back for another tensor",
+    Key.TENSOR_ID: "`{name}` is keyed by the identity of a tensor: no entry is ever taken out, and an id may come back "
+    "for another tensor",
 }
 _COSTS = {
     Key.MODULE_SELF: Cost(CostClass.GROWS_ON_DEVICE, "P for each dead module"),
@@ -33,15 +36,15 @@ class LruCacheHoldsTensors(Rule):
     """A cache keeps tensors, modules or data sets alive by its keys.
 
     ## What it does
-    Flags `functools.lru_cache` and `functools.cache` on a method of a module, of a data set or of a class that holds modules
-    (the key contains `self`), and on a function with a tensor or a module as a parameter; also a dictionary of the module
-    that is filled under `id(tensor)` or under the tensor itself and never emptied.
+    Flags `functools.lru_cache` and `functools.cache` on a method of a module, of a data set or of a class that holds
+    modules (the key contains `self`), and on a function with a tensor or a module as a parameter; also a dictionary
+    of the module that is filled under `id(tensor)` or under the tensor itself and never emptied.
 
     ## What it costs
-    - On a method the cache keeps every object that ever called it: P bytes for each dead module, or the data set, once in
-      each worker process.
-    - A tensor is hashed and compared by identity. An equal tensor is another key, so the cache never hits, and it keeps up
-      to `maxsize` tensors (128 by default, without a limit for `cache`) with their autograd graphs.
+    - On a method the cache keeps every object that ever called it: P bytes for each dead module, or the data set,
+      once in each worker process.
+    - A tensor is hashed and compared by identity. An equal tensor is another key, so the cache never hits, and it
+      keeps up to `maxsize` tensors (128 by default, without a limit for `cache`) with their autograd graphs.
 
     ## Example
     ```python
@@ -74,16 +77,16 @@ class LruCacheHoldsTensors(Rule):
             return self.tables[length]
     ```
 
-    The dictionary lives and dies with the object. For a function of a tensor cache by what the result depends on: its shape,
-    dtype and device.
+    The dictionary lives and dies with the object. For a function of a tensor cache by what the result depends on: its
+    shape, dtype and device.
 
     ## Fix safety
     There is no fix: where the cache belongs, and what its key should be, is a decision.
 
     ## When it stays silent
     When the key holds only numbers, strings, shapes, devices and dtypes; on static and class methods; for
-    `cached_property`; with `maxsize=0`; when the file calls `cache_clear()`; for other libraries' caches; for classes that
-    hold no modules in view (ruff's B019 speaks about methods in general).
+    `cached_property`; with `maxsize=0`; when the file calls `cache_clear()`; for other libraries' caches; for classes
+    that hold no modules in view (ruff's B019 speaks about methods in general).
 
     ## References
     - `functools.lru_cache` documentation

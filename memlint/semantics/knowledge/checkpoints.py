@@ -9,7 +9,7 @@ LOADS_TO_SAVED_DEVICE = {"torch.load": 1}
 LIGHTNING_LOAD = "load_from_checkpoint"
 LIGHTNING_MAP_LOCATION = 1
 
-# Keys that only a checkpoint has ("Saving and loading a general checkpoint", PyTorch recipes; Lightning's checkpoint format).
+# Keys that only a checkpoint has (PyTorch recipe "Saving and loading a general checkpoint", Lightning's checkpoints).
 CHECKPOINT_KEY_ENDINGS = ("state_dict", "optimizer_states", "optim_dict")
 
 # Methods of a loaded object that prove it a pickled module (torch.nn.Module).
@@ -27,8 +27,38 @@ PICKLED_MODULE_METHODS = frozenset(
 )
 
 # A module that defines one of these keeps what it is given, on the device where it is (torch.nn.Module documentation).
-OWN_LOADING_METHODS = frozenset({"load_state_dict", "_load_from_state_dict", "set_extra_state", "_register_load_state_dict_pre_hook",
-                                 "register_load_state_dict_pre_hook"})  # fmt: skip
+OWN_LOADING_METHODS = frozenset(
+    {
+        "load_state_dict",
+        "_load_from_state_dict",
+        "set_extra_state",
+        "_register_load_state_dict_pre_hook",
+        "register_load_state_dict_pre_hook",
+    }
+)
+
+# Objects whose state is numbers, by the words in their names: schedulers, gradient scalers, samplers, reports. Loading
+# them costs no device memory worth a word (torch.optim.lr_scheduler, torch.amp.GradScaler: state_dict documentation).
+NUMBER_STATES = frozenset(
+    {
+        "scheduler",
+        "schedulers",
+        "sched",
+        "scaler",
+        "sampler",
+        "reporter",
+        "meter",
+        "stopper",
+        "stopping",
+        "history",
+        "tokenizer",
+    }
+)
+
+SCHEDULERS = "torch.optim.lr_scheduler."
+
+SAVES = frozenset({"torch.save"})
+HOST_BUFFERS = frozenset({"io.BytesIO"})
 
 # With one process per GPU every process loads onto the device named in the file (torch.distributed tutorials).
 ONE_PROCESS_PER_GPU = frozenset(

@@ -1,7 +1,7 @@
 """Which torch operations allocate, alias, or only read. Names as their documentation spells them.
 
-Sources: torch 2.13 docstrings; "View Ops" in torch.Tensor's notes for what aliases; derivatives.yaml for what an operation
-saves for its backward pass (an operation that saves its *result* is in no table of fresh results).
+Sources: torch 2.13 docstrings; the note "Tensor Views" for what aliases; derivatives.yaml for what an operation saves
+for its backward pass (an operation that saves its *result* is in no table of fresh results).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ CLONE_FUNCTIONS = frozenset({"torch.clone"})
 FACTORIES = known.FACTORIES
 # `x.new_zeros(...)`: tensors only have these.
 FACTORY_METHODS = frozenset({"new_zeros", "new_ones", "new_empty", "new_full"})
-# Factories that work on the host unless told otherwise. Not `tensor`: its values come from the host. Not `*_like`: they follow
-# their argument.
+# Factories that work on the host unless told otherwise. Not `tensor`: its values come from the host. Not `*_like`: they
+# follow their argument.
 DETERMINISTIC_HOST_FACTORIES = frozenset(
     f"torch.{name}" for name in ("zeros", "ones", "full", "empty", "eye", "arange", "linspace", "logspace")
 )
@@ -45,9 +45,9 @@ DEFAULT_DEVICE_WORDS = frozenset({"set_default_device", "set_default_tensor_type
 # Operators whose result is always newly allocated and not saved for the backward pass.
 FRESH_FUNCTIONS = frozenset(
     f"torch.{name}"
-    for name in ("add", "sub", "mul", "div", "matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "cat", "concat", "concatenate", "stack",
-                 "neg", "lerp", "where", "flip", "roll", "gather", "index_select", "cumsum", "outer", "kron")
-)  # fmt: skip
+    for name in """add sub mul div matmul mm bmm mv addmm baddbmm cat concat concatenate stack neg lerp where flip
+    roll gather index_select cumsum outer kron""".split()
+)
 FRESH_METHODS = frozenset(
     {
         "add",
@@ -70,102 +70,51 @@ FRESH_METHODS = frozenset(
 )
 
 # Methods that only read their receiver and tensor arguments; the result shares no memory with them.
-READING_METHODS = (
-    FRESH_METHODS
-    | frozenset(
-        """abs acos amax amin aminmax argmax argmin argsort asin atan bernoulli bincount ceil clamp clamp_max clamp_min clip clone cos
-        cosh count_nonzero cumprod diff dist dot eq equal erf exp expm1 floor fmod frac ge gt heaviside histc hypot inner inverse
-        is_contiguous is_floating_point is_complex isclose isfinite isinf isnan isneginf isposinf item kthvalue le log log10 log1p
-        log2 log_softmax logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill masked_select max maximum
-        mean median min minimum mode multinomial nan_to_num nanmean nansum ne nonzero norm pow prod quantile reciprocal relu
-        remainder repeat repeat_interleave round rsqrt scatter scatter_add sigmoid sign sin sinh softmax sort sqrt square std sum
-        tan tanh take tile tolist topk trace tril triu true_divide trunc unique var xlogy
-        size dim numel nelement ndimension stride element_size allclose any all double long int new_zeros new_ones new_empty
-        new_full""".split()
-    )
-) - {"double", "long", "int"}  # these return the tensor itself where the type is right
+READING_METHODS = FRESH_METHODS | frozenset(
+    """abs acos amax amin aminmax argmax argmin argsort asin atan bernoulli bincount ceil clamp clamp_max clamp_min
+    clip clone cos cosh count_nonzero cumprod diff dist dot eq equal erf exp expm1 floor fmod frac ge gt
+    heaviside histc hypot inner inverse is_contiguous is_floating_point is_complex isclose isfinite isinf isnan
+    isneginf isposinf item kthvalue le log log10 log1p log2 log_softmax logical_and logical_not logical_or
+    logical_xor logit logsumexp lt masked_fill masked_select max maximum mean median min minimum mode
+    multinomial nan_to_num nanmean nansum ne nonzero norm pow prod quantile reciprocal relu remainder repeat
+    repeat_interleave round rsqrt scatter scatter_add sigmoid sign sin sinh softmax sort sqrt square std sum tan
+    tanh take tile tolist topk trace tril triu true_divide trunc unique var xlogy size dim numel nelement
+    ndimension stride element_size allclose any all new_zeros new_ones new_empty new_full""".split()
+)
 # Methods whose result may share memory with the receiver.
 ALIASING_METHODS = frozenset(
-    """view view_as reshape reshape_as flatten unflatten squeeze unsqueeze t transpose permute movedim moveaxis swapaxes expand
-    expand_as narrow select diagonal contiguous detach float double half bfloat16 long int short bool to cpu cuda type type_as
-    chunk split unbind tensor_split unfold ravel""".split()
+    """view view_as reshape reshape_as flatten unflatten squeeze unsqueeze t transpose permute movedim moveaxis
+    swapaxes expand expand_as narrow select diagonal contiguous detach float double half bfloat16 long int short
+    bool to cpu cuda type type_as chunk split unbind tensor_split unfold ravel""".split()
 )
 READING_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout", "requires_grad"})
 ALIASING_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 
-# Functions that only read their tensor arguments; the result shares no memory with them.
+# Functions that only read their tensor arguments; the result shares no memory with them. Not einsum and tensordot:
+# these may return a view.
 READING_FUNCTIONS = (
     FRESH_FUNCTIONS
+    | FACTORIES
     | frozenset(f"torch.{name}" for name in READING_METHODS - {"item", "tolist", "size", "dim", "stride"})
     | frozenset(
         f"torch.{name}"
-        for name in (
-            "allclose",
-            "cdist",
-            "cosine_similarity",
-            "cross",
-            "einsum",
-            "is_tensor",
-            "isclose",
-            "logaddexp",
-            "std_mean",
-            "tensordot",
-            "var_mean",
-            "hstack",
-            "vstack",
-            "dstack",
-            "is_floating_point",
-            "cov",
-            "atan2",
-        )
+        for name in """allclose atan2 cdist cosine_similarity cov cross dstack hstack is_floating_point is_tensor
+        isclose logaddexp std_mean var_mean vstack""".split()
     )
     | frozenset(
         f"torch.nn.functional.{name}"
-        for name in (
-            "conv1d",
-            "conv2d",
-            "conv3d",
-            "linear",
-            "relu",
-            "gelu",
-            "silu",
-            "softmax",
-            "log_softmax",
-            "sigmoid",
-            "tanh",
-            "softplus",
-            "leaky_relu",
-            "elu",
-            "layer_norm",
-            "group_norm",
-            "interpolate",
-            "avg_pool1d",
-            "avg_pool2d",
-            "max_pool1d",
-            "max_pool2d",
-            "one_hot",
-            "embedding",
-            "cosine_similarity",
-            "pairwise_distance",
-            "unfold",
-            "fold",
-            "grid_sample",
-            "scaled_dot_product_attention",
-            "mse_loss",
-            "l1_loss",
-            "cross_entropy",
-            "nll_loss",
-            "kl_div",
-            "binary_cross_entropy",
-            "binary_cross_entropy_with_logits",
-            "smooth_l1_loss",
-        )
+        for name in """avg_pool1d avg_pool2d binary_cross_entropy binary_cross_entropy_with_logits conv1d conv2d conv3d
+    cosine_similarity cross_entropy elu embedding fold gelu grid_sample group_norm interpolate kl_div l1_loss
+    layer_norm leaky_relu linear log_softmax max_pool1d max_pool2d mse_loss nll_loss one_hot pairwise_distance
+    relu scaled_dot_product_attention sigmoid silu smooth_l1_loss softmax softplus tanh unfold""".split()
     )
-    | FACTORIES
-    | frozenset({"bool", "int", "float", "len", "isinstance", "str", "repr", "print", "abs", "range", "type", "round"})
-) - {"torch.einsum", "torch.tensordot"}  # fmt: skip - these two may return a view
+    | frozenset({"abs", "bool", "float", "int", "isinstance", "len", "print", "range", "repr", "round", "str", "type"})
+)
 # A keyword that makes a function write to an argument.
 WRITING_KEYWORDS = frozenset({"out", "inplace"})
+
+# Calls that ask for a value's type.
+TYPE_TESTS = frozenset({"isinstance", "torch.is_tensor"})
 
 # Words with which code inspects or changes variables behind the analysis' back.
 REFLECTION_WORDS = frozenset({"locals", "globals", "vars", "exec", "eval"})

@@ -47,6 +47,8 @@ _LIGHTNING_STEPS = frozenset({"training_step", "validation_step", "test_step", "
 TRAINER_CALLBACKS = frozenset({"transformers.TrainerCallback", "transformers.trainer_callback.TrainerCallback"})
 TRAINERS = frozenset({"transformers.Trainer", "transformers.Seq2SeqTrainer", "transformers.trainer.Trainer"})
 
+AUTOGRAD_FUNCTIONS = frozenset({"torch.autograd.Function", "torch.autograd.function.Function"})
+
 # Classes whose framework calls these methods once a batch, or once a sample (the frameworks' hook documentation).
 EVERY_STEP = (
     (LIGHTNING_MODULES, _LIGHTNING_STEPS | _LIGHTNING_BATCH_HOOKS),
@@ -54,5 +56,6 @@ EVERY_STEP = (
     (TRAINER_CALLBACKS, frozenset({"on_step_begin", "on_step_end", "on_substep_end"})),
     (TRAINERS, frozenset({"training_step", "compute_loss", "prediction_step"})),
     (DATASET_BASES, frozenset({"__getitem__"})),
+    (AUTOGRAD_FUNCTIONS, frozenset({"forward", "backward"})),
 )
 FORWARD = "forward"

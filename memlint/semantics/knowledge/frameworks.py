@@ -58,6 +58,8 @@ PLAIN_BASES = frozenset(
         "torch.optim.lr_scheduler.LRScheduler",
         "torch.optim.lr_scheduler._LRScheduler",
         "torch.utils.data.Sampler",
+        "torch.autograd.Function",
+        "torch.autograd.function.Function",
     }
 )
 

@@ -362,6 +362,11 @@ DIFFERENTIABLE_METHODS = frozenset(
     vsplit where xlogy movedim nanmean nansum nan_to_num moveaxis sort aminmax bernoulli
     add_ sub_ mul_ div_ pow_ clamp_ exp_ log_ sqrt_ relu_ sigmoid_ tanh_ neg_ squeeze_ unsqueeze_ masked_fill_ transpose_""".split()
 )
+# Of these, methods whose arguments are sizes, dimensions and types: only the receiver's graph goes on.
+SHAPING_METHODS = frozenset(
+    """chunk contiguous diagonal expand flatten flip movedim moveaxis narrow permute repeat reshape roll select split squeeze
+    swapaxes t tensor_split tile transpose unbind unflatten unfold unsqueeze view""".split()
+)
 # Tensor methods with a tuple (or list) of tensors as result.
 MULTI_RESULT_METHODS = frozenset(
     {"chunk", "split", "tensor_split", "unbind", "topk", "kthvalue", "sort", "vsplit", "aminmax"}
