@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import os
 import signal
 import subprocess
@@ -29,6 +31,9 @@ def _work(job: str) -> str:
             pass
     if job == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job == "crash":
+        faulthandler.disable()  # it would write a traceback to the terminal
+        ctypes.string_at(0)
     if job == "exit":
         os._exit(7)
     if job == "raise":
@@ -93,6 +98,13 @@ def test_a_job_that_kills_its_process_is_lost_and_the_others_finish() -> None:
     first, lost, last = run_files(["a", "killed", "b"], _work, timeout=10)
     assert (first, last) == ("A", "B")
     assert lost == Lost("killed", "died", "the worker process was ended by SIGKILL")
+
+
+@needs_posix_signals
+def test_a_job_that_crashes_in_native_code_is_told_from_one_that_was_killed() -> None:
+    lost, last = run_files(["crash", "b"], _work, timeout=10)
+    assert lost == Lost("crash", "overflowed", "the worker process was ended by SIGSEGV")
+    assert last == "B"
 
 
 def test_a_job_that_exits_is_lost_and_the_others_finish() -> None:

@@ -22,6 +22,8 @@ from memlint.source.lines import Position
         (b"\xef\xbb\xbf# coding: utf-8\n", "# coding: utf-8\n", "utf-8", True),
         (b"# coding: utf-8-sig\n", "# coding: utf-8-sig\n", "utf-8", False),
         (b"# -*- coding: latin-1 -*-\nx = '\xe9'\n", "# -*- coding: latin-1 -*-\nx = 'é'\n", "iso-8859-1", False),
+        (b"# -*- coding: latin-1 -*- \xe9\n", "# -*- coding: latin-1 -*- é\n", "iso-8859-1", False),
+        (b"# \xe9\n# coding: latin-1\n", "# é\n# coding: latin-1\n", "iso-8859-1", False),
         (b"#!/bin/python\r# vim: set fileencoding=cp1252 :\r'\x80'\r", None, "cp1252", False),
         (b"# a\rx = 'coding: latin-1'\r", None, "utf-8", False),
         ("x = 1\n# coding: latin-1\n# ä\n".encode(), None, "utf-8", False),
@@ -49,6 +51,9 @@ def test_a_file_is_decoded_as_python_does(raw: bytes, text: str | None, encoding
         (b"# coding: undefined\n", 1, 1, "undefined"),
         (b"# coding: utf-7\n# +2AA-\n", 1, 1, "utf-7"),
         (b"\xff\xfex\x00", 1, 1, "0xff"),
+        (b"# \xe9\n", 1, 3, "0xe9 is not valid utf-8"),
+        (b"# coding: utf-8 \xe9\n", 1, 17, "0xe9 is not valid utf-8"),
+        (b"# \xe9\n# coding: klingon\n", 2, 1, "klingon"),
     ],
 )
 def test_what_cannot_be_decoded_names_its_place(raw: bytes, line: int, column: int, part: str) -> None:

@@ -35,7 +35,7 @@ def fix(
     exit_zero: bool,
     stdin_filename: str | None,
 ) -> None:
-    """Print the fixes as a diff that `git apply` accepts, or write them with --apply.
+    """Print the fixes as a diff for `git apply` in the current folder, or write them with --apply.
 
     What remains after the fixes is reported as `memlint check` does: after a diff on standard error, with the
     lines as they are once the diff is applied.

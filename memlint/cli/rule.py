@@ -35,8 +35,6 @@ def rule(rule: str | None, every: bool, output_format: str) -> None:
 
 
 def rule_object(info: RuleInfo) -> dict[str, object]:
-    from memlint.reporting.report import rule_page_url
-
     return {
         "code": info.code,
         "name": info.name,
@@ -45,7 +43,7 @@ def rule_object(info: RuleInfo) -> dict[str, object]:
         "since": info.since,
         "on_by_default": info.on_by_default,
         "page": info.page,
-        "url": rule_page_url(info.name),
+        "url": None,
     }
 
 

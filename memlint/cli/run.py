@@ -184,23 +184,29 @@ def _unfixed(result: FileResult) -> FixResult:
 def _lost(lost: Lost[Job]) -> FileResult:
     shown = lost.job.shown
     if lost.reason == "timeout":
-        return FileResult(shown, (_timed_out(lost.job),))
+        return FileResult(shown, (_own(lost.job, "MEM005", _timed_out(lost.job)),))
+    if lost.reason == "overflowed":
+        return FileResult(shown, (_own(lost.job, "MEM006", _overflowed(lost)),))
     if lost.reason == "died":
         return FileResult(shown, trouble=f"the check broke off: {lost.detail}")
     return FileResult(shown, trouble=f"internal error; please report it with these lines:\n{lost.detail.rstrip()}")
 
 
-def _timed_out(job: Job) -> Finding:
+def _timed_out(job: Job) -> str:
+    return (
+        f"checking this file takes longer than {job.timeout_seconds:g} s, so it was not checked: "
+        "allow more with `--timeout-per-file`, or name the file in `exclude`"
+    )
+
+
+def _overflowed(lost: Lost[Job]) -> str:
+    return (
+        f"the parser crashed on this file ({lost.detail}), as it does on code that is nested too deeply, "
+        "so it was not checked: name the file in `exclude`"
+    )
+
+
+def _own(job: Job, code: str, message: str) -> Finding:
     from memlint.linting.registry import own_name
 
-    return Finding(
-        code="MEM005",
-        name=own_name("MEM005"),
-        message=(
-            f"checking this file takes longer than {job.timeout_seconds:g} s, so it was not checked: "
-            "allow more with `--timeout-per-file`, or name the file in `exclude`"
-        ),
-        path=job.shown,
-        start=_FIRST,
-        end=_FIRST,
-    )
+    return Finding(code, own_name(code), message, job.shown, _FIRST, _FIRST)

@@ -37,6 +37,7 @@ _MAX_ROUNDS = 100
 # Enough for 300 nested blocks; each level of our reading of expressions takes a few Python frames.
 _RECURSION_LIMIT = 20_000
 _WORD = re.compile(r"\w+")
+_LIBCST_MESSAGE = re.compile(r"parser error: error at (\d+):(\d+): (.*)", re.DOTALL)
 _RANK = {Confidence.LOW: 0, Confidence.MEDIUM: 1, Confidence.HIGH: 2}
 
 
@@ -101,9 +102,7 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
         sys.setrecursionlimit(limit)
 
 
-def _analyse_text(
-    source: SourceFile, rules: list[Rule], wants_directives: bool, policy: Policy
-) -> Analysis:
+def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool, policy: Policy) -> Analysis:
     parse_text = source.parse_text()
     try:
         tree = cst.parse_module(parse_text.text)
@@ -194,9 +193,7 @@ def conclude(analysis: Analysis, policy: Policy) -> FileResult:
     ]
     if analysis.margin is not None and analysis.source is not None:
         enabled = policy.codes | ALWAYS_ON
-        found = suppressions.suppress(
-            found, analysis.margin, analysis.source, enabled=enabled, known=_known_names()
-        )
+        found = suppressions.suppress(found, analysis.margin, analysis.source, enabled=enabled, known=_known_names())
     shown = [finding for finding in found if _RANK[finding.confidence] >= _RANK[policy.confidence]]
     findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
     return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source))
@@ -269,10 +266,40 @@ def _blocked(path: str, code: str, position: Position, message: str) -> Analysis
 
 
 def _syntax_error(source: SourceFile, error: cst.ParserSyntaxError) -> Analysis:
-    line = max(1, min(error.raw_line, source.lines.line_count))
-    position = Position(line, min(error.raw_column, len(source.lines.line_text(line))) + 1)
-    finding = _own(source.path, "MEM001", position, f"this file does not parse: {error.message}")
+    position, reason = _place_of_python(source) or _place_of_libcst(source, error)
+    finding = _own(source.path, "MEM001", position, f"this file does not parse: {reason}")
     return Analysis(source.path, blocked=(finding,), source=source)
+
+
+def _place_of_python(source: SourceFile) -> tuple[Position, str] | None:
+    """Where this Python finds the file wrong, and why; None where it does not, or names no place."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source.text)
+    except SyntaxError as error:
+        if error.lineno is None:
+            return None
+        return _within(source, error.lineno, error.offset or 1), error.msg
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    return None
+
+
+def _place_of_libcst(source: SourceFile, error: cst.ParserSyntaxError) -> tuple[Position, str]:
+    """LibCST's parser names the place in the message alone, the column counted from 0; its tokenizer names none."""
+    match = _LIBCST_MESSAGE.fullmatch(error.message)
+    if match is None:
+        return _within(source, error.raw_line, error.raw_column + 1), error.message
+    line, column, reason = match.groups()
+    return _within(source, int(line), int(column) + 1), reason
+
+
+def _within(source: SourceFile, line: int, column: int) -> Position:
+    """The place, or the nearest one in the file: a parser may point behind the end of a line or of the file."""
+    index = source.lines
+    line = max(1, min(line, index.line_count))
+    return Position(line, max(1, min(column, len(index.line_text(line)) + 1)))
 
 
 @cache

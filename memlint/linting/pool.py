@@ -20,7 +20,7 @@ from typing import Generic, Literal, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Reason = Literal["timeout", "died", "raised"]
+Reason = Literal["timeout", "overflowed", "died", "raised"]
 
 # Forking costs some 10 ms and the worker has every module the parent has. Elsewhere it is missing (Windows) or
 # not safe with the system's own libraries (macOS).
@@ -32,14 +32,19 @@ START_TIMEOUT_SECONDS = 60.0
 # end the process. Only address space until it is used.
 STACK_BYTES = 64 * 2**20
 
+# How a process ends whose stack overflows in native code: by a signal, on Windows with STATUS_STACK_OVERFLOW or
+# STATUS_ACCESS_VIOLATION. What runs out of memory is killed or aborts.
+_OVERFLOW_SIGNALS = frozenset({"SIGSEGV", "SIGBUS"})
+_OVERFLOW_STATUSES = frozenset({0xC00000FD, 0xC0000005})
+
 
 @dataclass(frozen=True)
 class Lost(Generic[Job]):
     """A job that gave no result, and why.
 
-    `timeout`: it took longer than allowed. `died`: the worker process ended (a crash, the system's
-    out-of-memory killer). `raised`: the work function raised. `detail` says it in words; for `raised` it is the
-    traceback.
+    `timeout`: it took longer than allowed. `overflowed`: native code crashed the worker process, as on a stack
+    overflow. `died`: the process ended otherwise (the system's out-of-memory killer). `raised`: the work function
+    raised. `detail` says it in words; for `raised` it is the traceback.
     """
 
     job: Job
@@ -124,11 +129,17 @@ class _Worker(Generic[Job, Result]):
                 return Lost(job, "timeout", f"took longer than {timeout:g} s")
             status, payload = pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
-            return Lost(job, "died", self._how_it_ended())
+            return self._lost_with_the_process(job)
         if status == "raised":
             return Lost(job, "raised", payload)
         result: Result = payload
         return result
+
+    def _lost_with_the_process(self, job: Job) -> Lost[Job]:
+        detail = self._how_it_ended()
+        code = self._process.exitcode
+        overflowed = code is not None and (code in _OVERFLOW_STATUSES or _signal_name(code) in _OVERFLOW_SIGNALS)
+        return Lost(job, "overflowed" if overflowed else "died", detail)
 
     def _how_it_ended(self) -> str:
         self._process.join(1.0)
@@ -137,11 +148,7 @@ class _Worker(Generic[Job, Result]):
             return "the worker process closed its connection"
         if code >= 0:
             return f"the worker process ended with exit status {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"the worker process was ended by {name}"
+        return f"the worker process was ended by {_signal_name(code)}"
 
     def end(self) -> None:
         """End the process at once; it holds nothing that is worth waiting for."""
@@ -149,6 +156,14 @@ class _Worker(Generic[Job, Result]):
         self._process.join()
         self._process.close()
         self._connection.close()
+
+
+def _signal_name(exit_code: int) -> str:
+    """The signal behind a process's exit code below zero, as multiprocessing gives it."""
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
 
 
 def _serve(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from memlint.linting.finding import Cost, Finding, Fix, Related
-from memlint.reporting.report import Report, rule_page_url
+from memlint.reporting.report import Report
 from memlint.source.lines import Position
 
 
@@ -29,7 +29,7 @@ def finding_object(finding: Finding) -> dict[str, object]:
         "cost": _cost(finding.cost),
         "related": [_related(related) for related in finding.related],
         "fix": _fix(finding.fix),
-        "url": rule_page_url(finding.name),
+        "url": None,
     }
 
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 
 from memlint.linting.finding import FileResult, Finding
 
-# The one place that knows where the rules' pages are.
-RULE_PAGE_URL = "https://github.com/memlint-torch/memlint-torch/blob/main/docs/rules/{name}.md"
-
 
 @dataclass(frozen=True)
 class Report:
@@ -30,10 +27,6 @@ class Report:
 
 def _order(finding: Finding) -> tuple[object, ...]:
     return finding.sort_key
-
-
-def rule_page_url(name: str) -> str:
-    return RULE_PAGE_URL.format(name=name)
 
 
 def headline(finding: Finding) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from memlint.semantics.calls import Reading
 from memlint.semantics.events import Loop, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import frameworks
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import CallSite, FunctionFacts, ImportCarriesGraph, ModuleFacts
+from memlint.semantics.reading import Reading
 from memlint.semantics.scopes import Scope, imported_names, parameters, path_of, scan
 from memlint.semantics.values import NOTHING, Condition, Grad, Kind, Mode, Proof, Root, Value, join
 
@@ -645,7 +645,7 @@ def _bind_arguments(scope: Scope, reading: Reading) -> dict[str, Value]:
         names = names[1:]
     given: dict[str, Value] = {}
     if not reading.unpacks:
-        given.update(zip(names, (argument.value for argument in reading.positional)))
+        given.update(zip(names, (argument.value for argument in reading.positional), strict=False))
     keyword_names = {*names, *(param.name.value for param in node.params.kwonly_params)}
     given.update({name: argument.value for name, argument in reading.keywords.items() if name in keyword_names})
     return given

@@ -52,10 +52,11 @@ def keeping_caches(module: Module) -> Iterator[KeepingCache]:
         found = _kept_by_method(module, scope, decorator) or _kept_by_parameter(module, scope, decorator)
         if found is not None:
             yield found
-    for call in module.calls:
-        found = _by_hand(module, call, cleared)
-        if found is not None:
-            yield found
+    if not module.words.isdisjoint(known.REMEMBERING_WORDS):
+        for call in module.calls:
+            found = _by_hand(module, call, cleared)
+            if found is not None:
+                yield found
     for store in module.stores:
         found = _table(module, store)
         if found is not None:
@@ -198,24 +199,22 @@ def _by_hand(module: Module, call: Call, cleared: frozenset[str]) -> KeepingCach
 
 def _table(module: Module, store: Store) -> KeepingCache | None:
     """`TABLE[id(tensor)] = ...`, `TABLE[tensor] = ...` with a dictionary that lives as long as the program."""
-    if (
-        store.how != "setitem"
-        or not isinstance(store.node, cst.Subscript)
-        or store.path is None
-        or not store.scope.is_function
-    ):
-        return None
-    if not _lives_on(module, store, store.path):
+    if store.how != "setitem" or not isinstance(store.node, cst.Subscript) or store.path is None:
         return None
     index = store.node.slice[0].slice
-    if len(store.node.slice) != 1 or not isinstance(index, cst.Index):
+    if not store.scope.is_function or len(store.node.slice) != 1 or not isinstance(index, cst.Index):
         return None
-    key = index.value
+    found = _tensor_key(module, store, index.value)
+    return found if found is not None and _lives_on(module, store, store.path) else None
+
+
+def _tensor_key(module: Module, store: Store, key: cst.BaseExpression) -> KeepingCache | None:
+    assert isinstance(store.node, cst.Subscript)
     call = module.call_at(key)
     if call is not None and call.names({"id"}) and call.positional:
         argument = call.positional[0]
         if argument.value.is_tensor or _is_tensor_parameter(module, store.scope, argument.expression):
-            return KeepingCache(store.node, Key.TENSOR_ID, store.path, True)
+            return KeepingCache(store.node, Key.TENSOR_ID, store.path or "", True)
     if _is_tensor_parameter(module, store.scope, key, annotated=True):
         return KeepingCache(store.node, Key.TENSOR, module.text(key), True)
     return None
@@ -241,9 +240,7 @@ def _lives_on(module: Module, store: Store, path: str) -> bool:
     for scope in module.scopes:
         if path in scope.nonlocal_names or scope.methods_called.get(path, set()) & known.REMOVING_METHODS:
             return False
-        if any(_deletes_from(node, path) for node in walk(scope.node) if isinstance(node, cst.Del)):
-            return False
-    return True
+    return not any(_deletes_from(node, path) for node in walk(module.tree) if isinstance(node, cst.Del))
 
 
 def _deletes_from(node: cst.Del, path: str) -> bool:

@@ -9,7 +9,9 @@ import libcst as cst
 from memlint.semantics.events import Argument, Backward, Call
 from memlint.semantics.knowledge import frameworks
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.library_calls import library_call
 from memlint.semantics.questions import GradOnEntry, ImportCarriesGraph
+from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
 from memlint.semantics.scopes import path_of
 from memlint.semantics.values import (
     NO_GRAD_TENSOR,
@@ -48,57 +50,6 @@ _APPENDING = {
 }
 _BOX_ADDING = frozenset({"add", "update", "setdefault", "put", "push"})
 _CLEARING = frozenset({"clear", "pop", "popleft", "popitem", "get"})
-
-
-class Reading:
-    """One call while it is read: its parts, evaluated."""
-
-    __slots__ = (
-        "callee",
-        "forward",
-        "keywords",
-        "method",
-        "node",
-        "positional",
-        "receiver",
-        "receiver_node",
-        "root",
-        "unpacks",
-    )
-
-    def __init__(self, node: cst.Call) -> None:
-        self.node = node
-        self.callee = PLAIN
-        self.receiver: Value | None = None
-        self.receiver_node: cst.BaseExpression | None = None
-        self.method: str | None = None
-        self.positional: list[Argument] = []
-        self.keywords: dict[str, Argument] = {}
-        self.unpacks = False
-        self.root = -1
-        self.forward = False
-
-    @property
-    def arguments(self) -> list[Argument]:
-        return [*self.positional, *self.keywords.values()]
-
-    @property
-    def values(self) -> list[Value]:
-        return [argument.value for argument in self.arguments]
-
-    def first(self) -> Value | None:
-        return self.positional[0].value if self.positional else None
-
-
-def integer(node: cst.Subscript) -> int | None:
-    """The literal integer of `x[0]` or `x[-1]`."""
-    if len(node.slice) != 1 or not isinstance(node.slice[0].slice, cst.Index):
-        return None
-    index = node.slice[0].slice.value
-    sign = 1
-    if isinstance(index, cst.UnaryOperation) and isinstance(index.operator, cst.Minus):
-        sign, index = -1, index.expression
-    return sign * int(index.value, 0) if isinstance(index, cst.Integer) else None
 
 
 def read_call(flow: Flow, node: cst.Call) -> Value:
@@ -353,273 +304,10 @@ def _named(flow: Flow, reading: Reading, qual: str) -> Value:
     """The call of something whose qualified name is known."""
     if qual.startswith(":"):
         return _own(flow, reading, qual)
-    if qual.startswith("torch."):
-        value = _torch(flow, reading, qual)
-        if value is not None:
-            return value
-    value = _library(flow, reading, qual)
+    value = library_call(flow, reading, qual)
     if value is not None:
         return value
     return _unknown_call(flow, reading, qual)
-
-
-def _torch(flow: Flow, reading: Reading, qual: str) -> Value | None:
-    if qual in known.GRAD_OFF_CONTEXTS or qual in known.GRAD_ON_CONTEXTS:
-        first = reading.first()
-        off = qual in known.GRAD_OFF_CONTEXTS
-        if first is not None or reading.keywords:
-            # `torch.no_grad()(function)`, `inference_mode(flag)`
-            literal = (
-                first.literal
-                if first is not None
-                else reading.keywords.get("mode", Argument(cst.Arg(cst.Name("x")), PLAIN)).value.literal
-            )
-            if literal is not True:
-                _escape_arguments(flow, reading)
-                return Value(Kind.CONTEXT, mode=Mode.UNKNOWN)
-        return Value(Kind.CONTEXT, mode=Mode.OFF if off else Mode.ON)
-    if qual in known.SET_GRAD_ENABLED:
-        return _set_grad_enabled(flow, reading)
-    if qual == "torch.device":
-        first = reading.first()
-        return Value(Kind.CONTEXT, mode=Mode.KEEP, cls=qual, literal=None if first is None else first.literal)
-    if qual in known.NEUTRAL_CONTEXTS:
-        return Value(Kind.CONTEXT, mode=Mode.KEEP)
-    if qual in known.LOADERS:
-        return Value(Kind.LOADER, elements=_loader_elements(flow, reading))
-    if qual in known.SCALERS:
-        return Value(Kind.SCALER)
-    if qual in known.RETURNS_ITS_MODULE and reading.first() is not None:
-        return reading.first()
-    if qual in known.FACTORIES:
-        return _factory(flow, reading, qual)
-    if qual in known.LOSS_FUNCTIONS:
-        reading.root = flow.root(reading.node, saves=True)
-        return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
-    if qual == "torch.load" or qual == "torch.hub.load_state_dict_from_url":
-        reading.root = flow.root(reading.node)
-        return Value(Kind.STATE, idents=frozenset({reading.root}), roots=frozenset({reading.root}))
-    if qual.startswith(("torch.optim.",)) and "." not in qual.removeprefix("torch.optim.") and qual[12:13].isupper():
-        return Value(Kind.OPTIMIZER, cls=qual)
-    if qual == "torch.nn.Parameter" or qual == "torch.nn.parameter.Parameter":
-        return flow.graph(Kind.TENSOR, reading.node, roots=NOTHING)
-    if qual.startswith(("torch.nn.modules.", "torch.nn.")) and qual.rpartition(".")[2][:1].isupper():
-        if qual.rpartition(".")[2] not in known.NN_NOT_MODULES and ".utils." not in qual:
-            return Value(Kind.MODULE, cls="torch.nn." + qual.rpartition(".")[2])
-    return _torch_function(flow, reading, qual)
-
-
-def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
-    prefix, _, name = qual.rpartition(".")
-    if prefix not in ("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch.Tensor"):
-        if qual.startswith(known.FUNCTIONAL_AUTOGRAD_PREFIXES):
-            flow.has_backward = True
-            _escape_arguments(flow, reading)
-            return flow.unknown(reading.node, NOTHING)
-        if qual.startswith(
-            ("torch.cuda.", "torch.distributed.", "torch.backends.", "torch.utils.data.", "torch.manual_seed")
-        ):
-            return PLAIN if not qual.startswith("torch.utils.data.") else _dataset(reading, qual)
-        return None
-    if name in known.NUMBER_FUNCTIONS:
-        return NUMBER
-    if name in known.NEVER_GRAD_FUNCTIONS and not known.TUPLE_KEYWORDS.isdisjoint(reading.keywords):
-        return Value(Kind.UNKNOWN)
-    if name in known.NEVER_GRAD_FUNCTIONS:
-        return NO_GRAD_TENSOR
-    if name in known.DIFFERENTIABLE_FUNCTIONS or (
-        prefix == "torch.nn.functional" and not name.startswith("multi_head")
-    ):
-        reading.root = flow.root(reading.node, saves=True)
-        return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
-    if name in known.MULTI_RESULT_METHODS or name in ("max", "min", "median", "mode"):
-        reading.root = flow.root(reading.node)
-        return _reduced_pair(flow, reading, name, reading.first() or PLAIN, reading.positional[1:])
-    if name in (
-        "is_grad_enabled",
-        "is_tensor",
-        "device",
-        "Size",
-        "dtype",
-        "Generator",
-        "get_rng_state",
-        "manual_seed",
-        "from_numpy",
-    ):
-        return NO_GRAD_TENSOR if name == "from_numpy" else PLAIN
-    if name in ("as_tensor", "asarray"):
-        first = reading.first()
-        return first if first is not None and first.is_tensor else Value(Kind.TENSOR)
-    return None
-
-
-def _dataset(reading: Reading, qual: str) -> Value | None:
-    return Value(Kind.DATASET) if qual in known.DATASET_BASES else None
-
-
-def _loader_elements(flow: Flow, reading: Reading) -> tuple[Value, ...] | None:
-    """`TensorDataset` and other datasets: each element is data, whatever its structure."""
-    return None
-
-
-def _factory(flow: Flow, reading: Reading, qual: str) -> Value:
-    reading.root = flow.root(reading.node)
-    requires_grad = reading.keywords.get("requires_grad")
-    if requires_grad is not None and requires_grad.value.literal is not False:
-        return flow.graph(Kind.TENSOR, reading.node, roots=NOTHING, ident=reading.root)
-    return Value(Kind.TENSOR, idents=frozenset({reading.root}), roots=frozenset({reading.root}))
-
-
-def _set_grad_enabled(flow: Flow, reading: Reading) -> Value:
-    argument = reading.first() or (reading.keywords["mode"].value if "mode" in reading.keywords else PLAIN)
-    mode = (
-        {True: Mode.ON, False: Mode.OFF}.get(argument.literal, Mode.UNKNOWN)
-        if isinstance(argument.literal, bool)
-        else Mode.UNKNOWN
-    )
-    statement = flow.statement
-    if isinstance(statement, cst.Expr) and statement.value is reading.node:
-        flow.state.mode = mode
-        if mode is not Mode.ON:
-            flow.analysis.switches_grad_off = True
-    return Value(Kind.CONTEXT, mode=mode)
-
-
-def _library(flow: Flow, reading: Reading, qual: str) -> Value | None:
-    """Calls into Python itself and libraries other than torch."""
-    if qual in _NUMBER_FUNCTIONS:
-        return NUMBER
-    if qual == "super":
-        return Value(Kind.UNKNOWN)
-    if qual == "range":
-        return NUMBER
-    if qual in _CONTAINER_FUNCTIONS:
-        return _container(flow, reading, qual)
-    if qual in _EMPTY_CONTAINERS:
-        return flow._box(reading.node, [])
-    if qual in known.ITERATION_WRAPPERS:
-        return _wrapped_iteration(flow, reading, qual)
-    if qual == "next":
-        return _next(flow, reading)
-    if qual in ("sum", "max", "min", "abs", "functools.reduce", "reduce"):
-        contents = [
-            flow.element_of(value, reading.node) if value.boxes or value.elements else value for value in reading.values
-        ]
-        return flow.derived(Kind.UNKNOWN, reading.node, contents)
-    if qual in ("copy.deepcopy", "copy.copy"):
-        first = reading.first()
-        if first is not None and first.kind in (Kind.MODULE, Kind.INSTANCE, Kind.STATE):
-            return first
-        return Value(Kind.UNKNOWN, Grad.MIXED)
-    if qual in known.NEUTRAL_CONTEXTS or qual == "contextlib.nullcontext" or qual == "contextlib.suppress":
-        return Value(Kind.CONTEXT, mode=Mode.KEEP)
-    if qual in ("timm.create_model", "timm.models.create_model", "torch.hub.load") or qual.startswith(
-        "torchvision.models."
-    ):
-        return Value(Kind.MODULE)
-    if qual.startswith("transformers.") and qual.endswith(".from_pretrained"):
-        name = qual.split(".")[-2]
-        return Value(Kind.MODULE) if "Model" in name or "For" in name else PLAIN
-    if qual in known.LOADERS:
-        return Value(Kind.LOADER)
-    if qual.startswith("einops."):
-        return flow.derived(Kind.UNKNOWN, reading.node, reading.values)
-    if qual in frameworks.CONSUMING_FUNCTIONS or qual.startswith(frameworks.CONSUMING_MODULES):
-        return Value(Kind.PLAIN)
-    if qual == "heapq.heappush" and len(reading.positional) == 2:
-        heap, item = reading.positional
-        flow.store("append", reading.node, heap.expression, heap.value, item.value, item.expression)
-        return NONE
-    if qual == "getattr" or qual == "isinstance":
-        return flow.unknown(reading.node, NOTHING)
-    if _is_standard_library(qual):
-        # Of the standard library nothing differentiates, but much of it keeps what it is given.
-        _escape_arguments(flow, reading)
-        return (
-            Value(Kind.CONTEXT, mode=Mode.KEEP)
-            if not qual.startswith("contextlib.")
-            else flow.unknown(reading.node, NOTHING)
-        )
-    return None
-
-
-def _is_standard_library(qual: str) -> bool:
-    import sys
-
-    return "." in qual and qual.split(".", maxsplit=1)[0] in sys.stdlib_module_names
-
-
-def _container(flow: Flow, reading: Reading, qual: str) -> Value:
-    first = reading.first()
-    contents = [] if first is None else [flow.element_of(first, reading.node)]
-    if first is not None and first.kind is Kind.LOADER:
-        contents = [Value(Kind.UNKNOWN)]
-    contents += [
-        argument.value for name, argument in reading.keywords.items() if name not in ("key", "reverse", "maxlen")
-    ]
-    value = flow._box(reading.node, contents)
-    if "maxlen" in reading.keywords or (qual == "collections.deque" and len(reading.positional) > 1):
-        for box in value.boxes:
-            flow.analysis.boxes[box].bounded = True
-    return value
-
-
-def _wrapped_iteration(flow: Flow, reading: Reading, qual: str) -> Value:
-    """`enumerate(loader)`: one element of it stands for all, kept as the value's only element."""
-    iterables = [argument.value for argument in reading.positional]
-    if qual != "zip" and qual != "itertools.chain":
-        iterables = (
-            iterables[:1] or [reading.keywords["iterable"].value] if iterables or "iterable" in reading.keywords else []
-        )
-    if not iterables:
-        return flow.unknown(reading.node, NOTHING)
-    elements = [
-        value.elements[0] if value.mode is Mode.KEEP and value.elements else _plain_element(flow, value, reading.node)
-        for value in iterables
-    ]
-    roots = frozenset().union(*(flow.all_roots(value) for value in iterables))
-    kind = Kind.LOADER if any(value.kind is Kind.LOADER for value in iterables) else iterables[0].kind
-    if qual == "enumerate" or qual == "tqdm.contrib.tenumerate":
-        element = Value(Kind.CONTAINER, roots=elements[0].roots, elements=(NUMBER, elements[0]))
-    elif qual == "zip":
-        element = Value(Kind.CONTAINER, roots=roots, elements=tuple(elements))
-    else:
-        element = elements[0]
-        if qual == "itertools.chain":
-            for other in elements[1:]:
-                element = join(element, other)
-    if kind is Kind.NUMBER and qual not in ("enumerate", "zip"):
-        return NUMBER
-    reading.root = flow.root(reading.node)
-    return Value(
-        kind if kind is Kind.LOADER else Kind.UNKNOWN,
-        roots=roots,
-        elements=(element,),
-        mode=Mode.KEEP,
-        idents=frozenset({reading.root}),
-        weak=any(value.weak for value in iterables),
-    )
-
-
-def _plain_element(flow: Flow, value: Value, node: cst.CSTNode) -> Value:
-    if value.kind is Kind.LOADER:
-        return Value(Kind.UNKNOWN, roots=value.roots)
-    if value.kind is Kind.NUMBER:
-        return NUMBER
-    return flow.element_of(value, node)
-
-
-def _next(flow: Flow, reading: Reading) -> Value:
-    first = reading.first()
-    if first is None:
-        return PLAIN
-    if first.kind is Kind.LOADER:
-        loop = flow.loop
-        while loop is not None:
-            loop.draws_from_loader = True
-            loop = loop.parent
-        return first.elements[0] if first.elements else Value(Kind.UNKNOWN, roots=first.roots)
-    return flow.element_of(first, reading.node)
 
 
 # --- functions and classes of this file ---
@@ -760,7 +448,7 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
         return PLAIN
     if kind is Kind.PLAIN or kind is Kind.NUMBER:
         return PLAIN
-    if kind is Kind.LOADER and name in ("__iter__",):
+    if kind is Kind.LOADER and name == "__iter__":
         return receiver
     if kind is Kind.STATE:
         return (
@@ -815,9 +503,15 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return Value(Kind.CONTAINER)
     if name == "state_dict":
         return Value(Kind.STATE)
-    if name == "register_buffer" and len(reading.positional) > 1 and isinstance(reading.positional[0].value.literal, str):
+    if (
+        name == "register_buffer"
+        and len(reading.positional) > 1
+        and isinstance(reading.positional[0].value.literal, str)
+    ):
         given = reading.positional[1].value
-        flow.state.bind(f"self.{reading.positional[0].value.literal}", NONE if given.kind is Kind.NONE else NO_GRAD_TENSOR)
+        flow.state.bind(
+            f"self.{reading.positional[0].value.literal}", NONE if given.kind is Kind.NONE else NO_GRAD_TENSOR
+        )
     if name in ("zero_grad", "load_state_dict", "register_buffer", "register_parameter"):
         return PLAIN
     return _unknown_call(flow, reading)
@@ -872,7 +566,7 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return flow.derived(Kind.UNKNOWN, node, reading.values)
     if name in ("max", "min", "median") or name in known.MULTI_RESULT_METHODS:
         reading.root = flow.root(node)
-        return _reduced_pair(flow, reading, name, receiver, reading.positional)
+        return reduced_pair(flow, reading, name, receiver, reading.positional)
     if name in known.DIFFERENTIABLE_METHODS:
         reading.root = flow.root(node)
         kind = Kind.TENSOR if receiver.is_tensor or name in known.TENSOR_ONLY_METHODS else Kind.UNKNOWN
@@ -882,27 +576,9 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
     return None
 
 
-def _reduced_pair(flow: Flow, reading: Reading, name: str, receiver: Value, arguments: list[Argument]) -> Value:
-    """`values, indices = t.topk(k)`: the indices never require grad; `t.max()` alone is one tensor."""
-    operands = [receiver, *(argument.value for argument in arguments)]
-    values = flow.derived(receiver.kind, reading.node, operands, reading.root)
-    has_dim = bool(arguments) or "dim" in reading.keywords
-    if name in ("topk", "kthvalue", "sort") or (name in ("max", "min", "median", "mode") and has_dim):
-        if len(arguments) == 1 and arguments[0].value.is_tensor:
-            return values
-        indices = Value(Kind.TENSOR if receiver.is_tensor else Kind.UNKNOWN)
-        return Value(Kind.CONTAINER, roots=values.roots, elements=(values, indices))
-    return values
-
-
-def _escape_arguments(flow: Flow, reading: Reading) -> None:
-    for value in reading.values:
-        flow.escape(value)
-
-
 def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     """A call out of view: it may keep or differentiate its arguments; its result may carry their graphs."""
-    _escape_arguments(flow, reading)
+    escape_arguments(flow, reading)
     if flow.loop is not None and any(value.grad is not Grad.NO for value in reading.values):
         for loop in flow.loop.outer():
             loop.escaping_calls = True
@@ -917,7 +593,7 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     if _is_loss_by_name(reading):
         carrying = [value for value in reading.values if value.grad is Grad.YES and not flow.analysis.unproven(value)]
         if carrying:
-            known_result = flow.graph(
+            return flow.graph(
                 Kind.UNKNOWN,
                 reading.node,
                 roots=result.roots,
@@ -925,12 +601,11 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
                 ident=reading.root,
                 weak=True,
             )
-            return known_result
     return result
 
 
 def _is_loss_by_name(reading: Reading) -> bool:
-    """`criterion(output, target)`: the name alone proves nothing, together with an argument that carries a graph it does."""
+    """`criterion(output, target)`: the name counts only together with an argument that carries a graph."""
     func = reading.node.func
     name = func.attr.value if isinstance(func, cst.Attribute) else func.value if isinstance(func, cst.Name) else ""
     return name in _LOSS_NAMES

@@ -29,6 +29,8 @@ class CheckpointLoad:
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
+    if not module.words.isdisjoint(known.OTHER_DEVICES):
+        return
     every_process = not module.words.isdisjoint(known.ONE_PROCESS_PER_GPU)
     for call in module.calls:
         if _is_lightning_load(module, call):
@@ -106,8 +108,11 @@ def _saved_on_the_host(module: Module, load: Call) -> bool:
     statements = {call.statement for call in saves if module.text(call.positional[1].expression) == target}
     if not statements:
         return False
-    from_host = any(call.method == "cpu" and call.statement in statements for call in calls)
-    return from_host or any(call.names(known.HOST_BUFFERS) and _assigned_to(call.statement, target) for call in calls)
+    if module.words.isdisjoint(known.MOVING_WORDS) or any(
+        call.method == "cpu" and call.statement in statements for call in calls
+    ):
+        return True
+    return any(call.names(known.HOST_BUFFERS) and _assigned_to(call.statement, target) for call in calls)
 
 
 def _assigned_to(statement: cst.CSTNode, name: str) -> bool:
@@ -149,6 +154,8 @@ def _only_copied(module: Module, load: Call, uses: list[Use]) -> bool:
         return False
     if any(root in flow.return_roots for flow in module.flows):
         return False
+    if not load.scope.is_function and not isinstance(load.statement, cst.Expr):
+        return False  # other files may import the name
     copied = False
     for use in uses:
         if use.how in ("subscript", "delete"):

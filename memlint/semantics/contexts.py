@@ -41,11 +41,14 @@ class IdleContext:
     statement: cst.Expr | None = None
     followers: Sequence[cst.CSTNode] = ()
     """What stands below a bare statement and was meant to run in the context."""
+    function: cst.FunctionDef | None = None
+    """The function on the line below a bare statement: the `@` is missing."""
 
 
 def idle_contexts(module: Module) -> Iterator[IdleContext]:
     yield from _bare_calls(module)
     yield from _bare_names(module)
+    yield from _in_class_bodies(module)
     yield from _not_called(module)
     yield from _early_decorators(module)
 
@@ -54,7 +57,7 @@ def _bare_calls(module: Module) -> Iterator[IdleContext]:
     for call in module.calls_of(known.ACTS_ONLY_WHEN_ENTERED):
         statement = call.statement
         if call.is_statement and isinstance(statement, cst.Expr):
-            yield IdleContext(call.call, Idle.STATEMENT, True, True, statement, _meant(module, call.scope, statement))
+            yield _bare(module, call.scope, statement, Idle.STATEMENT, True)
         elif _is_forgotten(call.scope, statement, call.node):
             yield IdleContext(call.call, Idle.NEVER_ENTERED, True, True)
 
@@ -73,15 +76,36 @@ def _bare_names(module: Module) -> Iterator[IdleContext]:
     for flow in module.flows:
         for statement, value in flow.bare_names:
             if value.quals and value.quals <= known.ACTS_ONLY_WHEN_ENTERED:
-                meant = _meant(module, flow.scope, statement)
-                yield IdleContext(statement.value, Idle.NAME, False, _callable_as_is(value.quals), statement, meant)
+                yield _bare(module, flow.scope, statement, Idle.NAME, _callable_as_is(value.quals))
 
 
-def _meant(module: Module, scope: Scope, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
+def _in_class_bodies(module: Module) -> Iterator[IdleContext]:
+    for scope in module.scopes:
+        body = scope.node.body.body if isinstance(scope.node, cst.ClassDef) else ()
+        lines = (line.body for line in body if isinstance(line, cst.SimpleStatementLine))
+        for statement in (small for line in lines for small in line if isinstance(small, cst.Expr)):
+            called = isinstance(statement.value, cst.Call)
+            name = module.analysis.qualify(
+                statement.value.func if isinstance(statement.value, cst.Call) else statement.value
+            )
+            if name in known.ACTS_ONLY_WHEN_ENTERED:
+                why = Idle.STATEMENT if called else Idle.NAME
+                yield _bare(module, scope, statement, why, called or _callable_as_is(frozenset({name})))
+
+
+def _bare(module: Module, scope: Scope, statement: cst.Expr, why: Idle, callable_as_is: bool) -> IdleContext:
     below = followers(scope.node, statement)
-    if any(isinstance(item, (cst.FunctionDef, cst.ClassDef)) for item in below):
-        return ()  # a script's functions run later, outside
-    return () if scope.has_yield else below
+    first = below[0] if below else None
+    function = first if isinstance(first, cst.FunctionDef) and _is_next_line(first) else None
+    # The functions of a script or a class run later, outside; a generator's consumer would run inside.
+    if scope.has_yield or any(isinstance(item, (cst.FunctionDef, cst.ClassDef)) for item in below):
+        below = ()
+    is_called = why is Idle.STATEMENT
+    return IdleContext(statement.value, why, is_called, callable_as_is, statement, below, function)
+
+
+def _is_next_line(function: cst.FunctionDef) -> bool:
+    return all(line.comment is not None for line in function.leading_lines)
 
 
 def _not_called(module: Module) -> Iterator[IdleContext]:

@@ -12,6 +12,7 @@ from memlint.semantics import calls
 from memlint.semantics.events import Backward, Call, Loop, Store, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import GradOnEntry
+from memlint.semantics.reading import literal_index
 from memlint.semantics.scopes import path_of
 from memlint.semantics.state import State, merge
 from memlint.semantics.values import (
@@ -296,7 +297,7 @@ class Expressions:
     def element_of(self, base: Value, node: cst.CSTNode, path: str | None = None) -> Value:
         """What indexing, unpacking or iterating the value gives."""
         if base.elements is not None and isinstance(node, cst.Subscript):
-            index = calls.integer(node)
+            index = literal_index(node)
             if index is not None and -len(base.elements) <= index < len(base.elements):
                 return base.elements[index]
         if base.elements is not None:
@@ -415,7 +416,7 @@ class Expressions:
     def _tuple(self, node: cst.Tuple) -> Value:
         elements = tuple(self.eval(element.value) for element in node.elements)
         if any(isinstance(element, cst.StarredElement) for element in node.elements):
-            return self._box(node, elements)
+            return self.box(node, elements)
         roots = frozenset().union(*(self.all_roots(element) for element in elements)) if elements else NOTHING
         boxes = frozenset().union(*(element.boxes for element in elements)) if elements else NOTHING
         return Value(Kind.CONTAINER, roots=roots, elements=elements, boxes=boxes)
@@ -427,7 +428,7 @@ class Expressions:
             self.use(value, "store", "display", node)
             self.hand_over(value)
             values.append(value)
-        return self._box(node, values)
+        return self.box(node, values)
 
     def _dict(self, node: cst.Dict) -> Value:
         values = []
@@ -438,9 +439,9 @@ class Expressions:
             self.use(value, "store", "display", node)
             self.hand_over(value)
             values.append(value)
-        return self._box(node, values)
+        return self.box(node, values)
 
-    def _box(self, node: cst.CSTNode, values: Iterable[Value]) -> Value:
+    def box(self, node: cst.CSTNode, values: Iterable[Value]) -> Value:
         """A fresh container with these contents."""
         box = self.analysis.box_for(node, self.loop)
         for value in values:
@@ -448,10 +449,10 @@ class Expressions:
         return Value(Kind.CONTAINER, roots=NOTHING, boxes=frozenset({box}))
 
     def _comprehension(self, node: cst.ListComp | cst.SetComp | cst.GeneratorExp) -> Value:
-        return self._box(node, [self._comp(node, node.for_in, [node.elt])])
+        return self.box(node, [self._comp(node, node.for_in, [node.elt])])
 
     def _dict_comprehension(self, node: cst.DictComp) -> Value:
-        return self._box(node, [self._comp(node, node.for_in, [node.key, node.value])])
+        return self.box(node, [self._comp(node, node.for_in, [node.key, node.value])])
 
     def _comp(self, node: cst.CSTNode, clause: cst.CompFor, results: list[cst.BaseExpression]) -> Value:
         """The elements of a comprehension; its body is a loop whose variables are its own."""
@@ -771,10 +772,11 @@ def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:
         return [node.left, node.right]
     if isinstance(node, cst.UnaryOperation):
         return [node.expression]
-    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
-        if node.func.attr.value in known.DIFFERENTIABLE_METHODS:
-            return [node.func.value, *(argument.value for argument in node.args)]
-    return []
+    if not isinstance(node, cst.Call) or not isinstance(node.func, cst.Attribute):
+        return []
+    if node.func.attr.value not in known.DIFFERENTIABLE_METHODS:
+        return []
+    return [node.func.value, *(argument.value for argument in node.args)]
 
 
 def _roots_at(loop: Loop, path: str) -> frozenset[int]:

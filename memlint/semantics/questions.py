@@ -62,6 +62,7 @@ class ModuleFacts:
 
     functions: dict[str, FunctionFacts] = field(default_factory=dict)
     calls: tuple[CallSite, ...] = ()
+
     @cached_property
     def calls_of(self) -> dict[str, list[CallSite]]:
         """The calls in view, by callee."""
@@ -77,27 +78,26 @@ class ModuleFacts:
 def answer(question: Question, facts: ModuleFacts) -> bool:
     """True only when the facts prove a yes."""
     if isinstance(question, GradOnEntry):
-        return _grad_on_entry(question.function, facts, frozenset())
+        return _grad_on_entry(question.function, facts)
     if isinstance(question, ResultNotDifferentiated):
         calls = facts.calls_of.get(question.function, [])
         return bool(calls) and all(call.certain and call.result_is_clean for call in calls)
     return False
 
 
-def _grad_on_entry(function: str, facts: ModuleFacts, asked: frozenset[str]) -> bool:
-    if function in asked:
-        return True  # recursion adds no caller of its own
-    known = facts.functions.get(function)
-    if known is None or facts.switches_grad_off or known.entry in ("off", "unknown"):
-        return False
-    if known.entry == "on":
-        return True
-    if known.handed_over:
-        return False
-    calls = facts.calls_of.get(function, [])
-    if not calls:
-        return True
-    return all(
-        call.mode == "on" or (call.mode == "entry" and _grad_on_entry(call.caller, facts, asked | {function}))
-        for call in calls
-    )
+def _grad_on_entry(function: str, facts: ModuleFacts) -> bool:
+    """Every caller, and its callers while they run in their caller's mode, must run with grad on."""
+    pending, asked = [function], {function}
+    while pending:
+        name = pending.pop()
+        known = facts.functions.get(name)
+        if known is None or facts.switches_grad_off or known.entry in ("off", "unknown"):
+            return False
+        if known.entry == "on":
+            continue
+        if known.handed_over or any(call.mode not in ("on", "entry") for call in facts.calls_of.get(name, [])):
+            return False
+        callers = {call.caller for call in facts.calls_of.get(name, []) if call.mode == "entry"}
+        pending.extend(callers - asked)  # recursion adds no caller of its own
+        asked |= callers
+    return True

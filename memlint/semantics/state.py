@@ -10,7 +10,7 @@ from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value, join
 class State:
     """Flow-sensitive facts. Variables are keyed by access path: `loss`, `self.total`, `logs['loss']`."""
 
-    __slots__ = ("alive", "backed", "guarded", "made", "mode", "vars")
+    __slots__ = ("alive", "backed", "guarded", "made", "mode", "owners", "vars")
 
     def __init__(self, variables: dict[str, Value], mode: Mode) -> None:
         self.vars = variables
@@ -19,6 +19,8 @@ class State:
         """Definitions whose graph a backward pass has freed on every path on which they were made."""
         self.made: frozenset[int] = NOTHING
         """Definitions made on some path to here."""
+        self.owners: frozenset[str] = frozenset()
+        """Names of which an attribute or item is known: `self` of `self.total`."""
         self.guarded = False
         self.alive = True
 
@@ -26,6 +28,7 @@ class State:
         new = State(dict(self.vars), self.mode)
         new.backed = self.backed
         new.made = self.made
+        new.owners = self.owners
         new.guarded = self.guarded
         new.alive = self.alive
         return new
@@ -41,10 +44,14 @@ class State:
 
     def bind(self, path: str, value: Value) -> None:
         """Assign; what was known of the old value's attributes and items is forgotten."""
-        if "." not in path and "[" not in path:
-            stale = [known for known in self.vars if known.startswith((path + ".", path + "["))]
-            for known in stale:
+        if path in self.owners:
+            for known in [known for known in self.vars if known.startswith((path + ".", path + "["))]:
                 del self.vars[known]
+            self.owners = self.owners - {path}
+        elif not path.isidentifier():
+            owner = path.replace("[", ".").partition(".")[0]
+            if owner not in self.owners:
+                self.owners = self.owners | {owner}
         self.vars[path] = value
 
 
@@ -57,6 +64,7 @@ def merge(a: State, b: State) -> State:
     merged = State(_merge_vars(a.vars, b.vars), a.mode if a.mode is b.mode else Mode.UNKNOWN)
     merged.backed = (a.backed - (b.made - b.backed)) | (b.backed - (a.made - a.backed))
     merged.made = a.made | b.made
+    merged.owners = a.owners | b.owners
     merged.guarded = a.guarded or b.guarded
     return merged
 

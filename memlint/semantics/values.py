@@ -118,7 +118,7 @@ class Value:
         self.idents = idents
         """The definitions of which this value is exactly one."""
         self.mode = mode
-        """Of a context manager, what entering it does to grad mode; of a module, OFF: its parameters need no gradient."""
+        """Of a context manager: what entering it does to grad mode. Of a module, OFF: its parameters need no gradient."""
         self.quals = quals
         """Qualified names, where the value is a function, class or namespace."""
         self.cls = cls
@@ -218,7 +218,7 @@ def _join_quals(a: Value, b: Value) -> frozenset[str]:
 def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
     if a.elements is None or b.elements is None or len(a.elements) != len(b.elements):
         return None
-    return tuple(join(x, y) for x, y in zip(a.elements, b.elements))
+    return tuple(join(x, y) for x, y in zip(a.elements, b.elements, strict=True))
 
 
 class Root:

@@ -20,6 +20,7 @@ from memlint.source.lines import LineIndex, Position
 _COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _LONE_CR = re.compile(r"\r(?!\n)")
+_NON_ASCII = re.compile(rb"[^\x00-\x7f]")
 
 # A second byte order mark; form feeds in an indentation, after which Python counts it anew.
 _LOST_MARKS = re.compile(r"\A\ufeff|^[ \t\f]*\f", re.MULTILINE)
@@ -153,12 +154,16 @@ def _copy_owner_and_mode(source: Path, target: Path) -> None:
 
 def _encoding(raw: bytes) -> str:
     # Split as Python does (a lone carriage return ends a line): detect_encoding itself leaves that to its caller.
-    head = raw[: _end_of_second_line(raw)].splitlines(keepends=True)
-    lines = iter(head)
+    head = raw.removeprefix(BOM_UTF8)
+    head = head[: _end_of_second_line(head)]
+    # detect_encoding wants these lines in UTF-8; Python wants them in the encoding that they declare.
+    ascii_head = _NON_ASCII.sub(b"?", head)
+    marked = BOM_UTF8 + ascii_head if raw.startswith(BOM_UTF8) else ascii_head
+    lines = iter(marked.splitlines(keepends=True))
     try:
         encoding, _ = tokenize.detect_encoding(lambda: next(lines, b""))
     except SyntaxError as error:
-        raise _bad_declaration(raw, head, str(error)) from error
+        raise UndecodableFile(Position(_declaration_line(head), 1), str(error)) from error
     return "utf-8" if encoding == "utf-8-sig" else encoding
 
 
@@ -172,15 +177,9 @@ def _end_of_second_line(raw: bytes) -> int:
     return end
 
 
-def _bad_declaration(raw: bytes, head: list[bytes], reason: str) -> UndecodableFile:
-    for number, line in enumerate(head, start=1):
-        if _COOKIE.match(line.removeprefix(BOM_UTF8)):
-            return UndecodableFile(Position(number, 1), reason)
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return _bad_byte(raw.removeprefix(BOM_UTF8), error)
-    return UndecodableFile(Position(1, 1), reason)
+def _declaration_line(head: bytes) -> int:
+    lines = enumerate(head.splitlines(), start=1)
+    return next((number for number, line in lines if _COOKIE.match(line)), 1)
 
 
 def _text(body: bytes, encoding: str) -> str:

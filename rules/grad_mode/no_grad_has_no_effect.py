@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memlint.linting.edits import InsertAfter, MakeHeader
+from memlint.linting.edits import InsertAfter, InsertBefore, MakeHeader
 from memlint.linting.finding import Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.contexts import Idle, IdleContext, idle_contexts
@@ -17,6 +17,9 @@ _STORIES = {
     Idle.NEVER_ENTERED: "`{code}` is kept in a variable and never entered: it does nothing",
     Idle.DECORATES_UNCALLED: "`@{code}` is not called: as a decorator it needs `()` before torch 2.0",
 }
+_NO_AT = (
+    "`{code}` does nothing as a statement: is the `@` missing that would make it a decorator of the function below?"
+)
 
 
 class NoGradHasNoEffect(Rule):
@@ -55,9 +58,9 @@ class NoGradHasNoEffect(Rule):
     ```
 
     ## Fix safety
-    Adding the `()` to `with torch.no_grad:` is safe: the line raises without it. Turning a bare `torch.no_grad()`
-    into a `with` around the statements below it is unsafe: it changes what the code does today, to what was most
-    likely meant.
+    Adding the `()` to `with torch.no_grad:` is safe: the line raises without it. Turning a bare `torch.no_grad()` into
+    a `with` around the statements below it, or into a decorator of the function on the next line, is unsafe: it changes
+    what the code does today, to what was most likely meant.
 
     ## When it stays silent
     When the context may be entered: by an `ExitStack`, by `__enter__()`, by code that is handed the context, by a
@@ -77,10 +80,10 @@ class NoGradHasNoEffect(Rule):
 
     def check(self, module: Module) -> Iterator[Draft]:
         for context in idle_contexts(module):
-            code = module.text(context.node)
+            story = _STORIES[context.why] if context.function is None else _NO_AT
             yield self.finding(
                 context.node,
-                _STORIES[context.why].format(code=code),
+                story.format(code=module.text(context.node)),
                 cost=Cost(CostClass.RAISES_PEAK, "A"),
                 fix=_fix(context),
             )
@@ -89,6 +92,8 @@ class NoGradHasNoEffect(Rule):
 def _fix(context: IdleContext) -> FixDraft | None:
     if not context.callable_as_is:
         return None  # `torch.autocast()` would lack its device type
+    if context.function is not None:
+        return unsafe_fix("make it a decorator", InsertBefore(context.node, "@"))
     if context.statement is None:
         return safe_fix("call it", InsertAfter(context.node, "()")) if not context.is_called else None
     if not context.followers:

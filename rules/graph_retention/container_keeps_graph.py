@@ -35,26 +35,32 @@ class ContainerKeepsGraph(Rule):
 
     ## Example
     ```python
-    def predict(net, loader):
-        net.eval()
-        outputs = []
-        for x in loader:
-            outputs.append(net(x))
-        print(len(outputs))
+    def train(net, loader, criterion, optimizer):
+        losses = []
+        for x, y in loader:
+            loss = criterion(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss)
+        print(len(losses), losses[-1])
     ```
 
     ## Use instead
     ```python
-    def predict(net, loader):
-        net.eval()
-        outputs = []
-        with torch.no_grad():
-            for x in loader:
-                outputs.append(net(x))
-        print(len(outputs))
+    def train(net, loader, criterion, optimizer):
+        losses = []
+        for x, y in loader:
+            loss = criterion(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        print(len(losses), losses[-1])
     ```
 
-    In a training loop store `loss.detach()`, or `loss.item()`, which also synchronises with the device.
+    `loss.item()` stores a number and no tensor, but synchronises with the device at every step. An evaluation loop belongs
+    under `torch.no_grad()` as a whole (MEM201).
 
     ## Fix safety
     Inserting `.detach()` is safe when everything that reaches the store is proven to be a tensor and the container stays in

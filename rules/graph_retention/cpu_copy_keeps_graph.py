@@ -31,26 +31,39 @@ class CpuCopyKeepsGraph(Rule):
 
     ## Example
     ```python
-    def extract(net, loader):
-        net.eval()
-        features = []
-        for x in loader:
-            features.append(net(x).cpu())
-        print(len(features))
+    import torch.nn.functional as F
+
+
+    def train(net, loader, optimizer):
+        predictions = []
+        for x, y in loader:
+            logits = net(x)
+            loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            predictions.append(logits.cpu())
+        print(len(predictions))
     ```
 
     ## Use instead
     ```python
-    def extract(net, loader):
-        net.eval()
-        features = []
-        with torch.no_grad():
-            for x in loader:
-                features.append(net(x).cpu())
-        print(len(features))
+    import torch.nn.functional as F
+
+
+    def train(net, loader, optimizer):
+        predictions = []
+        for x, y in loader:
+            logits = net(x)
+            loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            predictions.append(logits.detach().cpu())
+        print(len(predictions))
     ```
 
-    Where gradients are needed in the loop, cut the graph first: `net(x).detach().cpu()`.
+    Where the loop needs no gradients at all (evaluation, extraction of features), put it under `torch.no_grad()`.
 
     ## Fix safety
     Inserting `.detach()` before the copy is safe when everything that reaches it is proven to be a tensor and the container

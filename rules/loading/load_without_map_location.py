@@ -61,7 +61,9 @@ class LoadWithoutMapLocation(Rule):
 
     ## When it stays silent
     When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
-    that the file is a checkpoint (a data set stored as tensors is loaded as often); when `load` is not torch's.
+    that the file is a checkpoint (a data set stored as tensors is loaded as often); when only a scheduler or a gradient
+    scaler reads it, whose state is numbers; when the same function has written it from host memory; when `load` is not
+    torch's; in files that use torch_xla.
 
     ## References
     - `torch.load` documentation, parameter `map_location`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # functools documentation: both keep the arguments of the calls they remember, `cache` without a limit.
 REMEMBERING_DECORATORS = frozenset({"functools.lru_cache", "functools.cache"})
+REMEMBERING_WORDS = frozenset(name.rpartition(".")[2] for name in REMEMBERING_DECORATORS)
 # Below these a method has no `self` in the key.
 WITHOUT_SELF = frozenset({"staticmethod", "classmethod"})
 # What takes entries out of a dictionary.

@@ -59,6 +59,10 @@ SCHEDULERS = "torch.optim.lr_scheduler."
 
 SAVES = frozenset({"torch.save"})
 HOST_BUFFERS = frozenset({"io.BytesIO"})
+# A file without any of these names puts nothing on a device.
+MOVING_WORDS = frozenset({"to", "cuda", "device", "xpu", "mps", "accelerator", "device_map"})
+# torch_xla saves host copies (torch_xla.core.xla_model.save).
+OTHER_DEVICES = frozenset({"torch_xla"})
 
 # With one process per GPU every process loads onto the device named in the file (torch.distributed tutorials).
 ONE_PROCESS_PER_GPU = frozenset(

@@ -440,3 +440,13 @@ PLAIN_TENSOR_ATTRIBUTES = frozenset(
 BACKWARD_METHODS = frozenset({"backward", "manual_backward"})
 DIFFERENTIATING_FUNCTIONS = frozenset({"torch.autograd.backward", "torch.autograd.grad"})
 FUNCTIONAL_AUTOGRAD_PREFIXES = ("torch.func.", "torch.autograd.functional.", "functorch.")
+
+# torch.* functions that return no tensor.
+PLAIN_FUNCTIONS = frozenset(
+    {"is_grad_enabled", "is_tensor", "Size", "dtype", "Generator", "get_rng_state", "manual_seed", "seed"}
+)
+# Functions and methods that return (values, indices) where a dimension is given.
+REDUCTIONS_WITH_INDICES = frozenset({"max", "min", "median", "mode"})
+
+# Functions of other libraries that return a module (their documentation).
+MODULE_BUILDERS = frozenset({"timm.create_model", "timm.models.create_model", "torch.hub.load"})

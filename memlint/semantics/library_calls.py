@@ -1,0 +1,365 @@
+"""What a call of a function or class returns that torch, Python or another library has given its name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import libcst as cst
+
+from memlint.semantics.knowledge import frameworks
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
+from memlint.semantics.values import (
+    NO_GRAD_TENSOR,
+    NONE,
+    NOTHING,
+    NUMBER,
+    PLAIN,
+    Grad,
+    Kind,
+    Mode,
+    Value,
+    join,
+)
+
+if TYPE_CHECKING:
+    from memlint.semantics.flow import Flow
+
+Handler = Callable[["Flow", Reading, str], "Value | None"]
+
+
+def library_call(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    """The result of calling what has this qualified name; None where memlint knows nothing of it."""
+    handler = _BY_NAME.get(qual)
+    if handler is not None:
+        return handler(flow, reading, qual)
+    for prefix, by_prefix in _BY_PREFIX:
+        if qual.startswith(prefix):
+            value = by_prefix(flow, reading, qual)
+            if value is not None:
+                return value
+    return _standard_library(flow, reading, qual)
+
+
+# --- torch ---
+
+
+def _grad_context(flow: Flow, reading: Reading, qual: str) -> Value:
+    mode = Mode.OFF if qual in known.GRAD_OFF_CONTEXTS else Mode.ON
+    if not reading.arguments:
+        return Value(Kind.CONTEXT, mode=mode)
+    argument = reading.first() or reading.values[0]
+    if argument.literal is True:
+        return Value(Kind.CONTEXT, mode=mode)
+    # `torch.no_grad()(function)`, `inference_mode(flag)`
+    escape_arguments(flow, reading)
+    return Value(Kind.CONTEXT, mode=Mode.UNKNOWN)
+
+
+def _set_grad_enabled(flow: Flow, reading: Reading, qual: str) -> Value:
+    argument = reading.first() or (reading.values[0] if reading.values else PLAIN)
+    mode = Mode.UNKNOWN
+    if isinstance(argument.literal, bool):
+        mode = Mode.ON if argument.literal else Mode.OFF
+    statement = flow.statement
+    if isinstance(statement, cst.Expr) and statement.value is reading.node:
+        flow.state.mode = mode
+        if mode is not Mode.ON:
+            flow.analysis.switches_grad_off = True
+    return Value(Kind.CONTEXT, mode=mode)
+
+
+def _device(flow: Flow, reading: Reading, qual: str) -> Value:
+    first = reading.first()
+    return Value(Kind.CONTEXT, mode=Mode.KEEP, cls=qual, literal=None if first is None else first.literal)
+
+
+def _neutral_context(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.CONTEXT, mode=Mode.KEEP)
+
+
+def _loader(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.LOADER)
+
+
+def _scaler(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.SCALER)
+
+
+def _dataset(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.DATASET)
+
+
+def _its_module(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    return reading.first()
+
+
+def _copy(flow: Flow, reading: Reading, qual: str) -> Value:
+    first = reading.first()
+    if first is not None and first.kind in (Kind.MODULE, Kind.INSTANCE, Kind.STATE):
+        return first
+    return Value(Kind.UNKNOWN, Grad.MIXED)
+
+
+def _factory(flow: Flow, reading: Reading, qual: str) -> Value:
+    reading.root = flow.root(reading.node)
+    requires_grad = reading.keywords.get("requires_grad")
+    if requires_grad is not None and requires_grad.value.literal is not False:
+        return flow.graph(Kind.TENSOR, reading.node, roots=NOTHING, ident=reading.root)
+    return Value(Kind.TENSOR, idents=frozenset({reading.root}), roots=frozenset({reading.root}))
+
+
+def _loaded(flow: Flow, reading: Reading, qual: str) -> Value:
+    reading.root = flow.root(reading.node)
+    return Value(Kind.STATE, idents=frozenset({reading.root}), roots=frozenset({reading.root}))
+
+
+def _parameter(flow: Flow, reading: Reading, qual: str) -> Value:
+    return flow.graph(Kind.TENSOR, reading.node, roots=NOTHING)
+
+
+def _optimizer(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    name = qual.removeprefix("torch.optim.")
+    return Value(Kind.OPTIMIZER, cls=qual) if name.isidentifier() and name[0].isupper() else None
+
+
+def _nn_class(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    name = qual.rpartition(".")[2]
+    if not name[:1].isupper() or name in known.NN_NOT_MODULES or ".utils." in qual:
+        return None
+    return Value(Kind.MODULE, cls=f"torch.nn.{name}")
+
+
+def _functional_autograd(flow: Flow, reading: Reading, qual: str) -> Value:
+    flow.has_backward = True
+    escape_arguments(flow, reading)
+    return flow.unknown(reading.node, NOTHING)
+
+
+def _plain(flow: Flow, reading: Reading, qual: str) -> Value:
+    return PLAIN
+
+
+def _differentiable(flow: Flow, reading: Reading, qual: str) -> Value:
+    reading.root = flow.root(reading.node, saves=True)
+    return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
+
+
+def _functional(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    if qual.startswith("torch.nn.functional.multi_head"):
+        return None
+    return _torch_function(flow, reading, qual) or _differentiable(flow, reading, qual)
+
+
+def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    """`torch.<name>` and the like."""
+    name = qual.rpartition(".")[2]
+    if name in known.NUMBER_FUNCTIONS:
+        return NUMBER
+    if name in known.NEVER_GRAD_FUNCTIONS:
+        returns_tuple = not known.TUPLE_KEYWORDS.isdisjoint(reading.keywords)
+        return Value(Kind.UNKNOWN) if returns_tuple else NO_GRAD_TENSOR
+    if name in known.DIFFERENTIABLE_FUNCTIONS:
+        return _differentiable(flow, reading, qual)
+    if name in known.MULTI_RESULT_METHODS or name in known.REDUCTIONS_WITH_INDICES:
+        reading.root = flow.root(reading.node)
+        return reduced_pair(flow, reading, name, reading.first() or PLAIN, reading.positional[1:])
+    if name in known.PLAIN_FUNCTIONS:
+        return PLAIN
+    if name == "from_numpy":
+        return NO_GRAD_TENSOR
+    if name in ("as_tensor", "asarray"):
+        first = reading.first()
+        return first if first is not None and first.is_tensor else Value(Kind.TENSOR)
+    return None
+
+
+# --- Python ---
+
+
+def _number(flow: Flow, reading: Reading, qual: str) -> Value:
+    return NUMBER
+
+
+def _object(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.UNKNOWN)
+
+
+def _empty_container(flow: Flow, reading: Reading, qual: str) -> Value:
+    return flow.box(reading.node, [])
+
+
+def _combined(flow: Flow, reading: Reading, qual: str) -> Value:
+    """`sum(losses)`, `max(a, b)`"""
+    contents = [
+        flow.element_of(value, reading.node) if value.boxes or value.elements else value for value in reading.values
+    ]
+    return flow.derived(Kind.UNKNOWN, reading.node, contents)
+
+
+def _consumed(flow: Flow, reading: Reading, qual: str) -> Value:
+    return PLAIN
+
+
+def _heappush(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    if len(reading.positional) != 2:
+        return None
+    heap, item = reading.positional
+    flow.store("append", reading.node, heap.expression, heap.value, item.value, item.expression)
+    return NONE
+
+
+def _anything(flow: Flow, reading: Reading, qual: str) -> Value:
+    return flow.unknown(reading.node, NOTHING)
+
+
+def _standard_library(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    """Of the standard library nothing differentiates, but much of it keeps what it is given."""
+    if "." not in qual or qual.split(".", maxsplit=1)[0] not in sys.stdlib_module_names:
+        return None
+    escape_arguments(flow, reading)
+    if qual.startswith("contextlib."):
+        return flow.unknown(reading.node, NOTHING)
+    return Value(Kind.CONTEXT, mode=Mode.KEEP)
+
+
+# --- other libraries ---
+
+
+def _built_module(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.MODULE)
+
+
+def _from_pretrained(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    if not qual.endswith(".from_pretrained"):
+        return None
+    name = qual.split(".")[-2]
+    return Value(Kind.MODULE) if "Model" in name or "For" in name else PLAIN
+
+
+def _rearranged(flow: Flow, reading: Reading, qual: str) -> Value:
+    return flow.derived(Kind.UNKNOWN, reading.node, reading.values)
+
+
+def _container(flow: Flow, reading: Reading, qual: str) -> Value:
+    first = reading.first()
+    contents = [] if first is None else [flow.element_of(first, reading.node)]
+    if first is not None and first.kind is Kind.LOADER:
+        contents = [Value(Kind.UNKNOWN)]
+    contents += [
+        argument.value for name, argument in reading.keywords.items() if name not in ("key", "reverse", "maxlen")
+    ]
+    value = flow.box(reading.node, contents)
+    if "maxlen" in reading.keywords or (qual == "collections.deque" and len(reading.positional) > 1):
+        for box in value.boxes:
+            flow.analysis.boxes[box].bounded = True
+    return value
+
+
+def _wrapped_iteration(flow: Flow, reading: Reading, qual: str) -> Value:
+    """`enumerate(loader)`: one element of it stands for all, kept as the value's only element."""
+    iterables = [argument.value for argument in reading.positional]
+    if qual != "zip" and qual != "itertools.chain":
+        iterables = (
+            iterables[:1] or [reading.keywords["iterable"].value] if iterables or "iterable" in reading.keywords else []
+        )
+    if not iterables:
+        return flow.unknown(reading.node, NOTHING)
+    elements = [
+        value.elements[0] if value.mode is Mode.KEEP and value.elements else _plain_element(flow, value, reading.node)
+        for value in iterables
+    ]
+    roots = frozenset().union(*(flow.all_roots(value) for value in iterables))
+    kind = Kind.LOADER if any(value.kind is Kind.LOADER for value in iterables) else iterables[0].kind
+    if qual == "enumerate" or qual == "tqdm.contrib.tenumerate":
+        element = Value(Kind.CONTAINER, roots=elements[0].roots, elements=(NUMBER, elements[0]))
+    elif qual == "zip":
+        element = Value(Kind.CONTAINER, roots=roots, elements=tuple(elements))
+    else:
+        element = elements[0]
+        if qual == "itertools.chain":
+            for other in elements[1:]:
+                element = join(element, other)
+    if kind is Kind.NUMBER and qual not in ("enumerate", "zip"):
+        return NUMBER
+    reading.root = flow.root(reading.node)
+    return Value(
+        kind if kind is Kind.LOADER else Kind.UNKNOWN,
+        roots=roots,
+        elements=(element,),
+        mode=Mode.KEEP,
+        idents=frozenset({reading.root}),
+        weak=any(value.weak for value in iterables),
+    )
+
+
+def _plain_element(flow: Flow, value: Value, node: cst.CSTNode) -> Value:
+    if value.kind is Kind.LOADER:
+        return Value(Kind.UNKNOWN, roots=value.roots)
+    if value.kind is Kind.NUMBER:
+        return NUMBER
+    return flow.element_of(value, node)
+
+
+def _next(flow: Flow, reading: Reading, qual: str) -> Value:
+    first = reading.first()
+    if first is None:
+        return PLAIN
+    if first.kind is Kind.LOADER:
+        loop = flow.loop
+        while loop is not None:
+            loop.draws_from_loader = True
+            loop = loop.parent
+        return first.elements[0] if first.elements else Value(Kind.UNKNOWN, roots=first.roots)
+    return flow.element_of(first, reading.node)
+
+
+def _table() -> dict[str, Handler]:
+    rows: list[tuple[Iterable[str], Handler]] = [
+        (_CONSUMING, _consumed),
+        (known.NEUTRAL_CONTEXTS | {"contextlib.nullcontext", "contextlib.suppress"}, _neutral_context),
+        (known.GRAD_OFF_CONTEXTS | known.GRAD_ON_CONTEXTS, _grad_context),
+        (known.SET_GRAD_ENABLED, _set_grad_enabled),
+        (known.LOADERS, _loader),
+        (known.SCALERS, _scaler),
+        (known.DATASET_BASES, _dataset),
+        (known.RETURNS_ITS_MODULE, _its_module),
+        (known.FACTORIES, _factory),
+        (known.ITERATION_WRAPPERS, _wrapped_iteration),
+        (known.MODULE_BUILDERS, _built_module),
+        (("torch.device",), _device),
+        (("torch.load", "torch.hub.load_state_dict_from_url"), _loaded),
+        (("torch.nn.Parameter", "torch.nn.parameter.Parameter"), _parameter),
+        (("copy.deepcopy", "copy.copy"), _copy),
+        (("len", "int", "float", "bool", "round", "hash", "id", "ord", "range"), _number),
+        (("super",), _object),
+        (_CONTAINERS, _container),
+        (("collections.defaultdict", "collections.Counter", "queue.Queue"), _empty_container),
+        (("next",), _next),
+        (("sum", "max", "min", "abs", "functools.reduce"), _combined),
+        (("heapq.heappush",), _heappush),
+        (("getattr",), _anything),
+    ]
+    return {name: handler for names, handler in rows for name in names}
+
+
+_CONTAINERS = (
+    "list", "tuple", "dict", "set", "sorted", "frozenset", "collections.deque", "collections.OrderedDict",
+)  # fmt: skip
+_CONSUMING = frameworks.CONSUMING_FUNCTIONS
+_BY_NAME = _table()
+_BY_PREFIX: tuple[tuple[str | tuple[str, ...], Handler], ...] = (
+    ("torch.optim.", _optimizer),
+    ("torch.nn.functional.", _functional),
+    ("torch.nn.", _nn_class),
+    (known.FUNCTIONAL_AUTOGRAD_PREFIXES, _functional_autograd),
+    (("torch.special.", "torch.linalg.", "torch.Tensor."), _torch_function),
+    (("torch.cuda.", "torch.distributed.", "torch.backends."), _plain),
+    ("torch.", _torch_function),
+    ("torchvision.models.", _built_module),
+    ("transformers.", _from_pretrained),
+    ("einops.", _rearranged),
+    (frameworks.CONSUMING_MODULES, _consumed),
+)
