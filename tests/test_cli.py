@@ -6,9 +6,9 @@ the files; the real one is tested by the fixtures. The tests at the end run the 
 
 from __future__ import annotations
 
-import io
 import ctypes
 import faulthandler
+import io
 import json
 import os
 import re
@@ -372,6 +372,20 @@ def test_fix_prints_a_diff_that_git_applies_and_writes_nothing(core: Path) -> No
     subprocess.run(["git", "init", "-q"], cwd=core, check=True)
     subprocess.run(["git", "apply"], input=result.stdout_bytes, cwd=core, check=True)
     assert (core / "a.py").read_text() == "x = good\ny = junk"
+
+
+def test_the_diff_of_a_folder_of_a_repository_applies_in_that_folder(
+    core: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (core / ".git").rmdir()
+    subprocess.run(["git", "init", "-q"], cwd=core, check=True)
+    package = core / "package"
+    package.mkdir()
+    write(package, a="x = waste\n")
+    monkeypatch.chdir(package)
+    result = memlint_run("fix", str(package))
+    subprocess.run(["git", "apply"], input=result.stdout_bytes, cwd=package, check=True)
+    assert (package / "a.py").read_text() == "x = good\n"
 
 
 def test_fix_applies(core: Path) -> None:

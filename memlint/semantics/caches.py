@@ -83,8 +83,19 @@ def _is_remembering(module: Module, expression: cst.BaseExpression) -> bool:
 
 def _keeps_nothing(call: cst.Call) -> bool:
     """`maxsize=0`."""
+    return _maxsize(call) == 0
+
+
+def _keeps_few(decorator: cst.BaseExpression) -> bool:
+    """So few entries that samples in host memory do not matter."""
+    size = _maxsize(decorator) if isinstance(decorator, cst.Call) else None
+    return size is not None and size <= known.FEW_SAMPLES
+
+
+def _maxsize(call: cst.Call) -> int | None:
+    """The literal `maxsize`; None where there is none, or no limit."""
     sizes = [arg.value for arg in call.args if arg.keyword is None or arg.keyword.value == "maxsize"][:1]
-    return any(isinstance(size, cst.Integer) and int(size.value, 0) == 0 for size in sizes)
+    return next((int(size.value, 0) for size in sizes if isinstance(size, cst.Integer)), None)
 
 
 def _cleared_functions(module: Module) -> frozenset[str]:
@@ -111,7 +122,7 @@ def _kept_by_method(module: Module, scope: Scope, decorator: cst.BaseExpression)
     analysis = module.analysis
     if analysis.is_module_class(owner.qualname):
         return KeepingCache(decorator, Key.MODULE_SELF, owner.name, module.surely_a_module(owner))
-    if analysis.base_names(owner.qualname) & torch.DATASET_BASES:
+    if analysis.base_names(owner.qualname) & torch.DATASET_BASES and not _keeps_few(decorator):
         key = Key.SAMPLE if scope.name == "__getitem__" else Key.DATASET_SELF
         return KeepingCache(decorator, key, owner.name, True)
     if _holds_modules(module, owner):

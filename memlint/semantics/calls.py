@@ -467,6 +467,8 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
 
 
 def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
+    if name in known.HOST_VALUE_METHODS:
+        return PLAIN
     if name in _BOX_ADDING and reading.arguments:
         argument = reading.arguments[-1]
         assert reading.receiver_node is not None

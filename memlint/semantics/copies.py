@@ -14,7 +14,10 @@ from memlint.semantics.module import Module
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode, Value
+from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
+
+# What one does with a tensor, not with a list of numbers.
+_TENSOR_USES = frozenset({"method", "attribute", "operand", "subscript", "written"})
 
 
 def is_proven_tensor(module: Module, value: Value, at: Call) -> bool:
@@ -65,7 +68,7 @@ def detached_clones(module: Module) -> Iterator[DetachedClone]:
         if clone is None or not _is_clone_method(clone):
             continue
         assert clone.receiver is not None and clone.receiver_node is not None
-        if clone.receiver.grad is Grad.NO or not _may_be_tensor(module, clone.receiver):
+        if not _may_carry_graph(module, clone.receiver) or not _may_be_tensor(module, clone.receiver):
             continue
         questions = _grad_is_on(clone)
         if questions is not None:
@@ -77,6 +80,16 @@ def _is_clone_method(call: Call) -> bool:
     if call.method != "clone" or call.receiver is None or call.receiver.quals:
         return False
     return not call.positional and not call.unpacks and call.keywords.keys() <= {"memory_format"}
+
+
+def _may_carry_graph(module: Module, value: Value) -> bool:
+    """Not `head_dim ** -0.5 * torch.ones(3)`: an attribute of unknown kind beside a tensor is a number as a rule."""
+    if value.grad is not Grad.YES or not value.is_tensor:
+        return value.grad is not Grad.NO
+    proofs = {item.root for item in module.analysis.basis(value.conditions) if isinstance(item, Proof)}
+    if not proofs or not value.idents.isdisjoint(proofs):
+        return True
+    return any(isinstance(module.analysis.roots[root].node, (cst.Call, cst.Param)) for root in proofs)
 
 
 def _grad_is_on(call: Call) -> frozenset[Question] | None:
@@ -134,8 +147,8 @@ def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
         argument = _data(call)
         if argument is None or not is_proven_tensor(module, argument.value, call):
             continue
-        if _type_is_tested(module, argument.value):
-            continue  # the annotation does not tell all that it may be
+        if _type_is_in_doubt(module, argument, call):
+            continue
         inner = module.call_at(argument.expression)
         is_plain = len(call.call.args) == 1
         if is_plain and inner is not None and is_factory(inner):
@@ -143,8 +156,23 @@ def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
         yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module))
 
 
-def _type_is_tested(module: Module, value: Value) -> bool:
-    return any(use.detail in known.TYPE_TESTS for root in value.idents for use in module.uses_of(root))
+def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
+    """The annotation is not believed: the code asks for the type, or just converts a parameter, whatever it is."""
+    uses = [use for root in argument.value.idents for use in module.uses_of(root)]
+    if any(use.detail in known.TYPE_TESTS for use in uses):
+        return True
+    nodes = [module.analysis.roots[root].node for root in argument.value.idents]
+    if not any(isinstance(node, cst.Param) and path_of(argument.expression) == node.name.value for node in nodes):
+        return False
+    return _is_rebound_by(call, argument.expression) and all(use.how not in _TENSOR_USES for use in uses)
+
+
+def _is_rebound_by(call: Call, source: cst.BaseExpression) -> bool:
+    """`x = torch.tensor(x)`, whatever follows the call."""
+    statement = call.statement
+    if not isinstance(statement, cst.Assign) or len(statement.targets) != 1:
+        return False
+    return path_of(statement.targets[0].target) == path_of(source)
 
 
 def _data(call: Call) -> Argument | None:

@@ -21,17 +21,17 @@ class ContainerKeepsGraph(Rule):
     """A list or dictionary keeps the autograd graph of every batch.
 
     ## What it does
-    Flags `losses.append(loss)`, `outputs.extend(...)`, `history[step] = loss` and the like in a loop over batches when the
-    value still carries its autograd graph, the container outlives the iteration, and nothing computed from the container is
-    ever differentiated.
+    Flags `losses.append(loss)`, `outputs.extend(...)`, `history[step] = loss` and the like in a loop over batches
+    when the value still carries its autograd graph, the container outlives the iteration, and nothing computed from
+    the container is ever differentiated.
 
     ## What it costs
     The stored tensors themselves (a stored 0-dim CUDA tensor still occupies a 512-byte block), and their graphs:
 
-    - after `loss.backward()` only graph nodes, in *host* memory, about 0.7 kB a node (measured: 221 kB a step for a network
-      of 201 modules);
-    - without a backward pass every activation of every step, on the *device*, linear in the steps (measured: 4.7 MB a step
-      for a small network, 84.8 MB after 20).
+    - after `loss.backward()` only graph nodes, in *host* memory, about 0.7 kB a node (measured: 221 kB a step for a
+      network of 201 modules);
+    - without a backward pass every activation of every step, on the *device*, linear in the steps (measured: 4.7 MB a
+      step for a small network, 84.8 MB after 20).
 
     ## Example
     ```python
@@ -59,20 +59,23 @@ class ContainerKeepsGraph(Rule):
         print(len(losses), losses[-1])
     ```
 
-    `loss.item()` stores a number and no tensor, but synchronises with the device at every step. An evaluation loop belongs
-    under `torch.no_grad()` as a whole (MEM201).
+    `loss.item()` stores a number and no tensor, but synchronises with the device at every step. An evaluation loop
+    belongs under `torch.no_grad()` as a whole (MEM201).
 
     ## Fix safety
-    Inserting `.detach()` is safe when everything that reaches the store is proven to be a tensor and the container stays in
-    the function. The call of an unknown model may return a dictionary or a tuple, which has no `detach`: there it is unsafe.
+    Inserting `.detach()` is safe when everything that reaches the store is proven to be a tensor and the container
+    stays in the function. The call of an unknown model may return a dictionary or a tuple, which has no `detach`:
+    there it is unsafe.
 
     ## When it stays silent
-    When the container, or anything computed from it, reaches `backward()` (policy gradients, sums of losses) or code out of
-    view; when it is cleared or made anew in the same loop, or bounded (`deque(maxlen=...)`); when the value carries no graph
-    (`argmax`, comparisons, detached, numbers, grad mode off); when it is no container that memlint knows.
+    When the container, or anything computed from it, reaches `backward()` (policy gradients, sums of losses) or code
+    out of view; when it is cleared or made anew in the same loop, or bounded (`deque(maxlen=...)`); when the value
+    carries no graph (`argmax`, comparisons, detached, numbers, grad mode off); when it is no container that memlint
+    knows.
 
     ## References
-    - PyTorch FAQ, "Don't accumulate history across your training loop" and "Don't hold onto tensors and variables you don't need"
+    - PyTorch FAQ, "Don't accumulate history across your training loop" and "Don't hold onto tensors and variables you
+      don't need"
     """
 
     code = "MEM102"
@@ -87,8 +90,8 @@ class ContainerKeepsGraph(Rule):
             what, related = retained_story(module, retention)
             yield self.finding(
                 retention.store.node,
-                f"`{module.text(retention.store.target)}` keeps the autograd graph of {retained_names(module, retention)} "
-                f"of every batch: {what}",
+                f"`{module.text(retention.store.target)}` keeps the autograd graph of "
+                f"{retained_names(module, retention)} of every batch: {what}",
                 cost=retained_cost(retention),
                 confidence=retained_confidence(retention),
                 related=related,

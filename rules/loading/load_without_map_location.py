@@ -10,8 +10,8 @@ from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.checkpoints import CheckpointLoad, checkpoint_loads
 from memlint.semantics.module import Module
 
-_ONE_PROCESS = "the checkpoint returns to the GPU it was saved from"
-_EVERY_RANK = "each rank puts the whole checkpoint on the GPU it was saved from"
+_ONE_PROCESS = "every tensor returns to the device it was saved from, beside what it is loaded for"
+_EVERY_RANK = "each rank puts every tensor on the device it was saved from, mostly GPU 0"
 
 
 class LoadWithoutMapLocation(Rule):

@@ -85,8 +85,9 @@ class LruCacheHoldsTensors(Rule):
 
     ## When it stays silent
     When the key holds only numbers, strings, shapes, devices and dtypes; on static and class methods; for
-    `cached_property`; with `maxsize=0`; when the file calls `cache_clear()`; for other libraries' caches; for classes
-    that hold no modules in view (ruff's B019 speaks about methods in general).
+    `cached_property`; with `maxsize=0`, or a handful of samples of a data set; when the file calls `cache_clear()`;
+    for other libraries' caches; for classes that hold no modules in view (ruff's B019 speaks about methods in
+    general).
 
     ## References
     - `functools.lru_cache` documentation

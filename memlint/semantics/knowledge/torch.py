@@ -411,7 +411,7 @@ TUPLE_KEYWORDS = frozenset({"return_inverse", "return_counts", "return_indices",
 # torch.* functions whose result never requires grad.
 NEVER_GRAD_FUNCTIONS = frozenset(
     """argmax argmin argsort eq ne lt le gt ge equal allclose isclose isnan isinf isfinite nonzero count_nonzero logical_and logical_or
-    logical_not logical_xor any all bincount searchsorted multinomial histc unique is_tensor numel bucketize""".split()
+    logical_not logical_xor any all bincount searchsorted multinomial histc unique is_tensor numel bucketize one_hot""".split()
 )
 # Factories: a freshly allocated tensor each time. Those whose values are not random may be folded into another device.
 DETERMINISTIC_FACTORIES = frozenset(
