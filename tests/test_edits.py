@@ -20,6 +20,7 @@ from memlint.linting.edits import (
     EditDraft,
     InsertAfter,
     InsertBefore,
+    KeepOnly,
     MakeHeader,
     RemoveArgument,
     RemoveStatement,
@@ -128,6 +129,31 @@ def test_words_do_not_grow_together() -> None:
     before, after = InsertBefore(edited.node("x"), "list"), Replace(edited.node("x"), "'x'")
     assert edited.after(before) == "def f():\n    return list(x)\n"
     assert edited.after(after) == "def f():\n    return 'x'\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "whole", "part", "expected"),
+    [
+        ("y = zeros(n).clone()\n", "zeros(n).clone()", "zeros(n)", "y = zeros(n)\n"),
+        ("y = (a + b).clone()\n", "(a + b).clone()", "a + b", "y = (a + b)\n"),
+        ("y = tensor(\n    zeros(n)\n)\n", "tensor(\n    zeros(n)\n)", "zeros(n)", "y = zeros(n)\n"),
+        (
+            "y = f(zeros(\n    n\n).clone())\n",
+            "zeros(\n    n\n).clone()",
+            "zeros(\n    n\n)",
+            "y = f(zeros(\n    n\n))\n",
+        ),
+    ],
+)
+def test_an_expression_is_cut_down_to_a_part(code: str, whole: str, part: str, expected: str) -> None:
+    edited = Edited(code)
+    assert edited.after(KeepOnly(edited.node(whole), edited.node(part))) == expected
+
+
+def test_a_part_that_needs_the_brackets_around_it_is_not_taken_out() -> None:
+    edited = Edited("y = tensor(\n    x\n    .t()\n)\n")
+    with pytest.raises(CannotEdit):
+        edited.after(KeepOnly(edited.call(), edited.node("x\n    .t()")))
 
 
 def test_a_formatted_string_that_prints_its_source_is_left_alone() -> None:

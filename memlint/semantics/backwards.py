@@ -51,7 +51,7 @@ def _needless(module: Module, flow: Flow, backward: Backward) -> bool | None:
     graph = _saved(module, backward.differentiated.roots)
     if not graph:
         return None
-    inside = {id(node) for node in walk(loop.node)}
+    inside = _nodes_inside(loop)
     if any(id(module.analysis.roots[root].node) not in inside for root in graph):
         return None  # part of the graph was built before the loop: every round needs it
     if _may_carry_from_outside(module, backward, inside):
@@ -64,6 +64,13 @@ def _needless(module: Module, flow: Flow, backward: Backward) -> bool | None:
     if _handed_on(module, flow, backward, graph):
         return None
     return bool(others)
+
+
+def _nodes_inside(loop: Loop) -> set[int]:
+    """The nodes that each iteration reads anew: the target and the body, not what is iterated over."""
+    assert isinstance(loop.node, (cst.For, cst.While))  # no comprehension: see _step_loop
+    parts = [loop.node.body, loop.node.target] if isinstance(loop.node, cst.For) else [loop.node.body, loop.node.test]
+    return {id(node) for part in parts for node in walk(part)}
 
 
 def _step_loop(backward: Backward) -> Loop | None:
@@ -82,9 +89,11 @@ def _may_carry_from_outside(module: Module, backward: Backward, inside: set[int]
     What the loop iterates over is data.
     """
     analysis = module.analysis
-    iterated = {root for loop in module.loops for root in loop.iterates.roots | {loop.element}}
+    loops = backward.loop.outer() if backward.loop is not None else ()
+    iterated = {root for loop in loops for root in loop.iterates.roots | {loop.element}}
+    data = {id(node) for loop in loops if loop.iterable is not None for node in walk(loop.iterable)}
     return any(
-        analysis.roots[root].may_carry and id(analysis.roots[root].node) not in inside
+        analysis.roots[root].may_carry and id(analysis.roots[root].node) not in inside | data
         for root in backward.differentiated.roots - iterated
     )
 

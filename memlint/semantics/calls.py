@@ -254,7 +254,7 @@ def _forward(flow: Flow, reading: Reading) -> Value:
         return flow.derived(Kind.UNKNOWN, reading.node, reading.values, root)  # frozen: the graph only passes through
     if cls is not None and cls.startswith("torch.nn."):
         name = cls.rpartition(".")[2]
-        if name.endswith("Loss"):
+        if name.endswith("Loss") or name in known.MODULES_WITHOUT_PARAMETERS:
             return flow.derived(Kind.TENSOR, reading.node, reading.values, root)
         kind = Kind.TENSOR if name in known.TENSOR_MODULES else Kind.UNKNOWN
         out = flow.graph(kind, reading.node, roots=roots, ident=root)
@@ -297,6 +297,8 @@ def _note_forward(flow: Flow, reading: Reading) -> None:
         loop.has_forward = True
         if loop.element in given:
             loop.feeds_forward = True
+        if loop.element in reading.callee.roots:
+            loop.runs_layers = True
         loop = loop.parent
 
 

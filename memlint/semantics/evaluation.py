@@ -47,8 +47,10 @@ class EvaluationRegion:
 
 def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
     for flow in module.flows:
-        if flow.scope.is_class or isinstance(flow.scope.node, cst.Lambda) or _is_unit_test(flow.scope):
+        if flow.scope.is_class or isinstance(flow.scope.node, cst.Lambda) or _is_unit_test(module, flow.scope):
             continue
+        if flow.scope.name in _TRAINING_NAMES:
+            continue  # a layer that puts its batch normalisation into eval mode
         seen: set[int] = set()
         for call in flow.calls:
             if not _builds_a_graph(call):
@@ -63,13 +65,18 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
                 yield found
 
 
-def _is_unit_test(scope: Scope) -> bool:
-    """Tests run small models once: nobody's memory."""
-    return scope.name.startswith("test_") or (scope.parent is not None and scope.parent.name.startswith("Test"))
+def _is_unit_test(module: Module, scope: Scope) -> bool:
+    """Tests run small models once: nobody's memory. `def test(model, loader)` in a training script is no unit test."""
+    if module.is_test_file:
+        return True
+    owner = scope.enclosing_class()
+    return owner is not None and (
+        owner.name.startswith("Test") or "unittest.TestCase" in module.analysis.base_names(owner.qualname)
+    )
 
 
 def _builds_a_graph(call: Call) -> bool:
-    if not call.is_forward or call.mode in (Mode.OFF, Mode.UNKNOWN) or not call.result.carries_graph:
+    if not call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN) or not call.result.carries_graph:
         return False
     cls = call.callee.cls
     return cls is None or not (cls.startswith("torch.nn.") and cls.endswith("Loss"))
@@ -101,7 +108,7 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
         evidence = f"`{evaluated}.eval()` was called"
     else:
         named = module.named_for_evaluation(scope, loop)
-        if named is None or loop is None or not loop.is_batch_loop or scope.name in _TRAINING_NAMES:
+        if named is None or loop is None or not loop.is_batch_loop:
             return None
         evidence = named
     if _somebody_may_differentiate(flow, loop, call):

@@ -32,6 +32,8 @@ class Loop:
     has_step: bool = False
     draws_from_loader: bool = False
     escaping_calls: bool = False
+    runs_layers: bool = False
+    """What is iterated over are the modules that are called."""
     backed_at_end: frozenset[int] | None = None
     """Definitions whose graph a backward pass has surely freed when an iteration ends; None: it never ends."""
     carried: set[int] = field(default_factory=set)
@@ -46,7 +48,7 @@ class Loop:
     @property
     def is_batch_loop(self) -> bool:
         """Each iteration handles a batch: it draws one from a loader, feeds what it is given forward, or trains."""
-        return self.draws_from_loader or self.feeds_forward or self.has_backward
+        return self.draws_from_loader or self.has_backward or (self.feeds_forward and not self.runs_layers)
 
     @property
     def is_training_loop(self) -> bool:

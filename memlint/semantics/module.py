@@ -21,6 +21,11 @@ _EVALUATION_WORDS = frozenset(
     {"val", "valid", "validation", "validate", "validating", "eval", "evaluate", "evaluation", "evaluating", "test", "testing",
      "dev", "predict", "prediction", "predictions", "infer", "inference"}
 )  # fmt: skip
+# `predict` alone may hold predictions; `val_loader`, `test_batches` hold data.
+_DATA_WORDS = frozenset(
+    """loader loaders dataloader dataloaders dl dls set sets dataset datasets ds data batch batches iter iterator iterable generator
+    gen samples examples images queue""".split()
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 _T = TypeVar("_T")
@@ -91,6 +96,12 @@ class Module:
     @cached_property
     def withs(self) -> list[tuple[cst.With, cst.WithItem, Value]]:
         return [item for flow in self.flows for item in flow.withs]
+
+    @property
+    def is_test_file(self) -> bool:
+        """By pytest's naming, or in a folder of tests."""
+        *folders, name = self.path.replace("\\", "/").split("/")
+        return name.startswith("test_") or name.endswith("_test.py") or not {"tests", "test"}.isdisjoint(folders)
 
     @property
     def scopes(self) -> list[Scope]:
@@ -208,6 +219,9 @@ class Module:
             named = self._named_for_evaluation(item.iterable)
             if named is not None:
                 return f"it loops over `{named}`"
+        owner = scope.enclosing_class()
+        if owner is not None and self.analysis.is_module_class(owner.qualname):
+            return None  # a model's own `predict` also runs in training
         function: Scope | None = scope
         while function is not None and function.is_function:
             if words_of(function.name) & _EVALUATION_WORDS:
@@ -244,8 +258,10 @@ class Module:
         if iterable is None:
             return None
         for node in walk(iterable):
-            if isinstance(node, cst.Name) and words_of(node.value) & _EVALUATION_WORDS:
-                return node.value
+            if isinstance(node, cst.Name):
+                words = words_of(node.value)
+                if words & _EVALUATION_WORDS and words & _DATA_WORDS:
+                    return node.value
             if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & _EVALUATION_WORDS:
                 return node.raw_value
         return None

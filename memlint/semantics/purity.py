@@ -195,7 +195,7 @@ class FunctionBody:
             call = self._call_at(node)
             return call is not None and (self._only_reads(call) or self._is_alias(call))
         if isinstance(node, cst.AssignTarget):
-            return isinstance(node.target, (cst.Name, cst.Tuple))
+            return _binds_names_only(node.target)
         if isinstance(node, _NOT_READING):
             return False
         return not isinstance(node, cst.For) or self._counts(node.iter)
@@ -254,6 +254,12 @@ def _writes(call: cst.Call) -> bool:
         if argument.keyword is None and isinstance(argument.value, cst.Name) and argument.value.value == "True":
             return True
     return False
+
+
+def _binds_names_only(target: cst.BaseExpression) -> bool:
+    if isinstance(target, cst.Tuple):
+        return all(isinstance(element.value, cst.Name) for element in target.elements)
+    return isinstance(target, cst.Name)
 
 
 def _is_only_a_label(parent: cst.CSTNode | None, name: cst.Name) -> bool:

@@ -87,7 +87,7 @@ ALIASING_METHODS = frozenset(
     swapaxes expand expand_as narrow select diagonal contiguous detach float double half bfloat16 long int short
     bool to cpu cuda type type_as chunk split unbind tensor_split unfold ravel""".split()
 )
-READING_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout", "requires_grad"})
+READING_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
 ALIASING_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 
 # Functions that only read their tensor arguments; the result shares no memory with them. Not einsum and tensordot:

@@ -154,6 +154,14 @@ TENSOR_MODULES = frozenset(
         "Upsample",
     }
 )
+# Module classes without parameters that return one tensor: the graph only passes through them.
+MODULES_WITHOUT_PARAMETERS = frozenset(
+    """ReLU ReLU6 GELU SiLU Mish LeakyReLU ELU SELU CELU GLU Hardtanh Hardswish Hardsigmoid Softplus Softsign Sigmoid Tanh
+    Softmax Softmin LogSoftmax LogSigmoid Threshold Identity Flatten Unflatten Upsample PixelShuffle PixelUnshuffle Fold Unfold
+    Dropout Dropout1d Dropout2d Dropout3d AlphaDropout AvgPool1d AvgPool2d AvgPool3d MaxPool1d MaxPool2d MaxPool3d
+    AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
+    ZeroPad2d ConstantPad2d ReflectionPad2d ReplicationPad2d CosineSimilarity PairwiseDistance""".split()
+)
 # Module classes that return (output, state).
 RECURRENT_MODULES = frozenset({"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN"})
 
