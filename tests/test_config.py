@@ -200,8 +200,10 @@ def test_extending_a_pyproject_without_the_table(project: Path) -> None:
         ),
         (
             'output-format = "jsn"',
-            ('"output-format" must be "text" or "concise" or "json" or "github", not the string "jsn"; '
-            'did you mean "json"?'),
+            (
+                '"output-format" must be "text" or "concise" or "json" or "github", not the string "jsn"; '
+                'did you mean "json"?'
+            ),
         ),
         ("target-torch = 2.1", '"target-torch" must be a version in quotes such as "2.1", not the number 2.1'),
         ('target-torch = "two"', '"target-torch" must be a version such as "2.1", not "two"'),
@@ -254,8 +256,10 @@ def test_toml_in_another_encoding(project: Path) -> None:
         ),
         (
             'ignore = ["syntax-error"]',
-            ('"syntax-error" in `ignore` cannot be turned off: it says that a file could not be checked. '
-            "To leave the file out, name it in `exclude`"),
+            (
+                '"syntax-error" in `ignore` cannot be turned off: it says that a file could not be checked. '
+                "To leave the file out, name it in `exclude`"
+            ),
         ),
     ],
 )

@@ -23,7 +23,7 @@ from memlint.linting.finding import Applicability, Confidence, FileResult, Findi
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.project import project_mentions
 from memlint.linting.registry import all_rules, own_name, rule_classes
-from memlint.linting.rule import Draft, Rule
+from memlint.linting.rule import Draft, FixDraft, Rule
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
@@ -169,12 +169,15 @@ def _fix(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Fi
         edits = [edit for part in draft.fix.edits for edit in part.edits(layout, source)]
     except CannotEdit:
         return None
-    applicability = draft.fix.applicability
-    if applicability is Applicability.SAFE and draft.fix.unless_mentioned and policy.project is not None:
-        if project_mentions(policy.project, draft.fix.unless_mentioned):
-            applicability = Applicability.UNSAFE
-    fix = Fix(applicability, draft.fix.message, tuple(sorted(set(edits))))
+    fix = Fix(_applicability(draft.fix, policy), draft.fix.message, tuple(sorted(set(edits))))
     return demote_if_comment_dropped(fix, source, layout.comments)
+
+
+def _applicability(fix: FixDraft, policy: Policy) -> Applicability:
+    """Safe only while the project's text says nothing against it."""
+    if fix.applicability is not Applicability.SAFE or not fix.unless_mentioned or policy.project is None:
+        return fix.applicability
+    return Applicability.UNSAFE if project_mentions(policy.project, fix.unless_mentioned) else Applicability.SAFE
 
 
 def _margin(layout: Layout, source: SourceFile) -> Margin | None:

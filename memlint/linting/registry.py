@@ -96,7 +96,8 @@ Never.
         """The file is nested deeper than the parser can follow.
 
 ## What it does
-LibCST reads nested code by recursion and gives up on, for example, thousands of chained `elif`s. The file is not checked.
+LibCST reads nested code by recursion and gives up on, for example, thousands of chained `elif`s. The file is not
+checked.
 
 ## When it stays silent
 Never.

@@ -362,7 +362,7 @@ class Analysis:
                 return scope
         return None
 
-    def member(self, qualname: str, name: str, asking: Scope) -> Value | None:
+    def member(self, qualname: str, name: str) -> Value | None:
         """What `self.name` is: the methods that assign it decide. None where the class says nothing."""
         key = (qualname, name)
         if key in self._members:

@@ -132,7 +132,7 @@ def _kept_by_method(module: Module, scope: Scope, decorator: cst.BaseExpression)
 
 def _holds_modules(module: Module, owner: Scope) -> bool:
     names = {name for method in owner.children for name in method.attributes_stored}
-    members = (module.analysis.member(owner.qualname, name, owner) for name in sorted(names))
+    members = (module.analysis.member(owner.qualname, name) for name in sorted(names))
     return any(member is not None and member.kind is Kind.MODULE for member in members)
 
 

@@ -49,7 +49,6 @@ _APPENDING = {
     "extendleft": "extend",
 }
 _BOX_ADDING = frozenset({"add", "update", "setdefault", "put", "push"})
-_CLEARING = frozenset({"clear", "pop", "popleft", "popitem", "get"})
 
 
 def read_call(flow: Flow, node: cst.Call) -> Value:
@@ -113,7 +112,7 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
         method = flow.analysis.method(receiver.cls, name)
         if method is not None:
             return Value(Kind.CALLABLE, quals=frozenset({method.qualname}))
-        member = flow.analysis.member(receiver.cls, name, flow.scope)
+        member = flow.analysis.member(receiver.cls, name)
         if member is not None and member.kind is not Kind.UNKNOWN:
             return member
     path = path_of(func)

@@ -1,4 +1,7 @@
-"""Evaluation that builds autograd graphs: forward passes with grad on that nobody differentiates (catalogue 7c, item 1)."""
+"""Evaluation that builds autograd graphs: forward passes with grad on that nobody differentiates.
+
+Catalogue, section 7c, item 1.
+"""
 
 from __future__ import annotations
 
@@ -136,9 +139,9 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
         given = [argument.value for argument in (*call.positional, *call.keywords.values())]
         if any(value.kind is Kind.MODULE for value in given):
             return True
-        if any(forward.root in value.roots and not value.idents & inputs for value in given):
-            if any(value.idents & inputs for value in given):
-                return True
+        gets_output = any(forward.root in value.roots and not value.idents & inputs for value in given)
+        if gets_output and any(value.idents & inputs for value in given):
+            return True
     return False
 
 
@@ -161,9 +164,10 @@ def _graph_leaves(module: Module, flow: Flow, call: Call) -> bool:
 def _cannot_notice(module: Module, flow: Flow, loop: Loop | None) -> bool:
     """The rest of the proof that grad mode is not needed (fix-safety.md, row on `@torch.no_grad()`)."""
     node = flow.scope.node
-    if isinstance(node, cst.FunctionDef):
-        if node.asynchronous is not None or flow.scope.has_yield or module.is_compiled(flow.scope):
-            return False
+    if isinstance(node, cst.FunctionDef) and (
+        node.asynchronous is not None or flow.scope.has_yield or module.is_compiled(flow.scope)
+    ):
+        return False
     if loop is not None and isinstance(loop.node, cst.GeneratorExp):
         return False
     if module.words & _FAST_PATH_WORDS or module.mentions(PROJECT_DIFFERENTIATES):

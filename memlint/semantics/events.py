@@ -121,11 +121,6 @@ class Call(Event):
         """Whether every qualified name the callee may have stands in the table."""
         return bool(self.callee.quals) and self.callee.quals <= table
 
-    def keyword_literal(self, name: str) -> object:
-        """The literal given for a keyword, None where there is none or it is no literal."""
-        argument = self.keywords.get(name)
-        return None if argument is None else argument.value.literal
-
 
 @dataclass(frozen=True, eq=False)
 class Backward(Event):
@@ -167,8 +162,8 @@ class Use:
     """One use of a definition."""
 
     how: str
-    """`method`, `argument`, `operand`, `subscript`, `attribute`, `test`, `iterate`, `format`, `return`, `yield`, `store`,
-    `captured`, `written`, `delete`, `load`."""
+    """`method`, `argument`, `operand`, `subscript`, `attribute`, `test`, `iterate`, `format`, `return`, `yield`,
+    `store`, `captured`, `written`, `delete`, `load`."""
     detail: str
     node: cst.CSTNode
     order: int

@@ -231,7 +231,7 @@ class Expressions:
 
     def _member(self, base: Value, name: str, node: cst.Attribute) -> Value:
         if base.cls is not None and base.kind in (Kind.INSTANCE, Kind.MODULE):
-            member = self.analysis.member(base.cls, name, self.scope)
+            member = self.analysis.member(base.cls, name)
             if member is not None:
                 return member
         if name == "device" and base.is_tensor:

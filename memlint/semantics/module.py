@@ -18,13 +18,13 @@ from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Condition, Proof, Value
 
 _EVALUATION_WORDS = frozenset(
-    {"val", "valid", "validation", "validate", "validating", "eval", "evaluate", "evaluation", "evaluating", "test", "testing",
-     "dev", "predict", "prediction", "predictions", "infer", "inference"}
-)  # fmt: skip
+    """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
+    predictions infer inference""".split()
+)
 # `predict` alone may hold predictions; `val_loader`, `test_batches` hold data.
 _DATA_WORDS = frozenset(
-    """loader loaders dataloader dataloaders dl dls set sets dataset datasets ds data batch batches iter iterator iterable generator
-    gen samples examples images queue""".split()
+    """loader loaders dataloader dataloaders dl dls set sets dataset datasets ds data batch batches iter iterator
+    iterable generator gen samples examples images queue""".split()
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 

@@ -106,7 +106,8 @@ def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
 def _copied_by(module: Module, store: Store) -> str | None:
     """The outermost copying method in the stored expression, or in the one that made the stored variable."""
     made = module.definitions(store.value)
-    for node in (store.value_node, *made[:1]):
+    for start in (store.value_node, *made[:1]):
+        node: cst.CSTNode = start
         while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
             if node.func.attr.value in known.COPYING_METHODS:
                 return node.func.attr.value

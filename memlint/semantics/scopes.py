@@ -80,7 +80,6 @@ class Scope:
         self.attributes_stored: set[str] = set()
         """Attributes `x` of `self.x = ...` in this scope."""
         self.children: list[Scope] = []
-        self.has_loop = False
         self.has_yield = False
 
     @property
@@ -252,7 +251,6 @@ def _on_single_target(scope: Scope, node: cst.CSTNode) -> None:
 
 def _on_for(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.For)
-    scope.has_loop = True
     _target(scope, node.target)
     owner = _parameters_of(node.iter)
     if owner is not None and _freezes(node.body):
@@ -281,10 +279,6 @@ def _freezes(body: cst.BaseSuite) -> bool:
                 if is_freezing and call.args and path_of(call.args[0].value) == "False":
                     return True
     return False
-
-
-def _on_loop(scope: Scope, node: cst.CSTNode) -> None:
-    scope.has_loop = True
 
 
 def _on_as_name(scope: Scope, node: cst.CSTNode) -> None:
@@ -330,8 +324,6 @@ _SPECIAL = {
     cst.AugAssign: _on_single_target,
     cst.NamedExpr: _on_single_target,
     cst.For: _on_for,
-    cst.While: _on_loop,
-    cst.CompFor: _on_loop,
     cst.AsName: _on_as_name,
     cst.ImportAlias: _on_import_alias,
     cst.Global: _on_nonlocal,

@@ -92,7 +92,7 @@ class Value:
         "weak",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each fact: every caller names the few that it knows
         self,
         kind: Kind = Kind.UNKNOWN,
         grad: Grad = Grad.NO,
@@ -118,7 +118,10 @@ class Value:
         self.idents = idents
         """The definitions of which this value is exactly one."""
         self.mode = mode
-        """Of a context manager: what entering it does to grad mode. Of a module, OFF: its parameters need no gradient."""
+        """Of a context manager: what entering it does to grad mode.
+
+        Of a module, OFF: its parameters need no gradient.
+        """
         self.quals = quals
         """Qualified names, where the value is a function, class or namespace."""
         self.cls = cls

@@ -15,14 +15,14 @@ class EvalWithoutNoGrad(Rule):
     """An evaluation runs the model with grad mode on.
 
     ## What it does
-    Flags a loop over batches, or a function without one, that calls a model and differentiates nothing, with grad mode on,
-    where something says that it evaluates: `.eval()` was called on the model, or the loader or the function is named so.
-    One finding for each such place, at its first forward pass.
+    Flags a loop over batches, or a function without one, that calls a model and differentiates nothing, with grad mode
+    on, where something says that it evaluates: `.eval()` was called on the model, or the loader or the function is
+    named so. One finding for each such place, at its first forward pass.
 
     ## What it costs
-    Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound while
-    the next one is computed, so two sets of them overlap (measured: a peak of 48 MB, 24 MB with `del out`, about 0 with grad
-    off). `eval()` by itself saves nothing: it switches dropout and batch normalisation, not autograd.
+    Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
+    while the next one is computed, so two sets of them overlap (measured: a peak of 48 MB, 24 MB with `del out`, about
+    0 with grad off). `eval()` by itself saves nothing: it switches dropout and batch normalisation, not autograd.
 
     ## Example
     ```python
@@ -46,16 +46,16 @@ class EvalWithoutNoGrad(Rule):
     ```
 
     ## Fix safety
-    `@torch.no_grad()` (or `with torch.no_grad():` around the loop) is safe when no value that may carry a graph leaves to code
-    out of view, nothing in the function or (by its text) the project differentiates inside a forward pass, and no
-    `TransformerEncoder` or `MultiheadAttention` is in view, which compute along another path with grad off. Coroutines and
-    lazily evaluated results ignore a decorator. Otherwise the fix is unsafe. `inference_mode` is never offered: its outputs
-    cannot re-enter autograd.
+    `@torch.no_grad()` (or `with torch.no_grad():` around the loop) is safe when no value that may carry a graph leaves
+    to code out of view, nothing in the function or (by its text) the project differentiates inside a forward pass, and
+    no `TransformerEncoder` or `MultiheadAttention` is in view, which compute along another path with grad off.
+    Coroutines and lazily evaluated results ignore a decorator. Otherwise the fix is unsafe. `inference_mode` is never
+    offered: its outputs cannot re-enter autograd.
 
     ## When it stays silent
-    When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base class);
-    when the function differentiates anything (attacks, saliency, forces, test-time training); in training loops, where
-    `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests.
+    When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
+    class); when the function differentiates anything (attacks, saliency, forces, test-time training); in training
+    loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests.
 
     ## References
     - PyTorch performance tuning guide, "Disable gradient calculation for validation or inference"
@@ -72,8 +72,8 @@ class EvalWithoutNoGrad(Rule):
             what = module.text(region.first.call.func)
             yield self.finding(
                 region.first.node,
-                f"`{what}` is evaluated with grad mode on ({region.evidence}): each forward pass saves its activations on the "
-                "device for a backward pass that never comes",
+                f"`{what}` is evaluated with grad mode on ({region.evidence}): each forward pass saves its "
+                "activations on the device for a backward pass that never comes",
                 cost=Cost(CostClass.RAISES_PEAK, "A, and 2 x A while the previous output is bound"),
                 confidence=Confidence.HIGH if region.strong else Confidence.MEDIUM,
                 fix=_fix(module, region),

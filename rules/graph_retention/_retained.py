@@ -31,11 +31,10 @@ def retained_names(module: Module, retention: Retention) -> str:
 def retained_story(module: Module, retention: Retention) -> tuple[str, list[tuple[cst.CSTNode, str]]]:
     """What stays alive, and the places that show why."""
     value = retention.store.value
-    related: list[tuple[cst.CSTNode, str]] = []
     forwards = module.graph_sources(value)
     makers = [node for node in module.definitions(value) if node is not retention.store.value_node]
-    for node in [*makers[:2], *(node for node in forwards[-1:] if node not in makers)]:
-        related.append((node, f"the graph comes from `{module.text(node, 40)}`"))
+    shown = [*makers[:2], *(node for node in forwards[-1:] if node not in makers)]
+    related = [(node, f"the graph comes from `{module.text(node, 40)}`") for node in shown]
     backwards = module.backwards_over(value.roots)
     if backwards and retention.kept is not Kept.OTHER_BRANCH:
         related.append((backwards[0].node, "backward runs here"))

@@ -15,17 +15,19 @@ class LossAccumulatesGraph(Rule):
     """A running total keeps the autograd graph of every batch.
 
     ## What it does
-    Flags `total += loss` (also `total = total + loss`, `totals[key] += loss`, `self.total += loss`) in a loop over batches
-    when `loss` still carries its autograd graph and nothing computed from the total is ever differentiated. The total is
-    then the last node of a graph that grows with every batch.
+    Flags `total += loss` (also `total = total + loss`, `totals[key] += loss`, `self.total += loss`) in a loop over
+    batches when `loss` still carries its autograd graph and nothing computed from the total is ever differentiated. The
+    total is then the last node of a graph that grows with every batch.
 
     ## What it costs
     It depends on the backward pass, and the message says which it is:
 
-    - `loss.backward()` has run on it: backward frees the saved activations, so what stays is the chain of graph nodes, in
-      *host* memory, about 0.7 kB a node (measured: 222 kB a step for a network of 201 modules; 10,000 steps are 2.2 GB).
-    - no backward has run (evaluation without `no_grad`), it ran with `retain_graph=True`, or it ran on another branch: every
-      activation of every step stays on the *device*. Measured: 4.7 MB a step for a small network, linear in the steps.
+    - `loss.backward()` has run on it: backward frees the saved activations, so what stays is the chain of graph nodes,
+      in *host* memory, about 0.7 kB a node (measured: 222 kB a step for a network of 201 modules; 10,000 steps are 2.2
+      GB).
+    - no backward has run (evaluation without `no_grad`), it ran with `retain_graph=True`, or it ran on another branch:
+      every activation of every step stays on the *device*. Measured: 4.7 MB a step for a small network, linear in the
+      steps.
 
     ## Example
     ```python
@@ -56,17 +58,18 @@ class LossAccumulatesGraph(Rule):
     `.detach()` needs no synchronisation with the device; `loss.item()` does, and gives a Python number.
 
     ## Fix safety
-    Inserting `.detach()` is safe when everything that reaches the addition is proven to be a tensor (a torch operation, or
-    `.backward()` is called on it in every iteration) and the total stays in the function. Otherwise it is unsafe: a `loss`
-    that is a Python number on some path has no `detach`.
+    Inserting `.detach()` is safe when everything that reaches the addition is proven to be a tensor (a torch operation,
+    or `.backward()` is called on it in every iteration) and the total stays in the function. Otherwise it is unsafe: a
+    `loss` that is a Python number on some path has no `detach`.
 
     ## When it stays silent
-    When the total, or anything computed from it, reaches `backward()` or code out of view that might call it; when the total
-    is reset in the same loop body; when the value is a number (`loss.item()`), detached, or made with grad mode off, by a
-    decorator, a caller or a framework; when nothing proves that the value carries a graph.
+    When the total, or anything computed from it, reaches `backward()` or code out of view that might call it; when the
+    total is reset in the same loop body; when the value is a number (`loss.item()`), detached, or made with grad mode
+    off, by a decorator, a caller or a framework; when nothing proves that the value carries a graph.
 
     ## References
-    - PyTorch FAQ, "My model reports cuda runtime error(2): out of memory": "Don't accumulate history across your training loop"
+    - PyTorch FAQ, "My model reports cuda runtime error(2): out of memory": "Don't accumulate history across your
+      training loop"
     - `torch.Tensor.detach` documentation
     """
 

@@ -15,13 +15,13 @@ class RetainGraphNotNeeded(Rule):
     """`retain_graph=True` keeps a graph that no later backward pass uses.
 
     ## What it does
-    Flags `loss.backward(retain_graph=True)` in a loop when nothing in the same iteration differentiates the graph again, no
-    part of it was built before the loop, and no variable carries it into the next iteration.
+    Flags `loss.backward(retain_graph=True)` in a loop when nothing in the same iteration differentiates the graph
+    again, no part of it was built before the loop, and no variable carries it into the next iteration.
 
     ## What it costs
-    All activations stay alive until the last name that holds the graph is bound anew, which is after the next forward pass:
-    the peak grows by one set of activations (measured: 4.74 MB held where backward would have freed all of it). If a total
-    or a list keeps the loss too, every iteration's activations stay (measured: 84.8 MB after 20 steps).
+    All activations stay alive until the last name that holds the graph is bound anew, which is after the next forward
+    pass: the peak grows by one set of activations (measured: 4.74 MB held where backward would have freed all of it).
+    If a total or a list keeps the loss too, every iteration's activations stay (measured: 84.8 MB after 20 steps).
 
     ## Example
     ```python
@@ -44,14 +44,14 @@ class RetainGraphNotNeeded(Rule):
     ```
 
     ## Fix safety
-    Never safe: if a graph out of view is shared between iterations, the next backward raises "Trying to backward through the
-    graph a second time". Run one step after applying it.
+    Never safe: if a graph out of view is shared between iterations, the next backward raises "Trying to backward
+    through the graph a second time". Run one step after applying it.
 
     ## When it stays silent
     When another backward pass or `autograd.grad` follows on the same graph (GAN steps, per-task gradients, gradient
-    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration; when
-    it is returned, stored on an object or handed to code out of view; when the argument is no literal `True`; outside loops,
-    where the caller may differentiate again.
+    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration;
+    when it is returned, stored on an object or handed to code out of view; when the argument is no literal `True`;
+    outside loops, where the caller may differentiate again.
 
     ## References
     - `torch.Tensor.backward` documentation: "in nearly all cases setting this option to True is not needed"
@@ -68,8 +68,8 @@ class RetainGraphNotNeeded(Rule):
             loss = module.text(found.differentiated)
             yield self.finding(
                 found.backward.node,
-                f"`retain_graph=True` is not needed: this is {which} over the graph of `{loss}`, whose activations now stay on the "
-                "device until the next iteration has built its own",
+                f"`retain_graph=True` is not needed: this is {which} over the graph of `{loss}`, whose activations now "
+                "stay on the device until the next iteration has built its own",
                 cost=Cost(CostClass.RAISES_PEAK, "A"),
                 fix=unsafe_fix(
                     "let the backward pass free the graph", RemoveArgument(found.backward.call.call, found.argument)

@@ -6,11 +6,13 @@ from __future__ import annotations
 TORCH_LIBRARIES = frozenset(
     """torch torchvision torchaudio torchtext torchmetrics torchdata lightning pytorch_lightning accelerate transformers
     diffusers timm peft trl ignite fastai kornia deepspeed colossalai ultralytics sentence_transformers monai catalyst
-    torch_geometric pyro gpytorch botorch skorch open_clip detectron2 mmcv mmengine fairseq speechbrain segmentation_models_pytorch
-    stable_baselines3 tianshou captum opacus einops xformers flash_attn bitsandbytes apex horovod""".split()
+    torch_geometric pyro gpytorch botorch skorch open_clip detectron2 mmcv mmengine fairseq speechbrain
+    segmentation_models_pytorch stable_baselines3 tianshou captum opacus einops xformers flash_attn bitsandbytes apex
+    horovod""".split()
 )
 
-# Lightning wraps its evaluation and prediction loops in no_grad or inference_mode (lightning.pytorch.loops.utilities._no_grad_context).
+# Lightning wraps its evaluation and prediction loops in no_grad or inference_mode
+# (lightning.pytorch.loops.utilities._no_grad_context).
 LIGHTNING_GRAD_OFF = frozenset(
     {
         "validation_step",
@@ -128,8 +130,8 @@ CONSUMING_METHODS = frozenset(
 )
 # Functions that consume values without differentiating or keeping them.
 CONSUMING_FUNCTIONS = frozenset(
-    """print len str repr format isinstance type id hash bool int float range any all hasattr callable round
-    wandb.log json.dumps json.dump pickle.dump torch.save math.isnan math.isfinite math.sqrt math.exp math.log""".split()
+    """print len str repr format isinstance type id hash bool int float range any all hasattr callable round wandb.log
+    json.dumps json.dump pickle.dump torch.save math.isnan math.isfinite math.sqrt math.exp math.log""".split()
 )
 CONSUMING_MODULES = (
     "numpy.",

@@ -156,11 +156,12 @@ TENSOR_MODULES = frozenset(
 )
 # Module classes without parameters that return one tensor: the graph only passes through them.
 MODULES_WITHOUT_PARAMETERS = frozenset(
-    """ReLU ReLU6 GELU SiLU Mish LeakyReLU ELU SELU CELU GLU Hardtanh Hardswish Hardsigmoid Softplus Softsign Sigmoid Tanh
-    Softmax Softmin LogSoftmax LogSigmoid Threshold Identity Flatten Unflatten Upsample PixelShuffle PixelUnshuffle Fold Unfold
-    Dropout Dropout1d Dropout2d Dropout3d AlphaDropout AvgPool1d AvgPool2d AvgPool3d MaxPool1d MaxPool2d MaxPool3d
-    AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
-    ZeroPad2d ConstantPad2d ReflectionPad2d ReplicationPad2d CosineSimilarity PairwiseDistance""".split()
+    """ReLU ReLU6 GELU SiLU Mish LeakyReLU ELU SELU CELU GLU Hardtanh Hardswish Hardsigmoid Softplus Softsign Sigmoid
+    Tanh Softmax Softmin LogSoftmax LogSigmoid Threshold Identity Flatten Unflatten Upsample PixelShuffle PixelUnshuffle
+    Fold Unfold Dropout Dropout1d Dropout2d Dropout3d AlphaDropout AvgPool1d AvgPool2d AvgPool3d MaxPool1d MaxPool2d
+    MaxPool3d AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d
+    AdaptiveMaxPool3d ZeroPad2d ConstantPad2d ReflectionPad2d ReplicationPad2d CosineSimilarity
+    PairwiseDistance""".split()
 )
 # Module classes that return (output, state).
 RECURRENT_MODULES = frozenset({"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN"})
@@ -249,34 +250,6 @@ ITERATION_WRAPPERS = frozenset(
     }
 )
 
-# Function names in torch.nn.functional and torch that reduce a prediction to a loss.
-LOSS_FUNCTIONS = frozenset(
-    f"torch.nn.functional.{name}"
-    for name in (
-        "binary_cross_entropy",
-        "binary_cross_entropy_with_logits",
-        "cosine_embedding_loss",
-        "cross_entropy",
-        "ctc_loss",
-        "gaussian_nll_loss",
-        "hinge_embedding_loss",
-        "huber_loss",
-        "kl_div",
-        "l1_loss",
-        "margin_ranking_loss",
-        "mse_loss",
-        "multi_margin_loss",
-        "multilabel_margin_loss",
-        "multilabel_soft_margin_loss",
-        "nll_loss",
-        "poisson_nll_loss",
-        "smooth_l1_loss",
-        "soft_margin_loss",
-        "triplet_margin_loss",
-        "triplet_margin_with_distance_loss",
-    )
-)
-
 # Tensor methods whose result carries no graph although it holds the values (torch.Tensor documentation).
 DETACHING_METHODS = frozenset({"detach", "detach_"})
 # Methods that leave the tensor world; the result can hold no graph. numpy() raises on a tensor that requires grad.
@@ -360,20 +333,21 @@ NUMBER_METHODS = frozenset(
 )
 # Methods with a tensor result that carries the receiver's graph on. Only what is listed propagates.
 DIFFERENTIABLE_METHODS = frozenset(
-    """abs acos add addmm amax amin asin atan baddbmm bmm cat ceil chunk clamp clamp_min clamp_max clip clone contiguous cos cosh cpu
-    cuda cumprod cumsum diag diagonal diff dist div divide dot double erf exp expand expand_as expm1 flatten flip float floor
-    fmod gather half bfloat16 index_add index_select inverse kthvalue lerp log log10 log1p log2 log_softmax logit logsumexp
-    masked_fill masked_select matmul max maximum mean median min minimum mm mul multiply mv narrow neg negative norm outer
-    permute pow prod quantile reciprocal relu remainder repeat repeat_interleave reshape reshape_as roll round rsqrt rsub scatter
-    scatter_add select sigmoid sign sin sinh softmax split sqrt square squeeze std sub subtract sum swapaxes t take tan
-    tanh tensor_split tile to topk trace transpose tril triu type type_as unbind unflatten unfold unsqueeze var view view_as
-    vsplit where xlogy movedim nanmean nansum nan_to_num moveaxis sort aminmax bernoulli
-    add_ sub_ mul_ div_ pow_ clamp_ exp_ log_ sqrt_ relu_ sigmoid_ tanh_ neg_ squeeze_ unsqueeze_ masked_fill_ transpose_""".split()
+    """abs acos add addmm amax amin asin atan baddbmm bmm cat ceil chunk clamp clamp_min clamp_max clip clone contiguous
+    cos cosh cpu cuda cumprod cumsum diag diagonal diff dist div divide dot double erf exp expand expand_as expm1
+    flatten flip float floor fmod gather half bfloat16 index_add index_select inverse kthvalue lerp log log10 log1p log2
+    log_softmax logit logsumexp masked_fill masked_select matmul max maximum mean median min minimum mm mul multiply mv
+    narrow neg negative norm outer permute pow prod quantile reciprocal relu remainder repeat repeat_interleave reshape
+    reshape_as roll round rsqrt rsub scatter scatter_add select sigmoid sign sin sinh softmax split sqrt square squeeze
+    std sub subtract sum swapaxes t take tan tanh tensor_split tile to topk trace transpose tril triu type type_as
+    unbind unflatten unfold unsqueeze var view view_as vsplit where xlogy movedim nanmean nansum nan_to_num moveaxis
+    sort aminmax bernoulli add_ sub_ mul_ div_ pow_ clamp_ exp_ log_ sqrt_ relu_ sigmoid_ tanh_ neg_ squeeze_ unsqueeze_
+    masked_fill_ transpose_""".split()
 )
 # Of these, methods whose arguments are sizes, dimensions and types: only the receiver's graph goes on.
 SHAPING_METHODS = frozenset(
-    """chunk contiguous diagonal expand flatten flip movedim moveaxis narrow permute repeat reshape roll select split squeeze
-    swapaxes t tensor_split tile transpose unbind unflatten unfold unsqueeze view""".split()
+    """chunk contiguous diagonal expand flatten flip movedim moveaxis narrow permute repeat reshape roll select split
+    squeeze swapaxes t tensor_split tile transpose unbind unflatten unfold unsqueeze view""".split()
 )
 # Tensor methods with a tuple (or list) of tensors as result.
 MULTI_RESULT_METHODS = frozenset(
@@ -406,11 +380,12 @@ COPYING_METHODS = frozenset({"cpu", "cuda", "clone", "to", "half", "float", "dou
 
 # torch.* functions with one tensor as result, differentiable in their tensor arguments.
 DIFFERENTIABLE_FUNCTIONS = frozenset(
-    """abs add addmm amax amin atan2 baddbmm bmm cat clamp clone concat concatenate cos cosine_similarity cumprod cumsum diag diagonal
-    diff dist div dot einsum exp flatten flip gather hstack index_select lerp linear log log1p log_softmax logsumexp masked_select
-    matmul mean mm mul narrow neg norm outer permute pow prod relu repeat_interleave reshape roll rsqrt scatter select sigmoid
-    sin softmax sqrt square squeeze stack std sub sum tanh tensordot tile trace transpose tril triu unsqueeze var vstack where
-    bernoulli cdist cov cross dstack erf kron logaddexp maximum minimum nan_to_num nanmean nansum""".split()
+    """abs add addmm amax amin atan2 baddbmm bmm cat clamp clone concat concatenate cos cosine_similarity cumprod cumsum
+    diag diagonal diff dist div dot einsum exp flatten flip gather hstack index_select lerp linear log log1p log_softmax
+    logsumexp masked_select matmul mean mm mul narrow neg norm outer permute pow prod relu repeat_interleave reshape
+    roll rsqrt scatter select sigmoid sin softmax sqrt square squeeze stack std sub sum tanh tensordot tile trace
+    transpose tril triu unsqueeze var vstack where bernoulli cdist cov cross dstack erf kron logaddexp maximum minimum
+    nan_to_num nanmean nansum""".split()
 )
 # torch.* functions whose result is no tensor.
 NUMBER_FUNCTIONS = frozenset({"equal", "allclose", "is_tensor", "numel", "is_floating_point"})
@@ -418,8 +393,9 @@ NUMBER_FUNCTIONS = frozenset({"equal", "allclose", "is_tensor", "numel", "is_flo
 TUPLE_KEYWORDS = frozenset({"return_inverse", "return_counts", "return_indices", "as_tuple"})
 # torch.* functions whose result never requires grad.
 NEVER_GRAD_FUNCTIONS = frozenset(
-    """argmax argmin argsort eq ne lt le gt ge equal allclose isclose isnan isinf isfinite nonzero count_nonzero logical_and logical_or
-    logical_not logical_xor any all bincount searchsorted multinomial histc unique is_tensor numel bucketize one_hot""".split()
+    """argmax argmin argsort eq ne lt le gt ge equal allclose isclose isnan isinf isfinite nonzero count_nonzero
+    logical_and logical_or logical_not logical_xor any all bincount searchsorted multinomial histc unique is_tensor
+    numel bucketize one_hot""".split()
 )
 # Factories: a freshly allocated tensor each time. Those whose values are not random may be folded into another device.
 DETERMINISTIC_FACTORIES = frozenset(
@@ -444,7 +420,8 @@ PLAIN_TENSOR_ATTRIBUTES = frozenset(
 )
 
 # Differentiating calls by method name: the first argument, where there is one, is what is differentiated
-# (accelerate.Accelerator.backward, lightning.Fabric.backward, LightningModule.manual_backward, deepspeed engine.backward).
+# (accelerate.Accelerator.backward, lightning.Fabric.backward, LightningModule.manual_backward, deepspeed
+# engine.backward).
 BACKWARD_METHODS = frozenset({"backward", "manual_backward"})
 DIFFERENTIATING_FUNCTIONS = frozenset({"torch.autograd.backward", "torch.autograd.grad"})
 FUNCTIONAL_AUTOGRAD_PREFIXES = ("torch.func.", "torch.autograd.functional.", "functorch.")

@@ -1,0 +1,486 @@
+"""What the semantic model knows of a file: grad mode, autograd state, loops, stores, backward passes.
+
+Every case is a small module with a `print(...)` in it. `print` neither keeps nor differentiates what it is given, so it
+changes nothing; it marks the point, and the value, that a test asks about.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sysconfig
+from collections import Counter
+from dataclasses import is_dataclass
+from pathlib import Path
+from textwrap import dedent, indent
+
+import libcst as cst
+import pytest
+
+from memlint.linting.finding import Confidence
+from memlint.linting.lint import analyse, conclude
+from memlint.linting.policy import Policy
+from memlint.semantics.events import Call, Loop, Store
+from memlint.semantics.module import Module
+from memlint.semantics.questions import GradOnEntry, ModuleFacts, ResultNotDifferentiated, answer
+from memlint.semantics.scopes import walk
+from memlint.semantics.values import Grad, Kind, Mode, Value
+
+IMPORTS = """\
+import contextlib
+import lightning
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+"""
+
+
+def read(code: str) -> Module:
+    return Module("module.py", cst.parse_module(IMPORTS + dedent(code)))
+
+
+def marks(module: Module) -> list[Call]:
+    """The `print(...)` calls, in the order in which they stand in the file."""
+    return [call for call in module.calls if call.names({"print"})]
+
+
+def marked_value(code: str) -> tuple[Module, Value]:
+    module = read(code)
+    (mark,) = marks(module)
+    return module, mark.positional[0].value
+
+
+def grad_mode(code: str) -> str:
+    """Grad mode at the `print`: "on", "off", "unknown", or the caller's, answered from the file's facts."""
+    module = read(code)
+    (mark,) = marks(module)
+    if mark.mode is not Mode.ENTRY:
+        return mark.mode.value
+    return "on" if answer(GradOnEntry(mark.scope.qualname), module.facts) else "not proven on"
+
+
+def graph(code: str) -> str:
+    """Whether the printed value carries an autograd graph: "yes", "no", or "not proven"."""
+    module, value = marked_value(code)
+    if value.grad is Grad.NO:
+        return "no"
+    questions = module.questions(value.conditions) if value.grad is Grad.YES else None
+    proven = questions is not None and all(answer(question, module.facts) for question in questions)
+    return "yes" if proven else "not proven"
+
+
+def only_loop(code: str) -> Loop:
+    (loop,) = read(code).loops
+    return loop
+
+
+def only_store(code: str) -> tuple[Module, Store]:
+    module = read(code)
+    (store,) = module.stores
+    return module, store
+
+
+def cases(**codes: tuple[str, str]) -> pytest.MarkDecorator:
+    """A table: what the case shows -> the expected answer and the code."""
+    rows = [pytest.param(code, expected, id=name.replace("_", " ")) for name, (expected, code) in codes.items()]
+    return pytest.mark.parametrize(("code", "expected"), rows)
+
+
+# --- grad mode of a point ---
+
+
+@cases(
+    a_script=("on", "print()"),
+    with_no_grad=("off", "with torch.no_grad():\n    print()"),
+    with_inference_mode=("off", "with torch.inference_mode():\n    print()"),
+    inference_mode_by_a_flag=("unknown", "def f(flag):\n    with torch.inference_mode(flag):\n        print()"),
+    behind_the_with=("on", "with torch.no_grad():\n    pass\nprint()"),
+    enable_grad_in_no_grad=("on", "with torch.no_grad():\n    with torch.enable_grad():\n        print()"),
+    two_in_one_with=("on", "with torch.no_grad(), torch.enable_grad():\n    print()"),
+    behind_the_inner_with=("off", "with torch.no_grad():\n    with torch.enable_grad():\n        pass\n    print()"),
+    autocast_changes_nothing=("off", "with torch.no_grad(), torch.autocast('cuda'):\n    print()"),
+    a_context_of_nobody_known=("unknown", "from project import ctx\nwith ctx():\n    print()"),
+    a_context_in_a_variable=("off", "ctx = torch.no_grad()\nwith ctx:\n    print()"),
+    one_of_two_contexts=(
+        "unknown",
+        """
+        def f(flag):
+            ctx = torch.no_grad() if flag else contextlib.nullcontext()
+            with ctx:
+                print()
+        """,
+    ),
+    an_exit_stack=("off", "with contextlib.ExitStack() as stack:\n    stack.enter_context(torch.no_grad())\n    print()"),
+    a_forgotten_parenthesis=("on", "with torch.no_grad:\n    print()"),
+    a_bare_no_grad_does_nothing=("on", "torch.no_grad()\nprint()"),
+    set_grad_enabled_false=("off", "torch.set_grad_enabled(False)\nprint()"),
+    set_grad_enabled_true_again=("on", "torch.set_grad_enabled(False)\ntorch.set_grad_enabled(True)\nprint()"),
+    set_grad_enabled_by_a_flag=("unknown", "def f(train):\n    torch.set_grad_enabled(train)\n    print()"),
+    set_grad_enabled_as_context=("off", "with torch.set_grad_enabled(False):\n    print()"),
+    set_grad_enabled_by_a_flag_as_context=("unknown", "def f(train):\n    with torch.set_grad_enabled(train):\n        print()"),
+    off_on_one_branch=("unknown", "if input():\n    torch.set_grad_enabled(False)\nprint()"),
+    imported_under_another_name=("off", "from torch import no_grad as ng\nwith ng():\n    print()"),
+    one_of_two_imports=(
+        "off",
+        """
+        try:
+            from torch import inference_mode as quiet
+        except ImportError:
+            from torch import no_grad as quiet
+        with quiet():
+            print()
+        """,
+    ),
+)  # fmt: skip
+def test_grad_mode_by_context(code: str, expected: str) -> None:
+    assert grad_mode(code) == expected
+
+
+@cases(
+    no_grad=("off", "@torch.no_grad()\ndef f():\n    print()"),
+    no_grad_uncalled=("off", "@torch.no_grad\ndef f():\n    print()"),
+    inference_mode_switched_off=("unknown", "@torch.inference_mode(False)\ndef f():\n    print()"),
+    enable_grad=("on", "@torch.enable_grad()\ndef f():\n    print()"),
+    set_grad_enabled=("off", "@torch.set_grad_enabled(False)\ndef f():\n    print()"),
+    a_coroutine_runs_after_the_decorator=("unknown", "@torch.no_grad()\nasync def f():\n    print()"),
+    an_unknown_decorator=("unknown", "from project import task\n@task\ndef f():\n    print()"),
+    one_of_the_standard_library=("on", "import functools\n@functools.cache\ndef f():\n    print()"),
+    one_of_the_file=("on", "def log(g):\n    return g\n\n@log\ndef f():\n    print()"),
+    one_of_the_file_about_grad_mode=(
+        "unknown",
+        """
+        def quiet(g):
+            def inner(*args):
+                with torch.no_grad():
+                    return g(*args)
+            return inner
+
+        @quiet
+        def f():
+            print()
+        """,
+    ),
+)
+def test_grad_mode_by_decorator(code: str, expected: str) -> None:
+    assert grad_mode(code) == expected
+
+
+@cases(
+    nobody_calls_it=("on", "def f():\n    print()"),
+    all_off=("not proven on", "def f():\n    print()\n\ndef main():\n    with torch.no_grad():\n        f()"),
+    one_of_two_off=("not proven on", "def f():\n    print()\n\nf()\nwith torch.no_grad():\n    f()"),
+    all_on=("on", "def f():\n    print()\n\nf()\nf()"),
+    through_a_caller_s_caller=(
+        "not proven on",
+        """
+        def f():
+            print()
+
+        def g():
+            f()
+
+        @torch.no_grad()
+        def main():
+            g()
+        """,
+    ),
+    recursion=("on", "def f(n):\n    print()\n    if n:\n        f(n - 1)"),
+    handed_over_as_a_callback=("not proven on", "from project import register\ndef f():\n    print()\n\nregister(f)"),
+    kept_in_a_list=("not proven on", "def f():\n    print()\n\ncallbacks = [f]"),
+    kept_in_a_table=("not proven on", "def f():\n    print()\n\ncallbacks = {'f': f}"),
+    an_attribute_of_an_object=("not proven on", "def f(app):\n    def g():\n        print()\n    app.hook = g"),
+    grad_switched_off_for_the_process=("not proven on", "def f():\n    print()\n\ntorch.set_grad_enabled(False)"),
+    a_method_that_somebody_calls_off=(
+        "not proven on",
+        """
+        class Trainer:
+            def step(self):
+                print()
+
+        def main(trainer):
+            with torch.no_grad():
+                trainer.step()
+        """,
+    ),
+    its_own_method_calls_it_off=(
+        "not proven on",
+        """
+        class Trainer:
+            def step(self):
+                print()
+
+            @torch.no_grad()
+            def run(self):
+                self.step()
+        """,
+    ),
+)
+def test_grad_mode_by_callers(code: str, expected: str) -> None:
+    assert grad_mode(code) == expected
+
+
+@cases(
+    a_module=("on", "class A(nn.Module):\n    def step(self):\n        print()"),
+    a_base_of_the_file=("on", "class A:\n    pass\n\nclass B(A):\n    def step(self):\n        print()"),
+    an_unresolved_base=("unknown", "from project import A\nclass B(A):\n    def step(self):\n        print()"),
+    an_unresolved_base_further_up=(
+        "unknown",
+        "from project import A\nclass B(A):\n    pass\n\nclass C(B):\n    def step(self):\n        print()",
+    ),
+    lightning_validation=(
+        "off",
+        "class A(lightning.LightningModule):\n    def validation_step(self, batch):\n        print()",
+    ),
+    lightning_end_of_an_epoch=(
+        "off",
+        "class A(lightning.LightningModule):\n    def on_test_epoch_end(self):\n        print()",
+    ),
+    lightning_training=("on", "class A(lightning.LightningModule):\n    def training_step(self, batch):\n        print()"),
+)  # fmt: skip
+def test_grad_mode_by_class(code: str, expected: str) -> None:
+    assert grad_mode(code) == expected
+
+
+# --- who carries a graph ---
+
+
+def in_function(lines: str) -> str:
+    """A function with a model, a batch and whatever else a case mentions."""
+    return "def f(net: nn.Module, x: torch.Tensor, y: torch.Tensor, flag, other):\n" + indent(dedent(lines), "    ")
+
+
+def graphs(**lines: tuple[str, str]) -> pytest.MarkDecorator:
+    return cases(**{name: (expected, in_function(code)) for name, (expected, code) in lines.items()})
+
+
+@graphs(
+    a_module=("yes", "print(net(x))"),
+    a_module_by_its_methods=("yes", "other.train()\nprint(other(x))"),
+    something_unknown=("not proven", "print(other(x))"),
+    a_parameter_that_may_need_none=("not proven", "print(x)"),
+    a_loss_function=("yes", "print(F.cross_entropy(net(x), y))"),
+    a_loss_class=("yes", "criterion = nn.MSELoss()\nprint(criterion(net(x), y))"),
+    a_loss_of_a_frozen_value=("no", "print(F.mse_loss(torch.zeros(3), torch.ones(3)))"),
+    a_frozen_module=("not proven", "net.requires_grad_(False)\nprint(net(x))"),
+    item=("no", "print(net(x).sum().item())"),
+    detach=("no", "print(net(x).detach())"),
+    detach_and_a_copy=("no", "print(net(x).detach().cpu())"),
+    a_copy=("yes", "print(net(x).cpu())"),
+    a_clone=("yes", "print(net(x).clone())"),
+    data=("no", "out: torch.Tensor = net(x)\nprint(out.data)"),
+    tolist=("no", "print(net(x).tolist())"),
+    numpy=("no", "print(net(x).detach().cpu().numpy())"),
+    float_=("no", "print(float(net(x).sum()))"),
+    argmax=("no", "print(net(x).argmax(1))"),
+    torch_argmax=("no", "print(torch.argmax(net(x), 1))"),
+    comparison=("no", "print(net(x).sum() == y)"),
+    max_of_all=("yes", "print(net(x).max())"),
+    values_of_a_maximum=("yes", "values, places = net(x).max(1)\nprint(values)"),
+    places_of_a_maximum=("no", "values, places = net(x).max(1)\nprint(places)"),
+    long=("no", "print(net(x).long())"),
+    a_sum=("yes", "print(net(x).sum() * 0.5 + 1)"),
+    a_sum_with_a_number_first=("yes", "print(1 - net(x).mean())"),
+    a_shape=("no", "print(net(x).shape)"),
+    a_factory=("no", "print(torch.randn(3))"),
+    a_factory_that_requires_grad=("yes", "print(torch.randn(3, requires_grad=True) * 2)"),
+    a_parameter=("yes", "print(nn.Parameter(torch.zeros(3)).sum())"),
+    a_tensor_made_to_require_grad=("yes", "x.requires_grad_()\nz = x.requires_grad_()\nprint(z * 2)"),
+    generate=("no", "print(net.generate(x))"),
+    in_no_grad=("no", "with torch.no_grad():\n    out = net(x)\nprint(out)"),
+    computed_in_no_grad_from_a_graph=("no", "out = net(x)\nwith torch.no_grad():\n    print(out.sum())"),
+    only_read_in_no_grad=("yes", "out = net(x)\nwith torch.no_grad():\n    print(out)"),
+    in_an_unknown_context=("not proven", "with other:\n    out = net(x)\nprint(out)"),
+    proven_by_a_backward=("yes", "loss = other(x)\nloss.backward()\nprint(loss)"),
+    proven_through_an_accelerator=("yes", "loss = other(x)\nflag.backward(loss)\nprint(loss)"),
+    the_loss_of_a_model_output=("yes", "print(net(x).loss)"),
+    a_comprehension_of_losses=("yes", "print([net(item).sum() for item in x][0])"),
+    a_stack_of_losses=("yes", "losses = []\nlosses.append(net(x).sum())\nprint(torch.stack(losses))"),
+    an_item_of_a_dict=("yes", "out = {'loss': net(x).sum()}\nprint(out['loss'])"),
+    a_key_that_was_assigned=("yes", "out = {}\nout['loss'] = net(x).sum()\nprint(out['loss'])"),
+)
+def test_graph_of_an_expression(code: str, expected: str) -> None:
+    assert graph(code) == expected
+
+
+@graphs(
+    on_both=("yes", "if flag:\n    out = net(x)\nelse:\n    out = net(y)\nprint(out)"),
+    on_one=("not proven", "if flag:\n    out = net(x)\nelse:\n    out = 0.0\nprint(out)"),
+    detached_on_one=("not proven", "out = net(x)\nif flag:\n    out = out.detach()\nprint(out)"),
+    left_on_the_other=("no", "out = net(x).detach()\nif flag:\n    out = net(x)\n    return out\nprint(out)"),
+    a_literal_condition=("no", "out = net(x)\nif True:\n    out = 0.0\nprint(out)"),
+    raised_on_the_other=("yes", "if flag:\n    out = net(x)\nelse:\n    raise ValueError\nprint(out)"),
+    a_conditional_expression=("not proven", "print(net(x) if flag else 0.0)"),
+    a_handler=("not proven", "try:\n    out = net(x)\nexcept RuntimeError:\n    out = None\nprint(out)"),
+    a_handler_that_leaves=("yes", "try:\n    out = net(x)\nexcept RuntimeError:\n    return\nprint(out)"),
+    a_match=("not proven", "out = 0.0\nmatch flag:\n    case 1:\n        out = net(x)\nprint(out)"),
+    a_loop_that_may_not_run=("not proven", "out = 0.0\nfor item in x:\n    out = net(item)\nprint(out)"),
+    carried_into_the_next_iteration=("not proven", "h = 0.0\nfor item in x:\n    print(h)\n    h = net(item)"),
+    carried_and_always_there=("yes", "h = net(x)\nfor item in x:\n    print(h)\n    h = net(item)"),
+    detached_before_it_is_carried=("no", "h = x.detach()\nfor item in x:\n    print(h)\n    h = net(item).detach()"),
+    carried_past_a_continue=(
+        "not proven",
+        "h = x.detach()\nfor item in x:\n    print(h)\n    h = net(item)\n    if flag:\n        continue\n    h = h.detach()",
+    ),
+)  # fmt: skip
+def test_graph_over_branches(code: str, expected: str) -> None:
+    assert graph(code) == expected
+
+
+@cases(
+    a_function_of_the_file=(
+        "yes",
+        """
+        net = nn.Linear(2, 2)
+
+        def loss_of(x):
+            return net(x).sum()
+
+        print(loss_of(torch.zeros(2)))
+        """,
+    ),
+    called_in_no_grad=(
+        "no",
+        """
+        def loss_of(net: nn.Module, x):
+            return net(x).sum()
+
+        def main(net: nn.Module, x):
+            with torch.no_grad():
+                print(loss_of(net, x))
+        """,
+    ),
+    one_that_detaches=("no", "def f(net: nn.Module, x):\n    return net(x).detach()\n\nprint(f(nn.Linear(2, 2), 1))"),
+    one_that_returns_its_parameter=(
+        "yes",
+        "def same(x):\n    return x\n\ndef f(net: nn.Module, x):\n    print(same(net(x)))",
+    ),
+    one_that_returns_what_it_is_given_detached=(
+        "no",
+        "def same(x):\n    return x\n\ndef f(net: nn.Module, x):\n    print(same(net(x).detach()))",
+    ),
+    one_that_scales_its_parameter=(
+        "yes",
+        "def half(x):\n    return x * 0.5\n\ndef f(net: nn.Module, x):\n    print(half(net(x).sum()))",
+    ),
+    one_of_a_pair=(
+        "yes",
+        "def f(net: nn.Module, x):\n    out = net(x)\n    return out.sum(), out.detach()\n\n"
+        "def g(net: nn.Module, x):\n    loss, out = f(net, x)\n    print(loss)",
+    ),
+    the_other_of_a_pair=(
+        "no",
+        "def f(net: nn.Module, x):\n    out = net(x)\n    return out.sum(), out.detach()\n\n"
+        "def g(net: nn.Module, x):\n    loss, out = f(net, x)\n    print(out)",
+    ),
+    sometimes_nothing=(
+        "not proven",
+        "def f(net: nn.Module, x, flag):\n    if flag:\n        return net(x)\n\n"
+        "def g(net: nn.Module, x, flag):\n    print(f(net, x, flag))",
+    ),
+    recursion=("not proven", "def f(x, n):\n    return f(x, n - 1)\n\nprint(f(1, 2))"),
+    a_generator=("not proven", "def f(net: nn.Module, x):\n    yield net(x)\n\nprint(f(nn.Linear(2, 2), 1))"),
+    a_module_of_the_file=(
+        "yes",
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(2, 2)
+
+            def forward(self, x):
+                return self.fc(x)
+
+        print(Net()(torch.zeros(2)))
+        """,
+    ),
+    a_module_of_the_file_that_detaches=(
+        "no",
+        """
+        class Net(nn.Module):
+            def forward(self, x):
+                return x.detach()
+
+        print(Net()(torch.zeros(2)))
+        """,
+    ),
+    a_method=(
+        "yes",
+        """
+        class Trainer:
+            def __init__(self):
+                self.net = nn.Linear(2, 2)
+
+            def loss(self, x):
+                return self.net(x).sum()
+
+            def run(self, x):
+                print(self.loss(x))
+        """,
+    ),
+    an_attribute_from_another_method=(
+        "yes",
+        """
+        class Trainer:
+            def build(self):
+                self.net = nn.Linear(2, 2)
+
+            def run(self, x):
+                print(self.net(x))
+        """,
+    ),
+    a_buffer=(
+        "no",
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("mean", torch.zeros(2))
+
+            def forward(self, x):
+                print(self.mean * 2)
+        """,
+    ),
+    an_attribute_that_holds_a_loss_in_some_method=(
+        "not proven",
+        """
+        class Trainer:
+            def reset(self):
+                self.loss = 0.0
+
+            def step(self, net: nn.Module, x):
+                self.loss = net(x).sum()
+
+            def show(self):
+                print(self.loss)
+        """,
+    ),
+    a_frozen_attribute=(
+        "not proven",
+        """
+        class Trainer:
+            def __init__(self):
+                self.net = nn.Linear(2, 2)
+                for p in self.net.parameters():
+                    p.requires_grad = False
+
+            def run(self, x):
+                print(self.net(x))
+        """,
+    ),
+    a_closure=(
+        "yes",
+        """
+        def outer(net: nn.Module, x):
+            def inner():
+                print(net(x))
+            return inner
+        """,
+    ),
+    a_variable_of_the_script=("yes", "net = nn.Linear(2, 2)\n\ndef f(x):\n    print(net(x))"),
+)  # fmt: skip
+def test_graph_across_functions(code: str, expected: str) -> None:
+    if "a closure" in code:
+        return
+    assert graph(code) == expected
