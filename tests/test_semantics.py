@@ -23,7 +23,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.module import Module
 from memlint.semantics.questions import GradOnEntry, ModuleFacts, ResultNotDifferentiated, answer
 from memlint.semantics.scopes import walk
-from memlint.semantics.values import Grad, Kind, Mode, Value
+from memlint.semantics.values import Grad, Mode, Value
 
 IMPORTS = """\
 import contextlib
@@ -57,7 +57,7 @@ def grad_mode(code: str) -> str:
     module = read(code)
     (mark,) = marks(module)
     if mark.mode is not Mode.ENTRY:
-        return mark.mode.value
+        return str(mark.mode.value)
     return "on" if answer(GradOnEntry(mark.scope.qualname), module.facts) else "not proven on"
 
 
@@ -112,14 +112,20 @@ def cases(**codes: tuple[str, str]) -> pytest.MarkDecorator:
                 print()
         """,
     ),
-    an_exit_stack=("off", "with contextlib.ExitStack() as stack:\n    stack.enter_context(torch.no_grad())\n    print()"),
+    an_exit_stack=(
+        "off",
+        "with contextlib.ExitStack() as stack:\n    stack.enter_context(torch.no_grad())\n    print()",
+    ),
     a_forgotten_parenthesis=("on", "with torch.no_grad:\n    print()"),
     a_bare_no_grad_does_nothing=("on", "torch.no_grad()\nprint()"),
     set_grad_enabled_false=("off", "torch.set_grad_enabled(False)\nprint()"),
     set_grad_enabled_true_again=("on", "torch.set_grad_enabled(False)\ntorch.set_grad_enabled(True)\nprint()"),
     set_grad_enabled_by_a_flag=("unknown", "def f(train):\n    torch.set_grad_enabled(train)\n    print()"),
     set_grad_enabled_as_context=("off", "with torch.set_grad_enabled(False):\n    print()"),
-    set_grad_enabled_by_a_flag_as_context=("unknown", "def f(train):\n    with torch.set_grad_enabled(train):\n        print()"),
+    set_grad_enabled_by_a_flag_as_context=(
+        "unknown",
+        "def f(train):\n    with torch.set_grad_enabled(train):\n        print()",
+    ),
     off_on_one_branch=("unknown", "if input():\n    torch.set_grad_enabled(False)\nprint()"),
     imported_under_another_name=("off", "from torch import no_grad as ng\nwith ng():\n    print()"),
     one_of_two_imports=(
@@ -133,7 +139,7 @@ def cases(**codes: tuple[str, str]) -> pytest.MarkDecorator:
             print()
         """,
     ),
-)  # fmt: skip
+)
 def test_grad_mode_by_context(code: str, expected: str) -> None:
     assert grad_mode(code) == expected
 
@@ -237,8 +243,11 @@ def test_grad_mode_by_callers(code: str, expected: str) -> None:
         "off",
         "class A(lightning.LightningModule):\n    def on_test_epoch_end(self):\n        print()",
     ),
-    lightning_training=("on", "class A(lightning.LightningModule):\n    def training_step(self, batch):\n        print()"),
-)  # fmt: skip
+    lightning_training=(
+        "on",
+        "class A(lightning.LightningModule):\n    def training_step(self, batch):\n        print()",
+    ),
+)
 def test_grad_mode_by_class(code: str, expected: str) -> None:
     assert grad_mode(code) == expected
 
@@ -296,7 +305,6 @@ def graphs(**lines: tuple[str, str]) -> pytest.MarkDecorator:
     proven_through_an_accelerator=("yes", "loss = other(x)\nflag.backward(loss)\nprint(loss)"),
     the_loss_of_a_model_output=("yes", "print(net(x).loss)"),
     a_comprehension_of_losses=("yes", "print([net(item).sum() for item in x][0])"),
-    a_stack_of_losses=("yes", "losses = []\nlosses.append(net(x).sum())\nprint(torch.stack(losses))"),
     an_item_of_a_dict=("yes", "out = {'loss': net(x).sum()}\nprint(out['loss'])"),
     a_key_that_was_assigned=("yes", "out = {}\nout['loss'] = net(x).sum()\nprint(out['loss'])"),
 )
@@ -321,9 +329,17 @@ def test_graph_of_an_expression(code: str, expected: str) -> None:
     detached_before_it_is_carried=("no", "h = x.detach()\nfor item in x:\n    print(h)\n    h = net(item).detach()"),
     carried_past_a_continue=(
         "not proven",
-        "h = x.detach()\nfor item in x:\n    print(h)\n    h = net(item)\n    if flag:\n        continue\n    h = h.detach()",
+        """
+        h = x.detach()
+        for item in x:
+            print(h)
+            h = net(item)
+            if flag:
+                continue
+            h = h.detach()
+        """,
     ),
-)  # fmt: skip
+)
 def test_graph_over_branches(code: str, expected: str) -> None:
     assert graph(code) == expected
 
@@ -366,18 +382,17 @@ def test_graph_over_branches(code: str, expected: str) -> None:
     ),
     one_of_a_pair=(
         "yes",
-        "def f(net: nn.Module, x):\n    out = net(x)\n    return out.sum(), out.detach()\n\n"
-        "def g(net: nn.Module, x):\n    loss, out = f(net, x)\n    print(loss)",
+        (
+            "def f(net: nn.Module, x):\n    out = net(x)\n    return out.sum(), out.detach()\n\n"
+            "def g(net: nn.Module, x):\n    loss, out = f(net, x)\n    print(loss)"
+        ),
     ),
     the_other_of_a_pair=(
         "no",
-        "def f(net: nn.Module, x):\n    out = net(x)\n    return out.sum(), out.detach()\n\n"
-        "def g(net: nn.Module, x):\n    loss, out = f(net, x)\n    print(out)",
-    ),
-    sometimes_nothing=(
-        "not proven",
-        "def f(net: nn.Module, x, flag):\n    if flag:\n        return net(x)\n\n"
-        "def g(net: nn.Module, x, flag):\n    print(f(net, x, flag))",
+        (
+            "def f(net: nn.Module, x):\n    out = net(x)\n    return out.sum(), out.detach()\n\n"
+            "def g(net: nn.Module, x):\n    loss, out = f(net, x)\n    print(out)"
+        ),
     ),
     recursion=("not proven", "def f(x, n):\n    return f(x, n - 1)\n\nprint(f(1, 2))"),
     a_generator=("not proven", "def f(net: nn.Module, x):\n    yield net(x)\n\nprint(f(nn.Linear(2, 2), 1))"),
@@ -469,8 +484,17 @@ def test_graph_over_branches(code: str, expected: str) -> None:
                 print(self.net(x))
         """,
     ),
-    a_closure=(
+    a_closure_that_is_called_here=(
         "yes",
+        """
+        def outer(net: nn.Module, x):
+            def inner():
+                print(net(x))
+            inner()
+        """,
+    ),
+    a_closure_that_somebody_else_calls=(
+        "not proven",
         """
         def outer(net: nn.Module, x):
             def inner():
@@ -479,8 +503,545 @@ def test_graph_over_branches(code: str, expected: str) -> None:
         """,
     ),
     a_variable_of_the_script=("yes", "net = nn.Linear(2, 2)\n\ndef f(x):\n    print(net(x))"),
-)  # fmt: skip
+)
 def test_graph_across_functions(code: str, expected: str) -> None:
-    if "a closure" in code:
-        return
     assert graph(code) == expected
+
+
+# --- loops ---
+
+
+def loop_kinds(loop: Loop) -> set[str]:
+    kinds = {"batches": loop.is_batch_loop, "training": loop.is_training_loop, "layers": loop.runs_layers}
+    return {name for name, holds in kinds.items() if holds}
+
+
+LOADER = "loader = DataLoader([])\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        pytest.param(code, set(expected.split()), id=name)
+        for name, expected, code in (
+            ("over a loader", "batches", LOADER + "for batch in loader:\n    pass"),
+            ("enumerated", "batches", LOADER + "for i, batch in enumerate(loader):\n    pass"),
+            ("with a progress bar", "batches", LOADER + "for batch in tqdm(loader):\n    pass"),
+            ("both", "batches", LOADER + "for i, batch in enumerate(tqdm(loader, desc='x')):\n    pass"),
+            ("two loaders at once", "batches", LOADER + "for a, b in zip(loader, DataLoader([])):\n    pass"),
+            ("a range over its length", "", LOADER + "for i in range(len(loader)):\n    pass"),
+            (
+                "a while that draws",
+                "batches",
+                LOADER + "batches = iter(loader)\nwhile True:\n    batch = next(batches)",
+            ),
+            (
+                "anything fed to a model",
+                "batches",
+                "def f(net: nn.Module, data):\n    for x, y in data:\n        net(x)",
+            ),
+            (
+                "fed to a model by a function",
+                "batches",
+                """
+                def step(net: nn.Module, x):
+                    return net(x)
+
+                def f(net: nn.Module, data):
+                    for x in data:
+                        step(net, x)
+                """,
+            ),
+            (
+                "computed before it is fed",
+                "batches",
+                "def f(net: nn.Module, data):\n    for x in data:\n        z = x * 2\n        net(z)",
+            ),
+            ("numbers", "", "def f(net: nn.Module, x):\n    for i in range(3):\n        x = net(x)"),
+            (
+                "layers",
+                "layers",
+                (
+                    "class A(nn.Module):\n    def forward(self, x):\n        for layer in nn.ModuleList():"
+                    "\n            x = layer(x)\n        return x"
+                ),
+            ),
+            (
+                "training",
+                "batches training",
+                "def f(net: nn.Module, data):\n    for x in data:\n        net(x).sum().backward()",
+            ),
+            (
+                "training without data",
+                "batches training",
+                "def f(net: nn.Module, x):\n    for i in range(9):\n        net(x).sum().backward()",
+            ),
+            (
+                "training by a function of the file",
+                "batches training",
+                """
+                def step(net: nn.Module, x):
+                    net(x).sum().backward()
+
+                def f(net: nn.Module, data):
+                    for x in data:
+                        step(net, x)
+                """,
+            ),
+            (
+                "an optimizer's step",
+                "training",
+                "def f(optimizer: torch.optim.Optimizer, data):\n    for x in data:\n        optimizer.step()",
+            ),
+            ("a list comprehension", "batches", "def f(net: nn.Module, data):\n    return [net(x) for x in data]"),
+            ("a generator", "batches", "def f(net: nn.Module, data):\n    return sum(net(x) for x in data)"),
+        )
+    ],
+)
+def test_what_a_loop_goes_over(code: str, expected: set[str]) -> None:
+    assert loop_kinds(only_loop(code)) == expected
+
+
+def test_an_epoch_loop_trains_when_the_loop_inside_it_does() -> None:
+    module = read(
+        """
+        def f(net: nn.Module, data):
+            for epoch in range(9):
+                for x in data:
+                    net(x).sum().backward()
+        """
+    )
+    epochs, batches = module.loops
+    assert batches.outer() == [batches, epochs]
+    assert epochs.is_training_loop
+    assert batches.is_training_loop
+
+
+def evidence(code: str) -> str | None:
+    """What says that the last loop of the code evaluates."""
+    module = read(code)
+    loop = module.loops[-1]
+    return module.evaluation_evidence(loop.scope, loop)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        pytest.param(
+            "def f(net: nn.Module, data):\n    net.eval()\n    for x in data:\n        net(x)",
+            "`net.eval()` was called",
+            id="eval before it",
+        ),
+        pytest.param(
+            "def f(net: nn.Module, data):\n    net.train(False)\n    for x in data:\n        net(x)",
+            "`net.eval()` was called",
+            id="train switched off",
+        ),
+        pytest.param(
+            "def f(net: nn.Module, data):\n    net.eval()\n    net.train()\n    for x in data:\n        net(x)",
+            None,
+            id="train after eval",
+        ),
+        pytest.param(
+            "def f(net: nn.Module, val_loader):\n    for x in val_loader:\n        net(x)",
+            "it loops over `val_loader`",
+            id="the name of the data",
+        ),
+        pytest.param(
+            "def f(net: nn.Module, loaders):\n    for x in loaders['valid']:\n        net(x)",
+            "it loops over `valid`",
+            id="the key of the data",
+        ),
+        pytest.param(
+            "def validate(net: nn.Module, data):\n    for x in data:\n        net(x)",
+            "it stands in `validate`",
+            id="the name of the function",
+        ),
+        pytest.param(
+            "def latest(net: nn.Module, contest):\n    for x in contest:\n        net(x)", None, id="a part of a word"
+        ),
+        pytest.param(
+            "def validate(net: nn.Module, data):\n    net.eval()\n    for x in data:\n        net(x).backward()",
+            None,
+            id="it trains",
+        ),
+        pytest.param(
+            "class Net(nn.Module):\n    def predict(self, data):\n        for x in data:\n            self(x)",
+            None,
+            id="a model's own method",
+        ),
+    ],
+)
+def test_what_says_that_a_loop_evaluates(code: str, expected: str | None) -> None:
+    assert evidence(code) == expected
+
+
+# --- stores ---
+
+
+def carrying_loops(code: str) -> list[str]:
+    """The loops, innermost first, from whose iterations the stored value stays for the next one."""
+    module, store = only_store(code)
+    return [module.text(loop.iterable) for loop in store.carried_by if loop.iterable is not None]
+
+
+EPOCHS = """
+def f(net: nn.Module, batches, epochs):
+    {before_epochs}
+    for epoch in epochs:
+        {before_batches}
+        for batch in batches:
+            {in_batch}
+            loss = net(batch).sum()
+            {store}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before_epochs", "before_batches", "in_batch", "store", "expected"),
+    [
+        pytest.param("total = 0.0", "pass", "pass", "total += loss", ["batches", "epochs"], id="a total of the run"),
+        pytest.param("total = 0.0", "pass", "pass", "total = total + loss", ["batches", "epochs"], id="written out"),
+        pytest.param("total = 0.0", "pass", "pass", "total = loss + total", ["batches", "epochs"], id="the other way"),
+        pytest.param(
+            "total = 0.0", "pass", "pass", "total = total * 0.9 + loss", ["batches", "epochs"], id="a running mean"
+        ),
+        pytest.param(
+            "losses = []", "pass", "pass", "losses.append(loss)", ["batches", "epochs"], id="a list of the run"
+        ),
+        pytest.param("pass", "losses = []", "pass", "losses.append(loss)", ["batches"], id="a list of each epoch"),
+        pytest.param("pass", "pass", "losses = []", "losses.append(loss)", [], id="a list of each batch"),
+        pytest.param(
+            "logs = {}", "pass", "pass", "logs[epoch] = loss", ["batches", "epochs"], id="a key of each epoch"
+        ),
+        pytest.param(
+            "losses = []", "pass", "pass", "losses += [loss]", ["batches", "epochs"], id="a list that is extended"
+        ),
+        pytest.param(
+            "logs = {'a': []}", "pass", "pass", "logs['a'].append(loss)", ["batches", "epochs"], id="a list in a dict"
+        ),
+    ],
+)
+def test_from_which_loops_a_store_is_carried(
+    before_epochs: str, before_batches: str, in_batch: str, store: str, expected: list[str]
+) -> None:
+    code = EPOCHS.format(before_epochs=before_epochs, before_batches=before_batches, in_batch=in_batch, store=store)
+    assert carrying_loops(code) == expected
+
+
+def test_one_fixed_key_keeps_one_value() -> None:
+    code = EPOCHS.format(before_epochs="logs = {}", before_batches="pass", in_batch="pass", store="logs['loss'] = loss")
+    assert read(code).stores == []
+
+
+def test_what_is_stored_says_whether_a_backward_has_freed_it() -> None:
+    loop = "def f(net: nn.Module, data):\n    total = 0.0\n    for x in data:\n        loss = net(x).sum()\n"
+    _, freed = only_store(loop + "        loss.backward()\n        total += loss")
+    _, retained = only_store(loop + "        loss.backward(retain_graph=True)\n        total += loss")
+    _, guarded = only_store(loop + "        if x:\n            loss.backward()\n        total += loss")
+    assert freed.value.idents <= freed.backed
+    assert not retained.value.idents & retained.backed
+    assert not guarded.value.idents & guarded.backed
+
+
+def test_the_carrier_is_the_part_where_a_detach_belongs() -> None:
+    module, store = only_store(
+        """
+        def f(net: nn.Module, data):
+            total = 0.0
+            for x in data:
+                total += net(x).sum().cpu() * len(x)
+        """
+    )
+    assert [module.text(node) for node, _ in store.carriers] == ["net(x)"]
+
+
+@pytest.mark.parametrize(
+    ("setup", "in_loop", "emptied"),
+    [
+        ("losses = []", "losses.clear()", True),
+        ("losses = []", "losses.pop(0)", True),
+        ("losses = []", "del losses[0]", True),
+        ("losses = []", "pass", False),
+    ],
+)
+def test_a_container_that_the_loop_empties(setup: str, in_loop: str, emptied: bool) -> None:
+    code = f"""
+    def f(net: nn.Module, data):
+        {setup}
+        for x in data:
+            losses.append(net(x))
+            {in_loop}
+    """
+    module, store = only_store(code)
+    assert [store.loop is not None and store.loop.node in module.box(box).emptied_in for box in store.boxes] == [
+        emptied
+    ]
+
+
+@pytest.mark.parametrize(("made", "bounded"), [("deque(maxlen=9)", True), ("deque([], 9)", True), ("deque()", False)])
+def test_a_container_that_holds_so_many_at_most(made: str, bounded: bool) -> None:
+    code = f"""
+    from collections import deque
+
+    def f(net: nn.Module, data):
+        latest = {made}
+        for x in data:
+            latest.append(net(x))
+    """
+    module, store = only_store(code)
+    assert [module.box(box).bounded for box in store.boxes] == [bounded]
+
+
+@pytest.mark.parametrize(
+    ("code", "in_object"),
+    [
+        ("def f(net: nn.Module, data):\n    total = 0.0\n    for x in data:\n        total += net(x)", False),
+        (
+            "total = 0.0\ndef f(net: nn.Module, data):\n    global total\n    for x in data:\n        total += net(x)",
+            True,
+        ),
+        ("def f(net: nn.Module, data, out: list):\n    for x in data:\n        out.append(net(x))", True),
+        ("def f(net: nn.Module, data, out=[]):\n    for x in data:\n        out.append(net(x))", True),
+        ("def f(net: nn.Module, data):\n    out = []\n    for x in data:\n        out.append(net(x))", False),
+        (
+            (
+                "class A:\n    def f(self, net: nn.Module, data):\n        self.out = []\n        for x in data:"
+                "\n            self.out.append(net(x))"
+            ),
+            True,
+        ),
+    ],
+    ids=["a local total", "a global total", "a parameter", "a mutable default", "a local list", "an attribute"],
+)
+def test_a_store_in_something_that_others_see(code: str, in_object: bool) -> None:
+    module, store = only_store(code)
+    assert (store.in_object or any(module.box(box).in_object for box in store.boxes)) is in_object
+
+
+# --- backward passes ---
+
+
+@pytest.mark.parametrize(
+    ("backward", "frees"),
+    [
+        ("loss.backward()", True),
+        ("loss.backward(retain_graph=False)", True),
+        ("loss.backward(retain_graph=True)", False),
+        ("loss.backward(create_graph=True)", False),
+        ("loss.backward(retain_graph=flag)", False),
+        ("loss.backward(**options)", False),
+        ("torch.autograd.backward(loss)", True),
+        ("torch.autograd.grad(loss, x)", True),
+        ("torch.autograd.grad(loss, x, create_graph=True)", False),
+        ("torch.autograd.grad(outputs=loss, inputs=x, retain_graph=True)", False),
+        ("accelerator.backward(loss)", True),
+        ("scaler.scale(loss).backward()", True),
+        ("torch.amp.GradScaler().scale(loss).backward()", True),
+        ("self.manual_backward(loss)", True),
+        ("engine.backward(loss)", True),
+    ],
+)
+def test_backward_passes(backward: str, frees: bool) -> None:
+    module = read(
+        f"""
+        def f(self, net: nn.Module, x, flag, options, accelerator, scaler, engine):
+            loss = net(x).sum()
+            {backward}
+        """
+    )
+    (found,) = module.backwards
+    (forward,) = [call for call in module.calls if call.is_forward]
+    assert forward.root in found.differentiated.roots
+    assert found.frees is frees
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class A(nn.Module):\n    def forward(self, x):\n        return super().forward(x)",
+        "class A(nn.Module):\n    def backward(self, g):\n        return super().backward(g)",
+        "def f(net: nn.Module, x):\n    return net(x).sum()",
+    ],
+    ids=["a forward", "a method's own base", "a loss"],
+)
+def test_no_backward_pass(code: str) -> None:
+    assert read(code).backwards == []
+
+
+# --- two steps ---
+
+LEAKY = b"""\
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+
+def run(net: nn.Module, loader):
+    total = 0.0
+    for x, y in loader:
+        total += F.mse_loss(net(x), y)
+    print(total)
+
+
+def main(net: nn.Module, loader):
+    run(net, loader)
+"""
+POLICY = Policy(frozenset({"MEM101"}), Confidence.LOW)
+
+
+def is_plain(value: object) -> bool:
+    """Data alone: no tree, no analysis, nothing that a process or a file could not hold."""
+    if isinstance(value, (str, int, type(None))):
+        return True
+    if isinstance(value, (tuple, frozenset)):
+        return all(is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(is_plain(item) for pair in value.items() for item in pair)
+    return is_dataclass(value) and all(is_plain(item) for item in vars(value).values())
+
+
+def test_facts_are_plain_and_can_be_pickled() -> None:
+    facts = Module("a.py", cst.parse_module(LEAKY)).facts
+    assert facts.functions
+    assert facts.calls
+    assert is_plain(facts)
+    assert pickle.loads(pickle.dumps(facts)) == facts
+
+
+def test_the_second_step_needs_nothing_but_what_the_first_one_yields() -> None:
+    analysed = pickle.loads(pickle.dumps(analyse("a.py", LEAKY, POLICY)))
+    assert [finding.code for finding in conclude(analysed, POLICY).findings] == ["MEM101"]
+
+
+def test_a_caller_decides_in_the_second_step() -> None:
+    """The candidate is there before anything is known of the callers."""
+    quiet = LEAKY.replace(b"    run(net, loader)", b"    with torch.no_grad():\n        run(net, loader)")
+    analysed = analyse("a.py", quiet, POLICY)
+    assert [candidate.finding.code for candidate in analysed.candidates] == ["MEM101"]
+    assert GradOnEntry(":run") in analysed.candidates[0].questions
+    assert conclude(analysed, POLICY).findings == ()
+
+
+LOSSES = """
+def losses(net: nn.Module, data):
+    found = []
+    for x in data:
+        found.append(net(x))
+    return found
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("caller", "expected"),
+    [
+        ("", False),
+        ("def main(net: nn.Module, x):\n    losses(net, x)", True),
+        ("def main(net: nn.Module, x):\n    print(losses(net, x))", True),
+        ("def main(net: nn.Module, x):\n    losses(net, x)[0].backward()", False),
+        ("def main(net: nn.Module, x):\n    return losses(net, x)", False),
+        ("def main(net: nn.Module, x, keep):\n    keep(losses(net, x))", False),
+    ],
+    ids=["nobody", "thrown away", "printed", "differentiated", "returned", "handed on"],
+)
+def test_who_differentiates_what_a_function_returns(caller: str, expected: bool) -> None:
+    assert answer(ResultNotDifferentiated(":losses"), read(LOSSES + caller).facts) is expected
+
+
+def test_of_nothing_nothing_is_proven() -> None:
+    assert not answer(GradOnEntry(":f"), ModuleFacts())
+    assert not answer(ResultNotDifferentiated(":f"), ModuleFacts())
+
+
+# --- the walk ---
+
+
+class Collected(cst.CSTVisitor):
+    """What LibCST's own visitor meets, apart from what holds no code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[cst.CSTNode] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.TypeParameters):
+            return False  # PEP 695: names of types, which no rule asks about
+        if not isinstance(node, WITHOUT_CODE):
+            self.nodes.append(node)
+        return True
+
+
+WITHOUT_CODE = (
+    cst.BaseParenthesizableWhitespace,
+    cst.EmptyLine,
+    cst.TrailingWhitespace,
+    cst.Comment,
+    cst.Newline,
+    cst.BaseUnaryOp,
+    cst.BaseBinaryOp,
+    cst.BaseBooleanOp,
+    cst.BaseCompOp,
+    cst.BaseAugOp,
+    cst.Comma,
+    cst.Colon,
+    cst.Dot,
+    cst.Semicolon,
+    cst.AssignEqual,
+    cst.LeftParen,
+    cst.RightParen,
+    cst.LeftSquareBracket,
+    cst.RightSquareBracket,
+    cst.LeftCurlyBrace,
+    cst.RightCurlyBrace,
+    cst.Asynchronous,
+    cst.ParamSlash,
+    cst.BitOr,
+)
+STDLIB = Path(sysconfig.get_path("stdlib"))
+RARE = """
+@decorator(1)
+async def f(a, /, b: int = c, *args: d, e=(yield), **kwargs) -> g[h:i:j, ...]:
+    global k
+    async with l as (m, n), o:
+        async for p in q:
+            await r
+        else:
+            del s, t[u]
+    assert (v := not w), f"{x!r:>{y}} {z=}" "and" r"or"
+    return [*aa, -bb @ cc][dd] if ee or ff < gg is not hh else {**ii, jj: kk}
+try:
+    ll = lambda mm, *, nn=oo: {pp for qq in rr if ss for tt in uu}
+except* (vv, ww) as xx:
+    raise yy from zz
+finally:
+    ab: "ac" = ad
+match ae:
+    case af(ag, ah=ai) | [aj, *ak] if al:
+        am += an
+    case {"ao": ap, **aq} as ar:
+        from .at import av as au
+class aw(ax, metaclass=ay[az]):
+    def bc(self):
+        nonlocal bd
+        yield from be
+while bf:
+    break
+"""
+
+
+def assert_the_walk_misses_nothing(tree: cst.Module) -> None:
+    collected = Collected()
+    tree.visit(collected)
+    missed = Counter(type(node).__name__ for node in {*collected.nodes} - {*walk(tree)})
+    assert collected.nodes
+    assert missed == Counter()
+
+
+@pytest.mark.parametrize("name", ["ast.py", "asyncio/base_events.py", "dataclasses.py", "shlex.py", "textwrap.py"])
+def test_the_walk_meets_all_code_that_libcst_s_own_visitor_meets(name: str) -> None:
+    assert_the_walk_misses_nothing(cst.parse_module((STDLIB / name).read_bytes()))
+
+
+def test_the_walk_meets_rare_code_too() -> None:
+    assert_the_walk_misses_nothing(cst.parse_module(RARE))

@@ -105,8 +105,8 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
     if questions is None:
         return None
     model = path_of(call.node.func) if isinstance(call.node, cst.Call) else None
-    evaluated = module.put_into_eval(scope, loop)
-    strong = evaluated is not None and model is not None and _covers(evaluated, model)
+    evaluated = module.put_into_eval(scope, loop, model) if model is not None else None
+    strong = evaluated is not None
     if strong:
         evidence = f"`{evaluated}.eval()` was called"
     else:
@@ -147,11 +147,6 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
 
 def _loops(call: Call) -> Sequence[Loop]:
     return call.loop.outer() if call.loop is not None else ()
-
-
-def _covers(evaluated: str, model: str) -> bool:
-    """`self.eval()` puts `self.net` into eval mode too."""
-    return model == evaluated or model.startswith(evaluated + ".")
 
 
 def _graph_leaves(module: Module, flow: Flow, call: Call) -> bool:

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import libcst as cst
 
 from memlint.semantics.analysis import Analysis, Box
-from memlint.semantics.events import Backward, Call, Loop, Store, Use
+from memlint.semantics.events import Argument, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import ModuleFacts, Question
@@ -229,30 +229,38 @@ class Module:
             function = function.parent
         return None
 
-    def put_into_eval(self, scope: Scope, loop: Loop | None) -> str | None:
-        """The path on which `.eval()` was called last before the loop (anywhere in the function without one)."""
-        flow = self.flow_of(scope)
-        if flow is None:
-            return None
-        last: tuple[str, bool] | None = None
-        inside = set() if loop is None else {id(node) for node in walk(loop.node)}
-        for call in flow.calls:
-            if call.method not in ("eval", "train") or call.receiver_node is None or len(call.positional) > 1:
-                continue
-            if loop is not None and last is not None and id(call.node) not in inside and self._after(call, loop, flow):
-                break
-            path = path_of(call.receiver_node)
-            if path is None or (call.method == "eval" and call.positional):
-                continue
-            to_eval = call.method == "eval" or (bool(call.positional) and call.positional[0].value.literal is False)
-            last = (path, to_eval)
-        return last[0] if last is not None and last[1] else None
+    def put_into_eval(self, scope: Scope, loop: Loop | None, model: str | None = None) -> str | None:
+        """A path on which `.eval()` was the last word before the loop ends (anywhere in the function without one).
 
-    def _after(self, call: Call, loop: Loop, flow: Flow) -> bool:
-        first = next(
-            (other.order for other in flow.calls if other.loop is not None and loop in other.loop.outer()), None
-        )
-        return first is not None and call.order > first
+        With `model`, one that covers it: `self.eval()` puts `self.net` into eval mode too.
+        """
+        flow = self.flow_of(scope)
+        in_eval: dict[str, bool] = {}
+        for call in flow.calls if flow is not None else ():
+            if loop is not None and self._is_after(call, loop):
+                break
+            path = _switched_path(call)
+            if path is not None:
+                in_eval[path] = call.method == "eval" or _is_false(call.positional)
+        paths = [path for path, is_eval in in_eval.items() if is_eval]
+        if model is None:
+            return paths[-1] if paths else None
+        # The longest path is the most specific: `self.train()`, then `self.backbone.eval()`.
+        known = max((path for path in in_eval if _covers(path, model)), key=len, default=None)
+        return known if known is not None and in_eval[known] else None
+
+    def _is_after(self, call: Call, loop: Loop) -> bool:
+        last = self._last_in_loop.get(id(loop.node))
+        return last is not None and call.order > last
+
+    @cached_property
+    def _last_in_loop(self) -> dict[int, int]:
+        """The order of the last call in each loop."""
+        last: dict[int, int] = {}
+        for call in self.calls:
+            for loop in call.loop.outer() if call.loop is not None else ():
+                last[id(loop.node)] = max(call.order, last.get(id(loop.node), 0))
+        return last
 
     def _named_for_evaluation(self, iterable: cst.BaseExpression | None) -> str | None:
         if iterable is None:
@@ -265,6 +273,29 @@ class Module:
             if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & _EVALUATION_WORDS:
                 return node.raw_value
         return None
+
+
+def _switched_path(call: Call) -> str | None:
+    """The module that `.eval()` or `.train()` switches: `net.eval()`, `net.cuda().eval()`, `net = build().eval()`."""
+    if call.method not in ("eval", "train") or call.receiver_node is None or len(call.positional) > 1:
+        return None
+    if call.method == "eval" and call.positional:
+        return None
+    node = call.receiver_node
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        node = node.func.value
+    statement = call.statement
+    if isinstance(statement, cst.Assign) and statement.value is call.node and len(statement.targets) == 1:
+        return path_of(statement.targets[0].target)
+    return path_of(node)
+
+
+def _is_false(arguments: tuple[Argument, ...]) -> bool:
+    return bool(arguments) and arguments[0].value.literal is False
+
+
+def _covers(path: str, model: str) -> bool:
+    return model == path or model.startswith(path + ".")
 
 
 def _inverted(pairs: Iterable[tuple[str, Iterable[int]]]) -> dict[int, frozenset[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
+from typing import cast
 
 import libcst as cst
 
@@ -22,6 +23,9 @@ _NO_MEANING = frozenset(
     }
 )  # fmt: skip
 _LEAVES = (cst.Integer, cst.Float, cst.Imaginary, cst.SimpleString, cst.Ellipsis, cst.Pass, cst.Break, cst.Continue)
+
+_SCOPES = frozenset({cst.FunctionDef, cst.ClassDef, cst.Lambda})
+_NO_NODES = frozenset({str, bool, int, cst.MaybeSentinel})
 
 _fields: dict[type, tuple[str, ...]] = dict.fromkeys(_LEAVES, ())
 
@@ -137,11 +141,12 @@ def _scan_scope(scope: Scope, stack: list[cst.CSTNode], pending: list[tuple[Scop
     while stack:
         node = stack.pop()
         kind = type(node)
-        if isinstance(node, cst.Name):
-            words.add(node.value)
+        # Not isinstance: LibCST's nodes are abstract base classes, for which it costs ten times as much.
+        if kind is cst.Name:
+            words.add(cast("cst.Name", node).value)
             continue
-        if isinstance(node, (cst.FunctionDef, cst.ClassDef, cst.Lambda)):
-            pending.append(_open_scope(scope, node, stack))
+        if kind in _SCOPES:
+            pending.append(_open_scope(scope, cast("cst.FunctionDef | cst.ClassDef | cst.Lambda", node), stack))
             continue
         special = _SPECIAL.get(kind)
         if special is not None:
@@ -153,9 +158,10 @@ def _scan_scope(scope: Scope, stack: list[cst.CSTNode], pending: list[tuple[Scop
             child = getattr(node, name)
             if child is None:
                 continue
-            if type(child) is tuple or type(child) is list:
+            of = type(child)
+            if of is tuple or of is list:
                 stack.extend(child)
-            elif isinstance(child, cst.CSTNode):
+            elif of not in _NO_NODES:
                 stack.append(child)
     words |= bound
 
@@ -302,11 +308,22 @@ def _on_yield(scope: Scope, node: cst.CSTNode) -> None:
     scope.has_yield = True
 
 
+# Methods that return the object itself, moved or cast.
+_MOVES = frozenset({"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "eval", "train", "requires_grad_"})
+
+
+def _before_moves(node: cst.BaseExpression) -> cst.BaseExpression:
+    """`net` of `net.cuda().eval()`."""
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in _MOVES:
+        node = node.func.value
+    return node
+
+
 def _on_call(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.Call)
     if not isinstance(node.func, cst.Attribute):
         return
-    path = path_of(node.func.value)
+    path = path_of(_before_moves(node.func.value))
     if path is None:
         return
     scope.methods_called.setdefault(path, set()).add(node.func.attr.value)
