@@ -9,6 +9,8 @@ from pathlib import Path
 
 _ROOT_MARKERS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 # Installed packages and build results are not the project's own text.
+# A repository of dotfiles makes a whole home folder one project: past this many files nothing is proven any more.
+_MAX_FILES = 20_000
 _NOT_OURS = frozenset({"site-packages", "node_modules", "build", "dist", "venv", "env", "__pycache__"})
 
 
@@ -23,9 +25,14 @@ def project_root(folder: Path) -> Path:
 
 @cache
 def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
-    """Whether a Python file of the project contains one of the texts. A file that cannot be read counts as one."""
+    """Whether a Python file of the project contains one of the texts. A file that cannot be read counts as one.
+
+    Without a project file the project is the folder itself, not what lies below it.
+    """
     wanted = [text.encode() for text in texts]
-    for path in _python_files(root):
+    for count, path in enumerate(_python_files(root)):
+        if count == _MAX_FILES:
+            return True
         try:
             content = path.read_bytes()
         except OSError:
@@ -36,6 +43,9 @@ def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
 
 
 def _python_files(root: str) -> Iterator[Path]:
+    if not any(Path(root, marker).exists() for marker in _ROOT_MARKERS):
+        yield from Path(root).glob("*.py")
+        return
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in _NOT_OURS and not name.startswith(".")]
         yield from (Path(folder, name) for name in files if name.endswith(".py"))
