@@ -128,14 +128,7 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
 def _event(flow: Flow, reading: Reading, result: Value) -> Call:
     statement = flow.statement
     return Call(
-        node=reading.node,
-        statement=statement,
-        scope=flow.scope,
-        loop=flow.loop,
-        mode=flow.state.mode,
-        guarded=flow.guarded(),
-        handler=flow.handlers > 0,
-        order=flow._tick(),
+        **flow.here(reading.node),
         callee=reading.callee,
         receiver=reading.receiver,
         receiver_node=reading.receiver_node,
@@ -212,14 +205,7 @@ def _backward(flow: Flow, reading: Reading) -> Value:
     if not flow.quiet:
         flow.backwards.append(
             Backward(
-                node=reading.node,
-                statement=flow.statement,
-                scope=flow.scope,
-                loop=flow.loop,
-                mode=flow.state.mode,
-                guarded=flow.guarded(),
-                handler=flow.handlers > 0,
-                order=flow._tick(),
+                **flow.here(reading.node),
                 call=_event(flow, reading, PLAIN),
                 differentiated=target,
                 frees=frees,
@@ -454,7 +440,7 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     if kind is Kind.STATE:
         return (
             Value(Kind.STATE, idents=receiver.idents, roots=receiver.roots)
-            if name in ("get", "pop")
+            if name in ("get", "pop", "items", "values", "copy")
             else Value(Kind.UNKNOWN)
         )
     value = _tensor_method(flow, reading, receiver, name)
@@ -561,6 +547,8 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
     if name in known.DETACHING_METHODS:
         reading.root = flow.root(node)
         return Value(Kind.TENSOR, idents=frozenset({reading.root}))
+    if name in known.NEVER_GRAD_METHODS and not known.TUPLE_KEYWORDS.isdisjoint(reading.keywords):
+        return Value(Kind.CONTAINER)
     if name in known.NEVER_GRAD_METHODS:
         reading.root = flow.root(node)
         kind = Kind.TENSOR if receiver.is_tensor or receiver.carries_graph else Kind.UNKNOWN

@@ -148,6 +148,8 @@ def _is_checkpoint_key(node: cst.Subscript) -> bool:
 
 
 def _only_copied(module: Module, load: Call, uses: list[Use]) -> bool:
+    if load.in_try:
+        return False  # a file saved from a GPU raises where there is none: somebody may count on that
     analysis = module.analysis
     root = load.root
     if root in analysis.escaped or root in analysis.shared:

@@ -22,9 +22,24 @@ _DIFFERENTIATING_WORDS = frozenset(
     {"requires_grad_", "requires_grad", "enable_grad", "autograd", "create_graph", "jacobian", "hessian", "vjp", "jvp"}
 )
 # In the whole project these make it doubtful that a model's own forward never differentiates (fix-safety.md).
-PROJECT_DIFFERENTIATES = ("autograd.grad", "torch.func", "create_graph", ".requires_grad_(")
+PROJECT_DIFFERENTIATES = (
+    "autograd.grad",
+    "import grad",
+    "torch.func",
+    "create_graph",
+    ".requires_grad_(",
+    "enable_grad",
+)
 # With grad off and in eval mode these take another path, with other numbers (fix-safety.md).
-_FAST_PATH_WORDS = frozenset({"TransformerEncoder", "TransformerEncoderLayer", "MultiheadAttention"})
+_FAST_PATH_WORDS = frozenset(
+    {"Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"}
+    | {"MultiheadAttention", "LSTM"}
+)
+# Code that mentions one of these can tell whether grad mode is on, or needs it to be.
+_NOTICING_WORDS = frozenset(
+    """is_grad_enabled requires_grad set_grad_enabled retain_grad register_hook register_full_backward_hook grad_fn
+    register_full_backward_pre_hook saved_tensors_hooks exec locals""".split()
+)
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -125,7 +140,31 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
     function = scope.node if isinstance(scope.node, cst.FunctionDef) and not trains else None
     statement = loop.node if loop is not None and isinstance(loop.node, (cst.For, cst.While)) else None
     unused = not leaves and _cannot_notice(module, flow, loop)
+    if unused and function is not None and _runs_unseen_code(module, flow, None):
+        function = None  # a callback may train: it must stay outside
+    if unused and function is None:
+        unused = statement is not None and not _runs_unseen_code(module, flow, loop)
+        function = None if unused else scope.node if isinstance(scope.node, cst.FunctionDef) and not trains else None
     return EvaluationRegion(scope, loop, call, evidence, strong, questions, function, statement, unused)
+
+
+def _runs_unseen_code(module: Module, flow: Flow, loop: Loop | None) -> bool:
+    """Whether code out of view runs in the loop (or the function), other than the model: it may differentiate."""
+    pending, seen = [flow], {flow.scope}
+    while pending:
+        current = pending.pop()
+        for call in current.calls:
+            if current is flow and loop is not None and loop not in _loops(call):
+                continue
+            if call.root in module.analysis.unseen and not call.is_forward:
+                return True
+            for name in call.callee.quals:
+                scope = module.analysis.scope_named(name)
+                inner = module.flow_of(scope) if scope is not None and scope not in seen else None
+                if inner is not None:
+                    seen.add(inner.scope)
+                    pending.append(inner)
+    return False
 
 
 def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
@@ -165,6 +204,6 @@ def _cannot_notice(module: Module, flow: Flow, loop: Loop | None) -> bool:
         return False
     if loop is not None and isinstance(loop.node, cst.GeneratorExp):
         return False
-    if module.words & _FAST_PATH_WORDS or module.mentions(PROJECT_DIFFERENTIATES):
+    if module.words & (_FAST_PATH_WORDS | _NOTICING_WORDS) or module.mentions(PROJECT_DIFFERENTIATES):
         return False
     return not any(value.grad is not Grad.NO or value.kind is Kind.MODULE for value in flow.returned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import libcst as cst
 
@@ -64,6 +64,20 @@ class Loop:
         return loops
 
 
+class Circumstances(TypedDict):
+    """The fields of an event, for making one."""
+
+    node: cst.CSTNode
+    statement: cst.CSTNode
+    scope: Scope
+    loop: Loop | None
+    mode: Mode
+    guarded: bool
+    handler: bool
+    in_try: bool
+    order: int
+
+
 @dataclass(frozen=True, eq=False)
 class Event:
     """Where and in which circumstances something happens."""
@@ -78,6 +92,8 @@ class Event:
     """Inside a condition, a handler or behind an early `continue`, seen from the innermost loop or function."""
     handler: bool
     """Inside an `except` clause."""
+    in_try: bool
+    """In the body of a `try` that has handlers: an exception may be expected."""
     order: int
     """Grows in the order in which the body is read."""
 

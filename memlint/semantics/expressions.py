@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import libcst as cst
 
 from memlint.semantics import calls
-from memlint.semantics.events import Backward, Call, Loop, Store, Use
+from memlint.semantics.events import Backward, Call, Circumstances, Loop, Store, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import literal_index
@@ -54,6 +54,7 @@ class Expressions:
     statement: cst.CSTNode
     guards: int
     handlers: int
+    tries: int
     order: int
     calls: list[Call]
     backwards: list[Backward]
@@ -317,8 +318,8 @@ class Expressions:
                 roots=self.all_roots(base),
                 boxes=base.boxes | content.boxes,
             )
-        if base.kind is Kind.TENSOR:
-            return self.derived(Kind.TENSOR, node, [base])
+        if base.kind is Kind.TENSOR or (base.kind is Kind.CONTAINER and base.grad is not Grad.NO):
+            return self.derived(Kind.TENSOR, node, [base])  # of a container, what `t.chunk(2)` returned
         if base.kind in (Kind.PLAIN, Kind.NUMBER, Kind.NONE):
             return PLAIN
         if base.kind is Kind.LOADER or base.kind is Kind.DATASET:
@@ -419,7 +420,8 @@ class Expressions:
             return self.box(node, elements)
         roots = frozenset().union(*(self.all_roots(element) for element in elements)) if elements else NOTHING
         boxes = frozenset().union(*(element.boxes for element in elements)) if elements else NOTHING
-        return Value(Kind.CONTAINER, roots=roots, elements=elements, boxes=boxes)
+        is_deep = max((element.depth for element in elements), default=0) >= _MAX_DEPTH
+        return Value(Kind.CONTAINER, roots=roots, elements=None if is_deep else elements, boxes=boxes)
 
     def _list(self, node: cst.List | cst.Set) -> Value:
         values = []
@@ -452,7 +454,10 @@ class Expressions:
         return self.box(node, [self._comp(node, node.for_in, [node.elt])])
 
     def _dict_comprehension(self, node: cst.DictComp) -> Value:
-        return self.box(node, [self._comp(node, node.for_in, [node.key, node.value])])
+        value = self._comp(node, node.for_in, [node.key, node.value])
+        if value.kind is Kind.STATE:
+            return value  # `{k.removeprefix("module."): v for k, v in state.items()}`
+        return self.box(node, [value])
 
     def _comp(self, node: cst.CSTNode, clause: cst.CompFor, results: list[cst.BaseExpression]) -> Value:
         """The elements of a comprehension; its body is a loop whose variables are its own."""
@@ -630,14 +635,7 @@ class Expressions:
             return
         self.stores.append(
             Store(
-                node=node,
-                statement=self.statement,
-                scope=self.scope,
-                loop=self.loop,
-                mode=self.state.mode,
-                guarded=self.guarded(),
-                handler=self.handlers > 0,
-                order=self._tick(),
+                **self.here(node),
                 how=how,
                 target=target,
                 path=path,
@@ -728,14 +726,7 @@ class Expressions:
             return marked
         self.stores.append(
             Store(
-                node=node,
-                statement=self.statement,
-                scope=self.scope,
-                loop=self.loop,
-                mode=self.state.mode,
-                guarded=self.guarded(),
-                handler=self.handlers > 0,
-                order=self._tick(),
+                **self.here(node),
                 how="accumulate",
                 target=target,
                 path=path,
@@ -751,12 +742,20 @@ class Expressions:
         )
         return marked
 
-    def guarded(self) -> bool:
-        return self.guards > 0 or self.state.guarded
-
-    def _tick(self) -> int:
+    def here(self, node: cst.CSTNode) -> Circumstances:
+        """Where and in which circumstances the node is read now."""
         self.order += 1
-        return self.order
+        return {
+            "node": node,
+            "statement": self.statement,
+            "scope": self.scope,
+            "loop": self.loop,
+            "mode": self.state.mode,
+            "guarded": self.guards > 0 or self.state.guarded,
+            "handler": self.handlers > 0,
+            "in_try": self.tries > 0,
+            "order": self.order,
+        }
 
 
 def _adds_plainly(before: Value) -> bool:
@@ -788,6 +787,8 @@ def _marked(value: Value, mark: frozenset[int]) -> Value:
     return value if value.kind in (Kind.NUMBER, Kind.PLAIN) else value.with_roots(mark)
 
 
+# `x = (x, x)` in a row doubles each time; nobody unpacks deeper than this.
+_MAX_DEPTH = 4
 _LOSS_KEYS = frozenset({"'loss']", '"loss"]', "'logits']", '"logits"]'})
 _CONSTANTS = {"True": TRUE, "False": FALSE, "None": NONE, "Ellipsis": PLAIN}
 

@@ -37,6 +37,7 @@ class Flow(Expressions):
         self.statement: cst.CSTNode = scope.node
         self.guards = 0
         self.handlers = 0
+        self.tries = 0
         self.order = 0
         self.captured = scope.captured()
         self.stacked_loop_exits: list[list[State]] = []
@@ -398,7 +399,9 @@ class Flow(Expressions):
 
     def _try(self, node: cst.Try | cst.TryStar) -> None:
         before = self.state.copy()
+        self.tries += 1 if node.handlers else 0
         self.suite(node.body)
+        self.tries -= 1 if node.handlers else 0
         normal = self.state
         raised = merge(before, normal.copy()) if normal.alive else before
         if node.orelse is not None and normal.alive:

@@ -144,7 +144,21 @@ def _plain(flow: Flow, reading: Reading, qual: str) -> Value:
 
 def _differentiable(flow: Flow, reading: Reading, qual: str) -> Value:
     reading.root = flow.root(reading.node, saves=True)
-    return flow.derived(Kind.TENSOR, reading.node, reading.values, reading.root)
+    return flow.derived(Kind.TENSOR, reading.node, _operands(flow, reading), reading.root)
+
+
+def _operands(flow: Flow, reading: Reading) -> list[Value]:
+    """The arguments; of `torch.cat([a, b])` what stands in the list."""
+    operands: list[Value] = []
+    for argument in reading.arguments:
+        expression, value = argument.expression, argument.value
+        if isinstance(expression, (cst.List, cst.Tuple)):
+            operands += [flow.reread(element.value) for element in expression.elements]
+        elif value.boxes or value.elements:
+            operands.append(flow.element_of(value, reading.node))
+        else:
+            operands.append(value)
+    return operands
 
 
 def _functional(flow: Flow, reading: Reading, qual: str) -> Value | None:
@@ -161,6 +175,8 @@ def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if name in known.NEVER_GRAD_FUNCTIONS:
         returns_tuple = not known.TUPLE_KEYWORDS.isdisjoint(reading.keywords)
         return Value(Kind.UNKNOWN) if returns_tuple else NO_GRAD_TENSOR
+    if name == "where" and len(reading.arguments) == 1:
+        return Value(Kind.CONTAINER)  # as nonzero(as_tuple=True)
     if name in known.DIFFERENTIABLE_FUNCTIONS:
         return _differentiable(flow, reading, qual)
     if name in known.MULTI_RESULT_METHODS or name in known.REDUCTIONS_WITH_INDICES:
@@ -193,10 +209,7 @@ def _empty_container(flow: Flow, reading: Reading, qual: str) -> Value:
 
 def _combined(flow: Flow, reading: Reading, qual: str) -> Value:
     """`sum(losses)`, `max(a, b)`"""
-    contents = [
-        flow.element_of(value, reading.node) if value.boxes or value.elements else value for value in reading.values
-    ]
-    return flow.derived(Kind.UNKNOWN, reading.node, contents)
+    return flow.derived(Kind.UNKNOWN, reading.node, _operands(flow, reading))
 
 
 def _consumed(flow: Flow, reading: Reading, qual: str) -> Value:

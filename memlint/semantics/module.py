@@ -97,6 +97,12 @@ class Module:
     def withs(self) -> list[tuple[cst.With, cst.WithItem, Value]]:
         return [item for flow in self.flows for item in flow.withs]
 
+    def is_built_elsewhere(self, root: int) -> bool:
+        """Whether it is the call of an imported class, `LossBundle(...)`, which may have a `backward` of its own."""
+        if root not in self.analysis.imported:
+            return False
+        return self.analysis.imported[root].name.rpartition(".")[2][:1].isupper()
+
     @property
     def is_test_file(self) -> bool:
         """By pytest's naming, or in a folder of tests."""
@@ -247,6 +253,8 @@ class Module:
             return paths[-1] if paths else None
         # The longest path is the most specific: `self.train()`, then `self.backbone.eval()`.
         known = max((path for path in in_eval if _covers(path, model)), key=len, default=None)
+        if known is None and scope.parent is not None and model.partition(".")[0] not in scope.bound:
+            return self.put_into_eval(scope.parent, None, model)
         return known if known is not None and in_eval[known] else None
 
     def _is_after(self, call: Call, loop: Loop) -> bool:

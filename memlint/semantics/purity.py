@@ -14,7 +14,7 @@ import libcst as cst
 
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import copies as known
-from memlint.semantics.scopes import Scope, target_names, walk
+from memlint.semantics.scopes import Scope, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
 _FRESH_OPERATORS = (cst.Add, cst.Subtract, cst.Multiply, cst.Divide, cst.MatrixMultiply)
@@ -248,6 +248,9 @@ def _may_be_tensor(call: Call) -> bool:
 
 def _writes(call: cst.Call) -> bool:
     """It has a keyword, or a positional flag, that may make it write to an argument."""
+    name = (path_of(call.func) or "").rpartition(".")[2]
+    if name in known.INPLACE_BY_POSITION and len(call.args) > 1:
+        return True
     for argument in call.args:
         if argument.keyword is not None and argument.keyword.value in known.WRITING_KEYWORDS:
             return True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.semantics.knowledge import torch as known
 from memlint.semantics.values import PLAIN, Kind, Value
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def escape_arguments(flow: Flow, reading: Reading) -> None:
 def reduced_pair(flow: Flow, reading: Reading, name: str, receiver: Value, arguments: list[Argument]) -> Value:
     """`values, indices = t.topk(k)`: the indices never require grad; `t.max()` alone is one tensor."""
     operands = [receiver, *(argument.value for argument in arguments)]
+    if name in known.SEQUENCE_METHODS:
+        return flow.derived(Kind.CONTAINER, reading.node, operands, reading.root)
     values = flow.derived(receiver.kind, reading.node, operands, reading.root)
     has_dim = bool(arguments) or "dim" in reading.keywords
     if name in ("topk", "kthvalue", "sort") or (name in ("max", "min", "median", "mode") and has_dim):

@@ -16,6 +16,11 @@ from memlint.semantics.module import Module
 from memlint.semantics.questions import Question, ResultNotDifferentiated, answer
 from memlint.semantics.values import Kind
 
+# Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
+_NOTICING_WORDS = frozenset(
+    """grad retain_grad register_hook requires_grad grad_fn is_leaf deepcopy exec locals vars globals""".split()
+)
+
 
 class Kept(Enum):
     """What of the graph stays alive."""
@@ -76,7 +81,7 @@ def _retention(module: Module, store: Store) -> Retention | None:
     if questions is None:
         return None
     kept = _kept(module, store, loop)
-    escapes = _escapes(module, store)
+    escapes = _escapes(module, store) or bool(store.scope.words & _NOTICING_WORDS)
     if kept is not Kept.NODES:
         needed = _nobody_differentiates(module, store, loop)
         if needed is None:
@@ -97,7 +102,8 @@ def _retention(module: Module, store: Store) -> Retention | None:
 def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
     """`.backward()` on a value in every iteration proves a tensor too: nothing else has the method."""
     freed = store.backed if loop.backed_at_end is None else store.backed | loop.backed_at_end
-    proven = freed & module.analysis.proven
+    built = {root for root in freed if module.is_built_elsewhere(root)}
+    proven = (freed & module.analysis.proven) - built
     return bool(store.carriers) and all(
         value.kind is Kind.TENSOR or (bool(value.idents) and value.idents <= proven) for _, value in store.carriers
     )

@@ -153,6 +153,11 @@ class Value:
         )
 
     @property
+    def depth(self) -> int:
+        """How deep its tuples are nested."""
+        return 1 + max((element.depth for element in self.elements), default=0) if self.elements else 0
+
+    @property
     def carries_graph(self) -> bool:
         return self.grad is Grad.YES
 

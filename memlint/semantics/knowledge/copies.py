@@ -104,7 +104,7 @@ READING_FUNCTIONS = (
     | frozenset(
         f"torch.nn.functional.{name}"
         for name in """avg_pool1d avg_pool2d binary_cross_entropy binary_cross_entropy_with_logits conv1d conv2d conv3d
-    cosine_similarity cross_entropy elu embedding fold gelu grid_sample group_norm interpolate kl_div l1_loss
+    cosine_similarity cross_entropy elu fold gelu grid_sample group_norm interpolate kl_div l1_loss
     layer_norm leaky_relu linear log_softmax max_pool1d max_pool2d mse_loss nll_loss one_hot pairwise_distance
     relu scaled_dot_product_attention sigmoid silu smooth_l1_loss softmax softplus tanh unfold""".split()
     )
@@ -112,6 +112,8 @@ READING_FUNCTIONS = (
 )
 # A keyword that makes a function write to an argument.
 WRITING_KEYWORDS = frozenset({"out", "inplace"})
+# Functions that take `inplace` by position, too.
+INPLACE_BY_POSITION = frozenset({"relu", "elu", "leaky_relu", "silu", "selu", "celu", "hardtanh", "mish", "dropout"})
 
 # Calls that ask for a value's type.
 TYPE_TESTS = frozenset({"isinstance", "torch.is_tensor"})

@@ -435,3 +435,6 @@ REDUCTIONS_WITH_INDICES = frozenset({"max", "min", "median", "mode"})
 
 # Functions of other libraries that return a module (their documentation).
 MODULE_BUILDERS = frozenset({"timm.create_model", "timm.models.create_model", "torch.hub.load"})
+
+# Methods and functions that return a tuple of tensors.
+SEQUENCE_METHODS = frozenset({"chunk", "split", "tensor_split", "unbind", "vsplit", "hsplit", "dsplit", "aminmax"})
