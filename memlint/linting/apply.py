@@ -36,16 +36,16 @@ def apply_fixes(source: SourceFile, findings: Sequence[Finding], *, unsafe: bool
 
 
 def demote_if_comment_dropped(fix: Fix, source: SourceFile, comments: Iterable[Comment]) -> Fix:
-    """A safe fix becomes unsafe where its edits delete a comment that none of them puts back.
+    """A fix is only shown where its edits delete a comment that none of them puts back.
 
     For the fixes of rules. The fix of an unused suppression, whose point is to drop a comment, does not pass here.
     """
-    if fix.applicability is not Applicability.SAFE:
+    if fix.applicability is Applicability.DISPLAY_ONLY:
         return fix
     dropped = Counter(comment.text for comment in comments if _is_cut(comment, fix.edits, source))
     if all(sum(edit.content.count(text) for edit in fix.edits) >= count for text, count in dropped.items()):
         return fix
-    return replace(fix, applicability=Applicability.UNSAFE)
+    return replace(fix, applicability=Applicability.DISPLAY_ONLY)
 
 
 def _fixes_in_order(

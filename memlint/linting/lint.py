@@ -119,6 +119,9 @@ def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool,
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
         return _blocked(source.path, "MEM004", Position(1, 1), f"reading the file failed: {_where(error)}")
     drafts, crashes = _run_rules(module, rules)
+    if module.is_test_file:
+        # Unit tests run small models once: what they waste is nobody's memory.
+        drafts = [replace(draft, confidence=Confidence.LOW) for draft in drafts]
     if not drafts and not wants_directives:
         return Analysis(source.path, module.facts, blocked=crashes, source=source)
     layout = Layout(tree, source, parse_text)

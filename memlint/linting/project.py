@@ -16,10 +16,15 @@ _NOT_OURS = frozenset({"site-packages", "node_modules", "build", "dist", "venv",
 
 @cache
 def project_root(folder: Path) -> Path:
-    """The nearest folder, upwards, that holds a project file or a repository; the folder itself where there is none."""
+    """The nearest folder, upwards, that holds a project file or a repository.
+
+    Where there is none, the folder that the file's outermost package lies in.
+    """
     for candidate in (folder, *folder.parents):
         if any((candidate / marker).exists() for marker in _ROOT_MARKERS):
             return candidate
+    while (folder / "__init__.py").exists():
+        folder = folder.parent  # an unpacked package: its outermost folder
     return folder
 
 
@@ -27,7 +32,7 @@ def project_root(folder: Path) -> Path:
 def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
     """Whether a Python file of the project contains one of the texts. A file that cannot be read counts as one.
 
-    Without a project file the project is the folder itself, not what lies below it.
+    Without a project file the project is the folder itself and the packages in it, not all that lies below.
     """
     wanted = [text.encode() for text in texts]
     for count, path in enumerate(_python_files(root)):
@@ -45,6 +50,8 @@ def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
 def _python_files(root: str) -> Iterator[Path]:
     if not any(Path(root, marker).exists() for marker in _ROOT_MARKERS):
         yield from Path(root).glob("*.py")
+        for package in Path(root).glob("*/__init__.py"):
+            yield from package.parent.rglob("*.py")
         return
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in _NOT_OURS and not name.startswith(".")]

@@ -546,6 +546,8 @@ class Analysis:
 
     def _method_mode(self, scope: Scope, owner: Scope) -> Mode:
         bases = self.base_names(owner.qualname)
+        if scope.name in frameworks.FUNCTION_GRAD_OFF and bases & known.AUTOGRAD_FUNCTIONS:
+            return Mode.OFF
         if scope.name in frameworks.LIGHTNING_GRAD_OFF and bases & known.LIGHTNING_MODULES:
             return Mode.OFF
         if scope.name != "__init__" and self._unknown_bases(bases):

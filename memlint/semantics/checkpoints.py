@@ -39,7 +39,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         position = _map_location_position(call)
         if position is None or _says_where(call, position) or call.root < 0:
             continue
-        if _saved_on_the_host(module, call):
+        if _saved_on_the_host(module, call) or _is_quantized(call):
             continue
         uses = module.uses_of(call.root)
         restoring = _restoring(module, call.root)
@@ -47,6 +47,11 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         if evidence is None:
             continue
         yield CheckpointLoad(call, evidence, _only_copied(module, call, uses), every_process)
+
+
+def _is_quantized(load: Call) -> bool:
+    """Weights quantized dynamically are kept, saved and run on the CPU."""
+    return any("quantize" in word for word in load.scope.words)
 
 
 def _map_location_position(call: Call) -> int | None:

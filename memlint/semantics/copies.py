@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,6 +50,8 @@ class DetachedClone:
     detach: Call
     proven: bool
     """The source is surely a tensor."""
+    carries_graph: bool
+    """The source surely carries a graph; otherwise nothing says that it does not."""
     questions: frozenset[Question]
 
     @property
@@ -71,15 +74,26 @@ def detached_clones(module: Module) -> Iterator[DetachedClone]:
         if not _may_carry_graph(module, clone.receiver) or not _may_be_tensor(module, clone.receiver):
             continue
         questions = _grad_is_on(clone)
-        if questions is not None:
-            proven = is_proven_tensor(module, clone.receiver, clone)
-            yield DetachedClone(clone.receiver_node, clone, detach, proven, questions)
+        if questions is None:
+            continue
+        carries = _surely_carries_graph(module, clone.receiver)
+        proven = is_proven_tensor(module, clone.receiver, clone)
+        yield DetachedClone(
+            clone.receiver_node, clone, detach, proven, carries is not None, questions | (carries or frozenset())
+        )
 
 
 def _is_clone_method(call: Call) -> bool:
     if call.method != "clone" or call.receiver is None or call.receiver.quals:
         return False
     return not call.positional and not call.unpacks and call.keywords.keys() <= {"memory_format"}
+
+
+def _surely_carries_graph(module: Module, value: Value) -> frozenset[Question] | None:
+    """What must be asked to know it; None where nothing proves it."""
+    if value.cls == "torch.nn.Parameter":
+        return frozenset()
+    return module.questions(value.conditions) if value.carries_graph else None
 
 
 def _may_carry_graph(module: Module, value: Value) -> bool:
@@ -257,6 +271,8 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
         return None
     if not known.FACTORY_KEYWORDS_WITH_A_MEANING.isdisjoint(made.keywords) or _default_device(module):
         return None
+    if _is_tiny(made):
+        return None
     is_random = made.names(known.RANDOM_HOST_FACTORIES)
     if is_random and not known.SEEDING_WORDS.isdisjoint(module.words):
         return None
@@ -265,6 +281,19 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
         return None
     code, proven = device
     return FreshCopy(call, source, safe=proven and not is_random and _same_everywhere(made), device=code)
+
+
+# `torch.zeros(1)`: a block of device memory holds 512 bytes, so below that nothing is to be had.
+_TINY_ELEMENTS = 16
+
+
+def _is_tiny(made: Call) -> bool:
+    """A shape of literal numbers with a handful of elements."""
+    if not made.names(known.SHAPED_FACTORIES) or not made.positional:
+        return False
+    shape = made.positional[0].value.elements or tuple(argument.value for argument in made.positional)
+    sizes = [int(size.literal) for size in shape if isinstance(size.literal, str) and size.literal.isdigit()]
+    return len(sizes) == len(shape) and math.prod(sizes) <= _TINY_ELEMENTS
 
 
 def _device(module: Module, call: Call) -> tuple[str, bool] | None:

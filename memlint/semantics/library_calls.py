@@ -129,6 +129,7 @@ def _nn_class(flow: Flow, reading: Reading, qual: str) -> Value | None:
     name = qual.rpartition(".")[2]
     if not name[:1].isupper() or name in known.NN_NOT_MODULES or ".utils." in qual:
         return None
+    escape_arguments(flow, reading)  # `nn.ModuleList(layers)`
     return Value(Kind.MODULE, cls=f"torch.nn.{name}")
 
 

@@ -105,9 +105,13 @@ class Module:
 
     @property
     def is_test_file(self) -> bool:
-        """By pytest's naming, or in a folder of tests."""
-        *folders, name = self.path.replace("\\", "/").split("/")
-        return name.startswith("test_") or name.endswith("_test.py") or not {"tests", "test"}.isdisjoint(folders)
+        """Named as pytest wants it, and with tests in it."""
+        name = self.path.replace("\\", "/").rpartition("/")[2]
+        if not (name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"):
+            return False
+        if not self.words.isdisjoint({"pytest", "unittest"}):
+            return True
+        return any(scope.name.startswith(("test_", "Test")) for scope in self.analysis.root.children)
 
     @property
     def scopes(self) -> list[Scope]:

@@ -173,7 +173,7 @@ TRUE = Value(Kind.NUMBER, literal=True)
 FALSE = Value(Kind.NUMBER, literal=False)
 NO_GRAD_TENSOR = Value(Kind.TENSOR)
 MIXED = Value(Kind.UNKNOWN, Grad.MIXED)
-PARAMETER = Value(Kind.TENSOR, Grad.MIXED)
+PARAMETER = Value(Kind.TENSOR, Grad.MIXED, cls="torch.nn.Parameter")
 """It requires grad unless somebody froze it."""
 
 

@@ -66,10 +66,16 @@ class CloneBeforeDetach(Rule):
                 found.clone_name,
                 f"the copy of `{source}` enters the autograd graph and is cut out again: detach first, then clone",
                 cost=Cost(CostClass.CONSTANT, "one graph node"),
-                confidence=Confidence.HIGH if found.proven else Confidence.MEDIUM,
+                confidence=_confidence(found),
                 fix=_fix(found),
                 questions=found.questions,
             )
+
+
+def _confidence(found: DetachedClone) -> Confidence:
+    if not found.carries_graph:
+        return Confidence.LOW  # data as a rule, of which a clone records nothing
+    return Confidence.HIGH if found.proven else Confidence.MEDIUM
 
 
 def _fix(found: DetachedClone) -> FixDraft:

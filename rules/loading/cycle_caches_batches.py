@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, Rule
 from memlint.semantics.module import Module
-from memlint.semantics.repeats import remembered_batches
+from memlint.semantics.repeats import RememberedBatches, remembered_batches
 
 
 class CycleCachesBatches(Rule):
@@ -75,5 +75,11 @@ class CycleCachesBatches(Rule):
                 found.call.node,
                 f"`{function}` {keeps} of `{iterable}`: up to a whole epoch of batches stays in host memory",
                 cost=Cost(CostClass.GROWS_ON_HOST, "N x the bytes of a batch"),
-                confidence=Confidence.MEDIUM if found.by_name else Confidence.HIGH,
+                confidence=_confidence(found),
             )
+
+
+def _confidence(found: RememberedBatches) -> Confidence:
+    if not found.every_item:
+        return Confidence.LOW  # `tee` is often meant: the items are read again
+    return Confidence.MEDIUM if found.by_name else Confidence.HIGH

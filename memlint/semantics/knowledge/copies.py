@@ -121,3 +121,6 @@ TYPE_TESTS = frozenset({"isinstance", "torch.is_tensor"})
 # Words with which code inspects or changes variables behind the analysis' back.
 REFLECTION_WORDS = frozenset({"locals", "globals", "vars", "exec", "eval"})
 GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "enable_grad", "set_grad_enabled"})
+
+# Factories whose positional arguments are the shape.
+SHAPED_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros", "ones", "empty", "rand", "randn"))

@@ -11,6 +11,10 @@ TORCH_LIBRARIES = frozenset(
     horovod""".split()
 )
 
+# torch runs these methods of a torch.autograd.Function with grad mode off (backward too, without create_graph;
+# checked on 2.13).
+FUNCTION_GRAD_OFF = frozenset({"forward", "backward", "setup_context"})
+
 # Lightning wraps its evaluation and prediction loops in no_grad or inference_mode
 # (lightning.pytorch.loops.utilities._no_grad_context).
 LIGHTNING_GRAD_OFF = frozenset(

@@ -438,3 +438,5 @@ MODULE_BUILDERS = frozenset({"timm.create_model", "timm.models.create_model", "t
 
 # Methods and functions that return a tuple of tensors.
 SEQUENCE_METHODS = frozenset({"chunk", "split", "tensor_split", "unbind", "vsplit", "hsplit", "dsplit", "aminmax"})
+
+AUTOGRAD_FUNCTIONS = frozenset({"torch.autograd.Function", "torch.autograd.function.Function"})
