@@ -23,7 +23,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.module import Module
 from memlint.semantics.questions import GradOnEntry, ModuleFacts, ResultNotDifferentiated, answer
 from memlint.semantics.scopes import walk
-from memlint.semantics.values import Grad, Mode, Value
+from memlint.semantics.values import Grad, Kind, Mode, Value
 
 IMPORTS = """\
 import contextlib
@@ -305,6 +305,9 @@ def graphs(**lines: tuple[str, str]) -> pytest.MarkDecorator:
     proven_through_an_accelerator=("yes", "loss = other(x)\nflag.backward(loss)\nprint(loss)"),
     the_loss_of_a_model_output=("yes", "print(net(x).loss)"),
     a_comprehension_of_losses=("yes", "print([net(item).sum() for item in x][0])"),
+    a_stack_of_losses=("yes", "losses = []\nlosses.append(net(x).sum())\nprint(torch.stack(losses))"),
+    two_outputs_in_one=("yes", "print(torch.cat((net(x), y)))"),
+    two_detached_outputs_in_one=("no", "print(torch.cat([net(x).detach(), torch.zeros(2)]))"),
     an_item_of_a_dict=("yes", "out = {'loss': net(x).sum()}\nprint(out['loss'])"),
     a_key_that_was_assigned=("yes", "out = {}\nout['loss'] = net(x).sum()\nprint(out['loss'])"),
 )
@@ -508,6 +511,17 @@ def test_graph_across_functions(code: str, expected: str) -> None:
     assert graph(code) == expected
 
 
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [("", Kind.UNKNOWN), ("    return None", Kind.UNKNOWN), ("    raise ValueError", Kind.TENSOR)],
+    ids=["the end", "None", "an error"],
+)
+def test_only_what_is_returned_on_every_path_is_proven_a_tensor(end: str, kind: Kind) -> None:
+    function = f"def f(net: nn.Module, x):\n    if x:\n        return F.mse_loss(net(x), x)\n{end}\n\n"
+    _, value = marked_value(function + "def g(net: nn.Module, x):\n    print(f(net, x))")
+    assert value.kind is kind
+
+
 # --- loops ---
 
 
@@ -701,6 +715,9 @@ def f(net: nn.Module, batches, epochs):
     ("before_epochs", "before_batches", "in_batch", "store", "expected"),
     [
         pytest.param("total = 0.0", "pass", "pass", "total += loss", ["batches", "epochs"], id="a total of the run"),
+        pytest.param("pass", "total = 0.0", "pass", "total += loss", ["batches"], id="a total of each epoch"),
+        pytest.param("total = 0.0", "total = 0.0", "pass", "total += loss", ["batches"], id="reset in each epoch"),
+        pytest.param("pass", "pass", "total = 0.0", "total += loss", [], id="a total of each batch"),
         pytest.param("total = 0.0", "pass", "pass", "total = total + loss", ["batches", "epochs"], id="written out"),
         pytest.param("total = 0.0", "pass", "pass", "total = loss + total", ["batches", "epochs"], id="the other way"),
         pytest.param(
@@ -710,6 +727,9 @@ def f(net: nn.Module, batches, epochs):
             "losses = []", "pass", "pass", "losses.append(loss)", ["batches", "epochs"], id="a list of the run"
         ),
         pytest.param("pass", "losses = []", "pass", "losses.append(loss)", ["batches"], id="a list of each epoch"),
+        pytest.param("logs = {'a': 0}", "pass", "pass", "logs['a'] += loss", ["batches", "epochs"], id="an item"),
+        pytest.param("logs = {'a': 0}", "logs['a'] = 0", "pass", "logs['a'] += loss", ["batches"], id="a reset item"),
+        pytest.param("logs = {'a': 0}", "pass", "logs['a'] = 0", "logs['a'] += loss", [], id="an item of each batch"),
         pytest.param("pass", "pass", "losses = []", "losses.append(loss)", [], id="a list of each batch"),
         pytest.param(
             "logs = {}", "pass", "pass", "logs[epoch] = loss", ["batches", "epochs"], id="a key of each epoch"
@@ -727,6 +747,19 @@ def test_from_which_loops_a_store_is_carried(
 ) -> None:
     code = EPOCHS.format(before_epochs=before_epochs, before_batches=before_batches, in_batch=in_batch, store=store)
     assert carrying_loops(code) == expected
+
+
+def test_a_total_that_the_first_iteration_binds() -> None:
+    code = """
+    def f(net: nn.Module, data):
+        for i, x in enumerate(data):
+            if i == 0:
+                total = F.mse_loss(net(x), x)
+            else:
+                total += F.mse_loss(net(x), x)
+    """
+    module = read(code)
+    assert [len(store.carried_by) for store in module.stores] == [1]
 
 
 def test_one_fixed_key_keeps_one_value() -> None:
@@ -942,8 +975,9 @@ def losses(net: nn.Module, data):
         ("def main(net: nn.Module, x):\n    losses(net, x)[0].backward()", False),
         ("def main(net: nn.Module, x):\n    return losses(net, x)", False),
         ("def main(net: nn.Module, x, keep):\n    keep(losses(net, x))", False),
+        ("def main(net: nn.Module, x, keep):\n    keep.result = losses(net, x)", False),
     ],
-    ids=["nobody", "thrown away", "printed", "differentiated", "returned", "handed on"],
+    ids=["nobody", "thrown away", "printed", "differentiated", "returned", "handed on", "stored"],
 )
 def test_who_differentiates_what_a_function_returns(caller: str, expected: bool) -> None:
     assert answer(ResultNotDifferentiated(":losses"), read(LOSSES + caller).facts) is expected

@@ -36,10 +36,10 @@ class Loop:
     """What is iterated over are the modules that are called."""
     backed_at_end: frozenset[int] | None = None
     """Definitions whose graph a backward pass has surely freed when an iteration ends; None: it never ends."""
+    sums: set[str] = field(default_factory=set)
+    """Access paths to which the body adds something."""
     carried: set[int] = field(default_factory=set)
     """Markers of the values that one iteration finds as the one before it left them."""
-    at_head: dict[str, Value] = field(default_factory=dict)
-    """The variables when an iteration starts, as the earlier iterations left them."""
 
     @property
     def is_comprehension(self) -> bool:

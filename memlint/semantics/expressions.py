@@ -688,6 +688,10 @@ class Expressions:
                 return self.analysis.boxes[box].content
         return value
 
+    def _as_left(self, loop: Loop, path: str) -> set[int]:
+        """The marker of what the earlier iterations left in a variable."""
+        return loop.carried & {self.analysis.carried_marker(loop.node, path)}
+
     def accumulate(
         self,
         node: cst.CSTNode,
@@ -714,13 +718,17 @@ class Expressions:
             carried_boxes = [self.analysis.boxes[box] for box in base.boxes]
         else:
             carried_boxes = []
+        loops = self.loop.outer() if self.loop is not None else ()
+        if path is not None:
+            for loop in loops:
+                loop.sums.add(path)
         if self.quiet:
             return marked
-        loops = self.loop.outer() if self.loop is not None else ()
-        if carried_boxes:
-            carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
+        if path is not None:
+            # Set anew since the iteration began, it holds nothing of the one before.
+            carried = tuple(loop for loop in loops if self._as_left(loop, path) & before.roots)
         else:
-            carried = tuple(loop for loop in loops if path is not None and root in _roots_at(loop, path))
+            carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
         local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
         if self.state.mode is Mode.OFF or not _adds_plainly(before):
             return marked
@@ -776,11 +784,6 @@ def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:
     if node.func.attr.value not in known.DIFFERENTIABLE_METHODS:
         return []
     return [node.func.value, *(argument.value for argument in node.args)]
-
-
-def _roots_at(loop: Loop, path: str) -> frozenset[int]:
-    value = loop.at_head.get(path)
-    return NOTHING if value is None else value.roots
 
 
 def _marked(value: Value, mark: frozenset[int]) -> Value:

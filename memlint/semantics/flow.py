@@ -53,6 +53,8 @@ class Flow(Expressions):
         self.uses: dict[int, list[Use]] = {}
         self.returned: list[Value] = []
         self.return_roots: set[int] = set()
+        self.falls_off = False
+        """The end is reached without a `return`, on some path."""
         self.has_forward = False
         self.has_backward = False
         self.has_step = False
@@ -63,6 +65,7 @@ class Flow(Expressions):
 
     def run(self, body: Sequence[cst.CSTNode]) -> None:
         self.block(body)
+        self.falls_off = self.state.alive
         if self.state.alive:
             self._leave()
         self.final = self.state.vars if self.state.alive or not self.final else self.final
@@ -144,7 +147,7 @@ class Flow(Expressions):
         if name in self.captured or name in self.scope.nonlocal_names:
             self.use(value, "captured", name, node)
             if not self.scope.parent or name in self.scope.nonlocal_names:
-                self.analysis.shared.update(value.roots)
+                self.analysis.shared |= self.all_roots(value)
             else:
                 self.escape(value)
         self.state.bind(name, value)
@@ -166,7 +169,7 @@ class Flow(Expressions):
         self.use(value, "store", target.attr.value, target)
         self.hand_over(value)
         path = path_of(target)
-        self.analysis.shared.update(value.roots)
+        self.analysis.shared |= self.all_roots(value)
         if path is not None:
             self.state.bind(path, value)
         for box in value.boxes:
@@ -347,7 +350,6 @@ class Flow(Expressions):
 
         head = merge(before.copy(), after_one)
         self._mark_carried(loop, before, head)
-        loop.at_head = head.vars
         breaks: list[State] = []
         end = head
         if not self.quiet:
@@ -364,7 +366,8 @@ class Flow(Expressions):
     def _mark_carried(self, loop: Loop, before: State, head: State) -> None:
         """Mark what an iteration finds in a variable that the one before it has changed."""
         for path, value in head.vars.items():
-            if path in before.vars and value is not before.vars[path] and value.grad is not Grad.NO:
+            known = path in before.vars or path in loop.sums
+            if known and value is not before.vars.get(path) and value.grad is not Grad.NO:
                 marker = self.analysis.carried_marker(loop.node, path)
                 loop.carried.add(marker)
                 head.vars[path] = value.with_roots(frozenset({marker}))
@@ -467,7 +470,8 @@ class Flow(Expressions):
         value = self.returned[0]
         for other in self.returned[1:]:
             value = join(value, other)
-        return value
+        # `None` at the end is mostly never reached (`if kind == "a": return ... elif ...`): it takes only the proof.
+        return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
 
 
 def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:

@@ -157,6 +157,10 @@ class Value:
         """How deep its tuples are nested."""
         return 1 + max((element.depth for element in self.elements), default=0) if self.elements else 0
 
+    def of_unknown_kind(self) -> Value:
+        """The same value, of which it is not known any more what it is."""
+        return join(self, Value(Kind.UNKNOWN, self.grad, conditions=self.conditions, quals=self.quals))
+
     @property
     def carries_graph(self) -> bool:
         return self.grad is Grad.YES
