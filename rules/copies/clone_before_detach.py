@@ -47,7 +47,7 @@ class CloneBeforeDetach(Rule):
     ## When it stays silent
     With grad mode off or unknown; when the value carries no graph anyway (`.data`, a state dict, an index, a
     comparison); when anything stands between the two calls; when the object is known to be something else than a
-    tensor.
+    tensor. Of a value of unknown origin it speaks with low confidence only, which is not shown by default.
 
     ## References
     - `torch.Tensor.clone` and `torch.Tensor.detach` documentation
@@ -73,9 +73,10 @@ class CloneBeforeDetach(Rule):
 
 
 def _confidence(found: DetachedClone) -> Confidence:
-    if not found.carries_graph:
-        return Confidence.LOW  # data as a rule, of which a clone records nothing
-    return Confidence.HIGH if found.proven else Confidence.MEDIUM
+    if found.carries_graph and found.proven:
+        return Confidence.HIGH
+    # Of data a clone records nothing: what is not even known to be a tensor is data as a rule.
+    return Confidence.MEDIUM if found.carries_graph or found.proven else Confidence.LOW
 
 
 def _fix(found: DetachedClone) -> FixDraft:
