@@ -84,9 +84,7 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
 
 
 def _is_unit_test(module: Module, scope: Scope) -> bool:
-    """Tests run small models once: nobody's memory. `def test(model, loader)` in a training script is no unit test."""
-    if module.is_test_file:
-        return True
+    """Tests run small models once. `def test(model, loader)` in a training script is no unit test."""
     owner = scope.enclosing_class()
     return owner is not None and (
         owner.name.startswith("Test") or "unittest.TestCase" in module.analysis.base_names(owner.qualname)
@@ -111,41 +109,45 @@ def _region_loop(flow: Flow, call: Call) -> Loop | None:
 
 
 def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> EvaluationRegion | None:
-    analysis, scope = module.analysis, flow.scope
-    if scope.words & _DIFFERENTIATING_WORDS:
-        return None
-    if call.root in analysis.differentiated:
+    scope = flow.scope
+    if scope.words & _DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
         return None
     questions = module.questions(call.result.conditions)
     if questions is None:
         return None
-    model = path_of(call.node.func) if isinstance(call.node, cst.Call) else None
+    model = path_of(call.call.func)
     evaluated = module.put_into_eval(scope, loop, model) if model is not None else None
-    strong = evaluated is not None
-    if strong:
-        evidence = f"`{evaluated}.eval()` was called"
-    else:
-        named = module.named_for_evaluation(scope, loop)
-        if named is None or loop is None or not loop.is_batch_loop:
-            return None
-        evidence = named
-    if _somebody_may_differentiate(flow, loop, call):
+    evidence = f"`{evaluated}.eval()` was called" if evaluated is not None else _by_name(module, scope, loop)
+    if evidence is None or _somebody_may_differentiate(flow, loop, call):
         return None
     leaves = _graph_leaves(module, flow, call)
-    if not strong and leaves:
+    if evaluated is None and leaves:
         return None  # by its name an evaluation, but somebody gets the graph
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
+    function, statement, unused = _where_to_switch(module, flow, loop, leaves)
+    return EvaluationRegion(scope, loop, call, evidence, evaluated is not None, questions, function, statement, unused)
+
+
+def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
+    """A name that says evaluation counts only where a loop over batches runs the model."""
+    return module.named_for_evaluation(scope, loop) if loop is not None and loop.is_batch_loop else None
+
+
+def _where_to_switch(
+    module: Module, flow: Flow, loop: Loop | None, leaves: bool
+) -> tuple[cst.FunctionDef | None, cst.For | cst.While | None, bool]:
+    """What to run with grad off, the function or else the loop, and whether that surely changes nothing else."""
     trains = flow.has_backward or flow.has_step
-    function = scope.node if isinstance(scope.node, cst.FunctionDef) and not trains else None
+    function = flow.scope.node if isinstance(flow.scope.node, cst.FunctionDef) and not trains else None
     statement = loop.node if loop is not None and isinstance(loop.node, (cst.For, cst.While)) else None
-    unused = not leaves and _cannot_notice(module, flow, loop)
-    if unused and function is not None and _runs_unseen_code(module, flow, None):
-        function = None  # a callback may train: it must stay outside
-    if unused and function is None:
-        unused = statement is not None and not _runs_unseen_code(module, flow, loop)
-        function = None if unused else scope.node if isinstance(scope.node, cst.FunctionDef) and not trains else None
-    return EvaluationRegion(scope, loop, call, evidence, strong, questions, function, statement, unused)
+    if leaves or not _cannot_notice(module, flow, loop):
+        return function, statement, False
+    if function is not None and not _runs_unseen_code(module, flow, None):
+        return function, statement, True
+    if statement is not None and not _runs_unseen_code(module, flow, loop):
+        return None, statement, True  # what stands outside the loop, a callback say, may train
+    return function, statement, False
 
 
 def _runs_unseen_code(module: Module, flow: Flow, loop: Loop | None) -> bool:
