@@ -110,19 +110,21 @@ def test_any_single_edits_are_all_applied_in_the_end_or_wait_for_a_neighbour(edi
     [
         (((0, 5, ""),), SAFE),
         (((0, 6, ""),), SAFE),
-        (((0, 8, ""),), UNSAFE),
-        (((0, 16, ""),), UNSAFE),
+        (((0, 8, ""),), DISPLAY_ONLY),
+        (((0, 16, ""),), DISPLAY_ONLY),
         (((10, 10, "x"),), SAFE),
         (((0, 16, "y\n"), (16, 16, "# one two\n")), SAFE),
-        (((0, 33, "# one two\n"),), UNSAFE),
+        (((0, 33, "# one two\n"),), DISPLAY_ONLY),
     ],
 )
-def test_a_fix_that_drops_a_comment_is_not_safe(
+def test_a_fix_that_drops_a_comment_is_only_shown(
     edits: tuple[tuple[int, int, str], ...], expected: Applicability
 ) -> None:
     source = SourceFile.decode("file.py", b"x = 1 # one two\ny = '#' # one two\n")
     parse_text = source.parse_text()
     comments = Layout(cst.parse_module(parse_text.text), source, parse_text).comments
     assert demote_if_comment_dropped(fix(source, *edits), source, comments).applicability is expected
+    unsafe = demote_if_comment_dropped(fix(source, *edits, applicability=UNSAFE), source, comments)
+    assert unsafe.applicability is (UNSAFE if expected is SAFE else DISPLAY_ONLY)
     display_only = fix(source, *edits, applicability=DISPLAY_ONLY)
     assert demote_if_comment_dropped(display_only, source, comments) is display_only

@@ -15,7 +15,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import CallSite, FunctionFacts, ImportCarriesGraph, ModuleFacts
 from memlint.semantics.reading import Reading
 from memlint.semantics.scopes import Scope, imported_names, parameters, path_of, scan
-from memlint.semantics.values import NOTHING, Condition, Grad, Kind, Mode, Proof, Root, Value, join
+from memlint.semantics.values import NOTHING, PARAMETER, Condition, Grad, Kind, Mode, Proof, Root, Value, join
 
 _GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "set_grad_enabled", "enable_grad"})
 _MODULE_PROOFS = known.MODULE_METHODS - {"zero_grad", "load_state_dict"}
@@ -444,6 +444,8 @@ class Analysis:
 
     def kind_of_annotation(self, quals: frozenset[str]) -> Value | None:
         for qual in quals:
+            if qual == "torch.nn.Parameter":
+                return PARAMETER
             if qual in known.TENSOR_ANNOTATIONS or qual == "Tensor":
                 return Value(Kind.TENSOR)
             if qual in known.LOADERS:
