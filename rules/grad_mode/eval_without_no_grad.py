@@ -47,9 +47,11 @@ class EvalWithoutNoGrad(Rule):
 
     ## Fix safety
     `@torch.no_grad()` (or `with torch.no_grad():` around the loop) is safe when no value that may carry a graph leaves
-    to code out of view, nothing in the function or (by its text) the project differentiates inside a forward pass, and
-    no `TransformerEncoder` or `MultiheadAttention` is in view, which compute along another path with grad off.
-    Coroutines and lazily evaluated results ignore a decorator. Otherwise the fix is unsafe. `inference_mode` is never
+    to code out of view, nothing in the function or (by its text) the project differentiates inside a forward pass,
+    nothing in the file notices the grad mode (`is_grad_enabled`, `requires_grad`, `retain_grad`, hooks) and it names no
+    transformer, `MultiheadAttention` or `LSTM`, which compute in another way with grad off. A function that also runs
+    unseen code, such as a callback, has only its loop wrapped. Coroutines and lazily evaluated results ignore a
+    decorator. Otherwise the fix is unsafe. `inference_mode` is never
     offered: its outputs cannot re-enter autograd.
 
     ## When it stays silent

@@ -65,7 +65,7 @@ class ContainerKeepsGraph(Rule):
     ## Fix safety
     Inserting `.detach()` is safe when everything that reaches the store is proven to be a tensor and the container
     stays in the function. The call of an unknown model may return a dictionary or a tuple, which has no `detach`:
-    there it is unsafe.
+    there it is unsafe, and where the function could notice (`retain_grad`, `requires_grad`, `deepcopy`).
 
     ## When it stays silent
     When the container, or anything computed from it, reaches `backward()` (policy gradients, sums of losses) or code

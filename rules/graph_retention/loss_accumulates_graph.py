@@ -60,7 +60,8 @@ class LossAccumulatesGraph(Rule):
     ## Fix safety
     Inserting `.detach()` is safe when everything that reaches the addition is proven to be a tensor (a torch operation,
     or `.backward()` is called on it in every iteration) and the total stays in the function. Otherwise it is unsafe: a
-    `loss` that is a Python number on some path has no `detach`.
+    `loss` that is a Python number on some path, or an object of an imported class, has no `detach`. It is unsafe, too,
+    where the function could notice: `requires_grad`, `retain_grad`, `exec`.
 
     ## When it stays silent
     When the total, or anything computed from it, reaches `backward()` or code out of view that might call it; when the

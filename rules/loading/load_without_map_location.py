@@ -57,7 +57,7 @@ class LoadWithoutMapLocation(Rule):
     Adding `map_location="cpu"` is safe when all that happens to the loaded object is `load_state_dict` of a module
     class that is in view (or of `torch.nn`) or of an optimizer of `torch.optim`: both copy to the device of their own
     parameters. Otherwise it is unsafe: a scheduler, an own `load_state_dict`, `assign=True`, or any other use keeps
-    the tensors, which would now be on the CPU.
+    the tensors, which would now be on the CPU; and a handler around it may wait for the exception of a missing GPU.
 
     ## When it stays silent
     When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
