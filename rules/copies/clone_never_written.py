@@ -48,9 +48,10 @@ class CloneNeverWritten(Rule):
     may carry a graph (gradients are added up in another order).
 
     ## When it stays silent
-    When either tensor, or a view of one, is written to, returned, stored, captured, compared by identity, handed to
-    code that is not known to read only (nor are `F.relu(x, flag)` and `F.embedding(max_norm=...)`), or used after a view was cloned to free its base; when unknown code runs in
-    a function that clones its caller's tensor; for another memory format and across a change of grad mode.
+    When either tensor, or a view of one, is written to (`F.relu(x, flag)` and `F.embedding(max_norm=...)` may),
+    returned, stored, captured, compared by identity, handed to code that is not known to read only, or used after a
+    view was cloned to free its base; when unknown code runs in a function that clones its caller's tensor; for another
+    memory format and across a change of grad mode.
 
     ## References
     - `torch.Tensor.clone` documentation; "View ops" for what shares memory
