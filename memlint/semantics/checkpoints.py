@@ -26,6 +26,8 @@ class CheckpointLoad:
     """Every tensor in it is copied into a module or an optimizer of torch, on whose device it ends in either case."""
     every_process: bool
     """The file sets up one process per GPU."""
+    adopted: bool
+    """In one process: a pickled module, or the state of an optimizer alone. The loaded tensors are used themselves."""
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
@@ -34,7 +36,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
     every_process = not module.words.isdisjoint(known.ONE_PROCESS_PER_GPU)
     for call in module.calls:
         if _is_lightning_load(module, call):
-            yield CheckpointLoad(call, None, False, every_process)
+            yield CheckpointLoad(call, None, False, every_process, False)
             continue
         position = _map_location_position(call)
         if position is None or _says_where(call, position) or call.root < 0:
@@ -46,7 +48,17 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         evidence = next(iter(restoring), None) or _shown_by(uses)
         if evidence is None:
             continue
-        yield CheckpointLoad(call, evidence, _only_copied(module, call, uses), every_process)
+        is_module = any(use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS for use in uses)
+        adopted = is_module or (bool(restoring) and all(_adopts(module, node) for node in restoring))
+        yield CheckpointLoad(
+            call, evidence, _only_copied(module, call, uses), every_process, adopted and not every_process
+        )
+
+
+def _adopts(module: Module, node: cst.CSTNode) -> bool:
+    """An optimizer takes over loaded tensors that lie on its parameters' device (checked on torch 2.13)."""
+    call = module.call_at(node)
+    return call is not None and call.receiver is not None and call.receiver.kind is Kind.OPTIMIZER
 
 
 def _is_quantized(load: Call) -> bool:

@@ -154,6 +154,8 @@ class ConstructedCopy:
     """No dtype, device or other keyword: it only copies."""
     default_device: bool
     """A default device may be in force: then it also moves."""
+    is_written: bool
+    """The copy is written to: it is needed, whatever it is spelled like."""
 
 
 def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
@@ -167,7 +169,12 @@ def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
         is_plain = len(call.call.args) == 1
         if is_plain and inner is not None and is_factory(inner):
             continue  # the whole call is a copy of a fresh tensor: see `fresh_copies`
-        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module))
+        is_written = any(
+            use.how == "written" or (use.how == "method" and use.detail.endswith("_"))
+            for ident in call.result.idents
+            for use in module.uses_of(ident)
+        )
+        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module), is_written)
 
 
 def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:

@@ -14,7 +14,7 @@ from memlint.semantics.events import Argument, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import ModuleFacts, Question
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import Scope, chain_of, path_of, walk
 from memlint.semantics.values import Condition, Proof, Value
 
 _EVALUATION_WORDS = frozenset(
@@ -111,7 +111,7 @@ class Module:
             return False
         if not self.words.isdisjoint({"pytest", "unittest"}):
             return True
-        return any(scope.name.startswith(("test_", "Test")) for scope in self.analysis.root.children)
+        return any(scope.name.startswith(("test_", "Test")) for scope in self.scopes)
 
     @property
     def scopes(self) -> list[Scope]:
@@ -293,12 +293,12 @@ def _switched_path(call: Call) -> str | None:
         return None
     if call.method == "eval" and call.positional:
         return None
-    node = call.receiver_node
-    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
-        node = node.func.value
     statement = call.statement
-    if isinstance(statement, cst.Assign) and statement.value is call.node and len(statement.targets) == 1:
+    if isinstance(statement, cst.Assign) and any(item is call.node for item in chain_of(statement.value)):
         return path_of(statement.targets[0].target)
+    node = call.receiver_node
+    for inner in chain_of(node):
+        node = inner.func.value  # type: ignore[attr-defined]
     return path_of(node)
 
 

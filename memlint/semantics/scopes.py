@@ -248,6 +248,13 @@ def _on_assign(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.Assign)
     for target in node.targets:
         _target(scope, target.target)
+    if len(node.targets) != 1:
+        return
+    path = path_of(node.targets[0].target)
+    for call in chain_of(node.value):
+        # `net = build().cuda().eval()`: pandas' `eval` takes an argument.
+        if path is not None and call.func.attr.value in ("eval", "train") and not call.args:  # type: ignore[attr-defined]
+            scope.methods_called.setdefault(path, set()).add(call.func.attr.value)  # type: ignore[attr-defined]
 
 
 def _on_single_target(scope: Scope, node: cst.CSTNode) -> None:
@@ -306,6 +313,13 @@ def _on_nonlocal(scope: Scope, node: cst.CSTNode) -> None:
 
 def _on_yield(scope: Scope, node: cst.CSTNode) -> None:
     scope.has_yield = True
+
+
+def chain_of(node: cst.BaseExpression) -> Iterator[cst.Call]:
+    """The method calls of `x.a().b()`, outermost first."""
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        yield node
+        node = node.func.value
 
 
 # Methods that return the object itself, moved or cast.

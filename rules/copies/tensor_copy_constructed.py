@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memlint.linting.edits import InsertAfter, KeepOnly
-from memlint.linting.finding import Cost, CostClass
+from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.copies import ConstructedCopy, constructed_copies
 from memlint.semantics.module import Module
@@ -65,6 +65,7 @@ class TensorCopyConstructed(Rule):
                 found.call.node,
                 f"`torch.tensor` always copies, and `{source}` is a tensor already",
                 cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
+                confidence=Confidence.LOW if found.is_written else Confidence.HIGH,
                 fix=_fix(found),
             )
 

@@ -77,10 +77,16 @@ class EvalWithoutNoGrad(Rule):
                 f"`{what}` is evaluated with grad mode on ({region.evidence}): each forward pass saves its "
                 "activations on the device for a backward pass that never comes",
                 cost=Cost(CostClass.RAISES_PEAK, "A, and 2 x A while the previous output is bound"),
-                confidence=Confidence.HIGH if region.strong else Confidence.MEDIUM,
+                confidence=_confidence(region),
                 fix=_fix(module, region),
                 questions=region.questions,
             )
+
+
+def _confidence(region: EvaluationRegion) -> Confidence:
+    if region.loop is None and not region.scope.is_function:
+        return Confidence.LOW  # one forward pass of a script: a demonstration as a rule
+    return Confidence.HIGH if region.strong else Confidence.MEDIUM
 
 
 def _fix(module: Module, region: EvaluationRegion) -> FixDraft | None:

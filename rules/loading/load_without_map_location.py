@@ -85,10 +85,16 @@ class LoadWithoutMapLocation(Rule):
                 cost=Cost(
                     CostClass.RAISES_PEAK, "P (+ 2 P with Adam's state)" + (" a rank" if load.every_process else "")
                 ),
-                confidence=Confidence.HIGH if load.every_process else Confidence.MEDIUM,
+                confidence=_confidence(load),
                 related=evidence,
                 fix=_fix(load),
             )
+
+
+def _confidence(load: CheckpointLoad) -> Confidence:
+    if load.adopted:
+        return Confidence.LOW
+    return Confidence.HIGH if load.every_process else Confidence.MEDIUM
 
 
 def _fix(load: CheckpointLoad) -> FixDraft:
