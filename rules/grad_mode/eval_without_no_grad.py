@@ -57,7 +57,8 @@ class EvalWithoutNoGrad(Rule):
     ## When it stays silent
     When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
     class); when the function differentiates anything (attacks, saliency, forces, test-time training); in training
-    loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests.
+    loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests. A single
+    forward pass at the top level of a script has low confidence, which is not shown by default.
 
     ## References
     - PyTorch performance tuning guide, "Disable gradient calculation for validation or inference"

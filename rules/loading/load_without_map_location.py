@@ -55,7 +55,7 @@ class LoadWithoutMapLocation(Rule):
 
     ## Fix safety
     Adding `map_location="cpu"` is safe when all that happens to the loaded object is `load_state_dict` of a module
-    class that is in view (or of `torch.nn`) or of an optimizer of `torch.optim`: both copy to the device of their own
+    class that is in view (or of `torch.nn`) or of an optimizer of `torch.optim`: both end on the device of their own
     parameters. Otherwise it is unsafe: a scheduler, an own `load_state_dict`, `assign=True`, or any other use keeps
     the tensors, which would now be on the CPU; and a handler around it may wait for the exception of a missing GPU.
 
@@ -63,7 +63,8 @@ class LoadWithoutMapLocation(Rule):
     When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
     that the file is a checkpoint (a data set stored as tensors is loaded as often); when only a scheduler or a gradient
     scaler reads it, whose state is numbers; when the same function has written it from host memory; when `load` is not
-    torch's; in files that use torch_xla.
+    torch's; in files that use torch_xla. With low confidence, not shown by default, in one process: a pickled module
+    and the state of an optimizer alone, whose tensors are used themselves.
 
     ## References
     - `torch.load` documentation, parameter `map_location`
