@@ -562,7 +562,10 @@ class Analysis:
         """The plain data from which open questions are answered."""
         functions = {
             scope.qualname: FunctionFacts(
-                scope.qualname, self.entry_mode(scope).value, scope.qualname in self.handed_over
+                scope.qualname,
+                self.entry_mode(scope).value,
+                # A lambda is made to be handed over.
+                scope.qualname in self.handed_over or isinstance(scope.node, cst.Lambda),
             )
             for scope in self.scopes
             if scope.is_function or scope.parent is None

@@ -123,6 +123,8 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
     leaves = _graph_leaves(module, flow, call)
     if evaluated is None and leaves:
         return None  # by its name an evaluation, but somebody gets the graph
+    if loop is None and call.root in module.analysis.escaped:
+        return None  # one forward pass, whose output unknown code gets: it may well be there to be differentiated
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
     function, statement, unused = _where_to_switch(module, flow, loop, leaves)
