@@ -58,7 +58,10 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
 def _adopts(module: Module, node: cst.CSTNode) -> bool:
     """An optimizer takes over loaded tensors that lie on its parameters' device (checked on torch 2.13)."""
     call = module.call_at(node)
-    return call is not None and call.receiver is not None and call.receiver.kind is Kind.OPTIMIZER
+    if call is None or call.receiver is None or call.receiver_node is None:
+        return False
+    name = (path_of(call.receiver_node) or "").rpartition(".")[2]
+    return call.receiver.kind is Kind.OPTIMIZER or not words_of(name).isdisjoint({"optimizer", "optim", "opt"})
 
 
 def _is_quantized(load: Call) -> bool:

@@ -12,7 +12,7 @@ import libcst as cst
 
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import Scope, path_of
 from memlint.semantics.values import Grad, Kind, Mode
@@ -40,6 +40,7 @@ _NOTICING_WORDS = frozenset(
     """is_grad_enabled requires_grad set_grad_enabled retain_grad register_hook register_full_backward_hook grad_fn
     register_full_backward_pre_hook saved_tensors_hooks exec locals""".split()
 )
+_CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -59,6 +60,8 @@ class EvaluationRegion:
     """The function, where nothing in it needs a graph: a decorator will do."""
     statement: cst.For | cst.While | None
     """The loop, where it is a statement of its own."""
+    is_one_off: bool
+    """One forward pass of a script, or of a function that converts or exports a model: a check, run once."""
     provably_unused: bool
     """No value that may carry a graph leaves, and nothing else can notice that grad is off."""
 
@@ -128,7 +131,10 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> Evalua
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
     function, statement, unused = _where_to_switch(module, flow, loop, leaves)
-    return EvaluationRegion(scope, loop, call, evidence, evaluated is not None, questions, function, statement, unused)
+    one_off = loop is None and (not scope.is_function or not words_of(scope.name).isdisjoint(_CONVERTING_WORDS))
+    return EvaluationRegion(
+        scope, loop, call, evidence, evaluated is not None, questions, function, statement, one_off, unused
+    )
 
 
 def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:

@@ -58,7 +58,8 @@ class EvalWithoutNoGrad(Rule):
     When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
     class); when the function differentiates anything (attacks, saliency, forces, test-time training); in training
     loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests. A single
-    forward pass at the top level of a script has low confidence, which is not shown by default.
+    forward pass at the top level of a script, or in a function that converts or exports a model, has low confidence,
+    which is not shown by default.
 
     ## References
     - PyTorch performance tuning guide, "Disable gradient calculation for validation or inference"
@@ -85,8 +86,8 @@ class EvalWithoutNoGrad(Rule):
 
 
 def _confidence(region: EvaluationRegion) -> Confidence:
-    if region.loop is None and not region.scope.is_function:
-        return Confidence.LOW  # one forward pass of a script: a demonstration as a rule
+    if region.is_one_off:
+        return Confidence.LOW
     return Confidence.HIGH if region.strong else Confidence.MEDIUM
 
 
