@@ -60,7 +60,6 @@ class Expressions:
     backwards: list[Backward]
     stores: list[Store]
     loops: list[Loop]
-    uses: dict[int, list[Use]]
     has_forward: bool
     has_backward: bool
     has_step: bool

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from memlint.semantics.events import Backward, Call, Loop, Store, Use
+from memlint.semantics.events import Backward, Call, Loop, Store
 from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.scopes import imported_names, path_of
@@ -50,7 +50,6 @@ class Flow(Expressions):
         self.withs: list[tuple[cst.With, cst.WithItem, Value]] = []
         self.bare_names: list[tuple[cst.Expr, Value]] = []
         """Statements that are nothing but a name or a path."""
-        self.uses: dict[int, list[Use]] = {}
         self.returned: list[Value] = []
         self.return_roots: set[int] = set()
         self.falls_off = False
