@@ -93,7 +93,7 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
         return Analysis(path, source=source)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
-    # A tree is many objects and no garbage: not looking for some while it grows saves about a twentieth of the time.
+    # A tree is many objects and no garbage: not looking for some while it grows saves 5 to 13 % of the time.
     collects = gc.isenabled()
     gc.disable()
     try:
