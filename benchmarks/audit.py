@@ -38,6 +38,7 @@ from memlint.linting.lint import fix, lint
 from memlint.linting.policy import Policy
 from memlint.linting.pool import Lost, run_files
 from memlint.linting.registry import all_rules
+from memlint.project.files import project_root
 
 TIMEOUT_SECONDS = 60.0
 NOT_LINTED = ("MEM001", "MEM002", "MEM005", "MEM006")
@@ -53,13 +54,22 @@ class Job:
     file: str
     """Relative to the corpus."""
 
+    @property
+    def path(self) -> Path:
+        return self.corpus.resolve() / self.file
+
     def read(self) -> bytes:
-        return (self.corpus / self.file).read_bytes()
+        return self.path.read_bytes()
+
+    @property
+    def policy(self) -> Policy:
+        """All rules at every confidence, with the facts of the project around the file."""
+        return Policy(every_code(), Confidence.LOW, None, str(project_root(self.path.parent)), self.path)
 
 
 @cache
-def every_rule() -> Policy:
-    return Policy(codes=frozenset(rule.code for rule in all_rules()), confidence=Confidence.LOW, target_torch=None)
+def every_code() -> frozenset[str]:
+    return frozenset(rule.code for rule in all_rules())
 
 
 def jobs(corpus: Path, only: list[str] | None) -> tuple[list[Job], int]:
@@ -81,7 +91,7 @@ def jobs(corpus: Path, only: list[str] | None) -> tuple[list[Job], int]:
 def run_on_every_core(all_jobs: list[Job], work: Callable[[Job], list[Record]]) -> Iterator[Record]:
     """The records of all jobs, sorted by file; a lost job gives one with code `LOST`."""
     # Imported before the fork, once for all.
-    every_rule()
+    every_code()
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as scratch:
         parts = [Path(scratch) / f"{core}.jsonl" for core in range(cores)]
@@ -118,7 +128,7 @@ def _record(job: Job, code: str, line: int, message: str, **more: object) -> Rec
 
 
 def lint_one(job: Job) -> list[Record]:
-    result = lint(job.file, job.read(), every_rule())
+    result = lint(job.file, job.read(), job.policy)
     records = [_finding_record(job, finding) for finding in result.findings]
     if result.trouble is not None:
         records.append(_record(job, INTERNAL_ERROR, 1, result.trouble))
@@ -210,16 +220,16 @@ def _print_source(path: Path, line: int, context: int) -> None:
 def fix_one(job: Job) -> list[Record]:
     """One record for each way the fixes went wrong, and one with code `FIXED` for what they did."""
     raw = job.read()
-    result = fix(job.file, raw, every_rule(), unsafe=True)
+    result = fix(job.file, raw, job.policy, unsafe=True)
     if result.after == raw:
         return []
-    problems = list(_problems(raw, result.after, job.file))
+    problems = list(_problems(raw, result.after, job))
     diff = _diff(raw, result.after, job.file)
     records = [_record(job, "FIXED", 1, diff, applied=result.applied)]
     return records + [_record(job, "PROBLEM", 1, problem) for problem in problems]
 
 
-def _problems(before: bytes, after: bytes, file: str) -> Iterator[str]:
+def _problems(before: bytes, after: bytes, job: Job) -> Iterator[str]:
     try:
         libcst.parse_module(after)
     except Exception as error:  # noqa: BLE001 - a syntax error comes in several classes
@@ -227,7 +237,7 @@ def _problems(before: bytes, after: bytes, file: str) -> Iterator[str]:
         return
     if _compiles(before) and not _compiles(after):
         yield "Python no longer compiles it"
-    again = fix(file, after, every_rule(), unsafe=True)
+    again = fix(job.file, after, job.policy, unsafe=True)
     if again.after != after:
         yield f"a second run changes it again: {again.applied}"
     lost = _comments(before) - _comments(after)

@@ -16,11 +16,13 @@ from memlint.linting.edits import (
     AddArgument,
     AddDecorator,
     AddImport,
+    AddLineBelow,
     CannotEdit,
     EditDraft,
     InsertAfter,
     InsertBefore,
     KeepOnly,
+    LeaveHandler,
     MakeHeader,
     RemoveArgument,
     RemoveStatement,
@@ -340,6 +342,31 @@ def test_a_statement_goes_with_its_lines(code: str, expected: str) -> None:
     assert edited.after(RemoveStatement(statement)) == expected
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("z = 1\n", "z = 1\nn()\n"),
+        ("z = 1", "z = 1\nn()"),
+        ("def f():\n    z = 1  # c\n\na\n", "def f():\n    z = 1  # c\n    n()\n\na\n"),
+        ("def f():\n    z(\n        1,\n    )\na\n", "def f():\n    z(\n        1,\n    )\n    n()\na\n"),
+        ("def f():\r\n\tz = 1\r\n", "def f():\r\n\tz = 1\r\n\tn()\r\n"),
+        ("def f():\n    z; a\n", "def f():\n    z; a\n    n()\n"),
+    ],
+)
+def test_a_line_goes_below_a_statement(code: str, expected: str) -> None:
+    edited = Edited(code)
+    (statement,) = edited.statements("z", kind=cst.SimpleStatementLine)
+    assert isinstance(statement, cst.SimpleStatementLine)
+    assert edited.after(AddLineBelow(statement, "n()")) == expected
+
+
+def test_a_line_goes_below_a_block() -> None:
+    edited = Edited("def f():\n    if x:\n        a\n\nb\n")
+    (statement,) = edited.statements("if", kind=cst.If)
+    assert isinstance(statement, cst.If)
+    assert edited.after(AddLineBelow(statement, "n()")) == "def f():\n    if x:\n        a\n    n()\n\nb\n"
+
+
 def test_a_block_is_not_emptied_by_two_fixes_at_once() -> None:
     code = "if x:\n    y\n\n    z\n"
     edited = Edited(code)
@@ -386,6 +413,20 @@ def test_a_statement_becomes_the_header_of_those_below() -> None:
 def test_a_statement_that_shares_its_line_becomes_no_header(code: str) -> None:
     with pytest.raises(CannotEdit):
         _made_header(code)
+
+
+def test_the_body_of_a_clause_leaves_it() -> None:
+    code = "def f():\r\n\t# why\r\n\ttry:\r\n\t\treturn a\r\n\texcept E:\r\n\t\t# c\r\n\t\tb  # d\r\n\t\tc\r\n\te\r\n"
+    expected = (
+        "def f():\r\n\t# why\r\n\tflag = False\r\n\ttry:\r\n\t\treturn a\r\n\texcept E:\r\n\t\t# c\r\n"
+        "\t\tflag = True\r\n\tif flag:\r\n\t\tb  # d\r\n\t\tc\r\n\te\r\n"
+    )
+    edited = Edited(code)
+    (statement,) = edited.all_of(cst.Try)
+    assert isinstance(statement, cst.Try)
+    body = statement.handlers[0].body
+    assert isinstance(body, cst.IndentedBlock)
+    assert edited.after(LeaveHandler(statement, body, "flag")) == expected
 
 
 _ARGUMENTS = st.lists(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memlint.linting.project import project_mentions, project_root
+from memlint.project.files import project_mentions, project_root
 
 DIFFERENTIATES = ("autograd.grad",)
 

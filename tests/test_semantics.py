@@ -38,7 +38,8 @@ from tqdm import tqdm
 
 
 def read(code: str) -> Module:
-    return Module("module.py", cst.parse_module(IMPORTS + dedent(code)))
+    text = IMPORTS + dedent(code)
+    return Module("module.py", cst.parse_module(text), text)
 
 
 def marks(module: Module) -> list[Call]:
@@ -155,7 +156,7 @@ def test_grad_mode_by_context(code: str, expected: str) -> None:
     one_of_the_standard_library=("on", "import functools\n@functools.cache\ndef f():\n    print()"),
     one_of_the_file=("on", "def log(g):\n    return g\n\n@log\ndef f():\n    print()"),
     one_of_the_file_about_grad_mode=(
-        "unknown",
+        "off",
         """
         def quiet(g):
             def inner(*args):
@@ -935,7 +936,7 @@ def is_plain(value: object) -> bool:
 
 
 def test_facts_are_plain_and_can_be_pickled() -> None:
-    facts = Module("a.py", cst.parse_module(LEAKY)).facts
+    facts = Module("a.py", cst.parse_module(LEAKY), LEAKY).facts
     assert facts.functions
     assert facts.calls
     assert is_plain(facts)

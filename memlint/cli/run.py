@@ -19,7 +19,7 @@ from memlint.config.selectors import RuleSelector
 from memlint.config.settings import Settings
 from memlint.linting.finding import FileResult, Finding, FixResult
 from memlint.linting.policy import Policy
-from memlint.linting.project import project_root
+from memlint.project.files import project_root
 from memlint.source.lines import Position
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class PolicyMaker:
         codes = self.selector.codes_for(settings, file.path)
         target = self.resolver.target_for(file.path.parent)
         project = str(project_root(file.path.parent))
-        policy = Policy(codes, settings.confidence, target.version, project)
+        policy = Policy(codes, settings.confidence, target.version, project, file.path)
         return Job(file.shown, file.path, content, policy, settings.timeout_per_file, unsafe_fixes)
 
 

@@ -308,6 +308,50 @@ class AddImport:
 
 
 @dataclass(frozen=True)
+class AddLineBelow:
+    """Put a statement below another, simple or compound, of the same block."""
+
+    statement: cst.BaseStatement
+    text: str
+
+    def edits(self, layout: Layout, source: SourceFile) -> list[Edit]:
+        start, end = layout.inner(self.statement)
+        start = _start_with_decorators(layout, self.statement)
+        _require_line_start(source, start)
+        line = source.lines.position(end).line
+        if source.lines.position(end).column == 0 and end > start:
+            line -= 1  # a block ends where the line after it begins
+        indent = _indent_at(source, start)
+        offset = source.lines.line_start(line) + len(source.lines.line_text(line))
+        return [_edit(source, offset, offset, f"{source.newline_at(start)}{indent}{self.text}")]
+
+
+@dataclass(frozen=True)
+class LeaveHandler:
+    """Let the body of an `except` clause run after the `try` statement: the clause only sets a flag.
+
+    The body stays where it is, under an `if` of its own; the clause must be the last of its `try`.
+    """
+
+    statement: cst.Try
+    body: cst.IndentedBlock
+    flag: str
+
+    def edits(self, layout: Layout, source: SourceFile) -> list[Edit]:
+        start = layout.inner(self.statement)[0]
+        first = _start_with_decorators(layout, self.body.body[0])
+        _require_line_start(source, start)
+        _require_line_start(source, first)
+        outer, inner = _indent_at(source, start), _indent_at(source, first)
+        newline = source.newline_at(start)
+        header = f"{self.flag} = True{newline}{outer}if {self.flag}:{newline}{inner}"
+        return [
+            _edit(source, start, start, f"{self.flag} = False{newline}{outer}"),
+            _edit(source, first, first, header),
+        ]
+
+
+@dataclass(frozen=True)
 class RemoveStatement:
     """Take a statement out, with its line or lines; `pass` takes its place where its block would be empty."""
 

@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import libcst as cst
 
@@ -22,12 +22,13 @@ from memlint.linting.apply import apply_fixes, demote_if_comment_dropped
 from memlint.linting.edits import CannotEdit
 from memlint.linting.finding import Applicability, Confidence, FileResult, Finding, Fix, FixResult, Related
 from memlint.linting.policy import ALWAYS_ON, Policy
-from memlint.linting.project import project_mentions
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule
+from memlint.project.files import project_mentions
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
+from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
 from memlint.source.file import Comment, SourceFile, UndecodableFile
@@ -78,6 +79,24 @@ def lint(path: str, raw: bytes, policy: Policy) -> FileResult:
     return conclude(analyse(path, raw, policy), policy)
 
 
+# A run over several projects goes through them one after the other.
+@lru_cache(maxsize=2)
+def _project(root: str) -> Project:
+    """One run reads a project once: what changes on disk while it lasts is not seen."""
+    return Project(root)
+
+
+def forget_projects() -> None:
+    """What was read of projects is read anew: a process that lives on begins another run."""
+    _project.cache_clear()
+
+
+def _view(policy: Policy) -> View | None:
+    if policy.project is None or policy.file is None:
+        return None
+    return _project(policy.project).view(policy.file)
+
+
 def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
     """Step one: parse, run the rules."""
     try:
@@ -119,7 +138,7 @@ def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool,
     if not rules:
         return Analysis(source.path, source=source, margin=_margin(Layout(tree, source, parse_text), source))
     try:
-        module = Module(source.path, tree, policy.target_torch)
+        module = Module(source.path, tree, parse_text.text, target_torch=policy.target_torch, view=_view(policy))
     except RecursionError:
         raise
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
@@ -198,10 +217,11 @@ def _margin(layout: Layout, source: SourceFile) -> Margin | None:
 
 def conclude(analysis: Analysis, policy: Policy) -> FileResult:
     """Step two: answer the questions, apply suppressions and the wanted confidence."""
+    view = _view(policy)
     found = [
         candidate.finding
         for candidate in analysis.candidates
-        if all(answer(question, analysis.facts) for question in candidate.questions)
+        if all(answer(question, analysis.facts, view) for question in candidate.questions)
     ]
     if analysis.margin is not None and analysis.source is not None:
         enabled = policy.codes | ALWAYS_ON

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from memlint.linting.finding import Confidence
 
@@ -14,10 +15,12 @@ ALWAYS_ON = frozenset({"MEM001", "MEM002", "MEM004", "MEM005", "MEM006"})
 class Policy:
     """Which findings are wanted. `target_torch` is the lowest torch the code must run on; None: the current one.
 
-    `project` is the folder of the project that the file belongs to; None: the file stands alone.
+    `project` is the folder of the project that the file belongs to, and `file` the file's place in it (both absolute);
+    None: the file stands alone.
     """
 
     codes: frozenset[str]
     confidence: Confidence = Confidence.MEDIUM
     target_torch: tuple[int, int] | None = None
     project: str | None = None
+    file: Path | None = None

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+import ast
+import textwrap
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.project.surface import FUNCTIONS, Definition
+from memlint.semantics.autograd_functions import input_of_function
 from memlint.semantics.events import Loop, Use
 from memlint.semantics.flow import Flow
-from memlint.semantics.knowledge import frameworks
+from memlint.semantics.grad_effects import GRAD_MODE_WORDS, context_effect, decorator_effect
+from memlint.semantics.imports import TRAINING_WORDS
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.questions import CallSite, FunctionFacts, ImportCarriesGraph, ModuleFacts
+from memlint.semantics.library_objects import object_of
+from memlint.semantics.modes import is_known_base, is_module_base, library_decorator_mode, method_mode
+from memlint.semantics.questions import CallSite, FunctionFacts, ModuleFacts
 from memlint.semantics.reading import Reading
 from memlint.semantics.scopes import Scope, imported_names, parameters, path_of, scan
+from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result, result_of
 from memlint.semantics.values import NOTHING, PARAMETER, Condition, Grad, Kind, Mode, Proof, Root, Value, join
 
-_GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "set_grad_enabled", "enable_grad"})
+if TYPE_CHECKING:
+    from memlint.semantics.project import View
+
+
 _MODULE_PROOFS = known.MODULE_METHODS - {"zero_grad", "load_state_dict"}
 _FROM_USE = {
     "module": Value(Kind.MODULE),
@@ -62,8 +74,10 @@ class Callee:
 class Analysis:
     """Everything known of one parsed file."""
 
-    def __init__(self, tree: cst.Module) -> None:
+    def __init__(self, tree: cst.Module, view: View | None = None, only: str | None = None) -> None:
+        """`view` is the project as the file sees it; with `only`, nothing but that function is read."""
         self.tree = tree
+        self.view = view
         self.root = scan(tree)
         self.roots: list[Root] = []
         self.boxes: list[Box] = []
@@ -80,9 +94,12 @@ class Analysis:
         """Definitions and stores that reach an attribute, a global or a closure."""
         self._claims: dict[int, frozenset[Condition]] = {}
         self._certain: set[int] = set()
-        self.imported: dict[int, ImportCarriesGraph] = {}
+        self.imported: dict[int, str] = {}
+        """The results of calls of what other files define: the qualified name of what is called."""
         self.unseen: set[int] = set()
         """The results of calls out of view."""
+        self.losses: set[int] = set()
+        """Those of them that are called like a loss function: what they return has the graph of what they get."""
         self.handed_over: set[str] = set()
         self.switches_grad_off = False
         self._root_ids: dict[int, int] = {}
@@ -100,15 +117,29 @@ class Analysis:
         self._by_name: dict[str, Scope] = {}
         for scope in self.scopes:
             self._by_name[scope.qualname] = scope
-        self.top_level_names = _hoisted_names(self.root)
-        self._run_all()
+        self.top_level_names = {
+            name: value if value.quals == {qual} else Value(Kind.CALLABLE, quals=frozenset({qual}))
+            for name, value in _hoisted_names(self.root).items()
+            for qual in [self.canonical(min(value.quals))]
+        }
+        if only is None:
+            self._run_all()
+        else:
+            self.flow(self.root)
+
+    @cached_property
+    def trains(self) -> bool:
+        """Whether the file mentions what training or evaluating code does."""
+        return any(scope.words & TRAINING_WORDS for scope in self.scopes)
 
     # --- running ---
 
     def _run_all(self) -> None:
         """Callers before callees, so that a function's parameters are known by what it is given."""
         self.flow(self.root)
-        mentioned = {word for scope in self.scopes for word in scope.words if not scope.is_class}
+        # What the file's top level mentions has been read with it; that it binds a name is no mention.
+        inner = [scope for scope in self.scopes if scope.parent is not None and not scope.is_class]
+        mentioned = {word for scope in inner for word in scope.words}
         functions = [scope for scope in self.scopes if scope.is_function]
         for scope in functions:
             if scope.name not in mentioned:
@@ -167,6 +198,8 @@ class Analysis:
             pattern = seeds.get(name)
             if param.annotation is not None:
                 pattern = flow.annotated(param.annotation.annotation) or pattern
+            if pattern is None:
+                pattern = input_of_function(flow.scope, name, index, self.base_names)
             if param.star in ("*", "**"):
                 pattern = None
             flow.state.vars[name] = value if pattern is None else flow.with_kind(value, pattern)
@@ -237,7 +270,7 @@ class Analysis:
     def prove(self, value: Value) -> None:
         """A backward pass was started on the value: it carries a graph, and so does whatever alone can give it one."""
         self.proven |= value.proves
-        sources = {root for root in value.roots if self._is_source(root)}
+        sources = self._last_models({root for root in value.roots if self._is_source(root)})
         if len(sources) != 1:
             return
         # All of the graph comes out of one call: `loss = ce(recon, x) + kl(mu, logvar)` with all of `vae(x)`.
@@ -249,7 +282,26 @@ class Analysis:
                 self.proven.add(root)
 
     def _is_source(self, root: int) -> bool:
-        return self.roots[root].saves and root not in self._claims
+        return self.roots[root].saves and root not in self._claims and root not in self.losses
+
+    def _last_models(self, sources: set[int]) -> set[int]:
+        """Of `prepare(batch)`, `encoder(x)` and `model(z)`, one computed from the other, the last that runs a model.
+
+        What a loss differentiates came out of it.
+        """
+        models = {root for root in sources if self._runs_a_model(root)}
+        last = {root for root in models if all(other in self.roots[root].ancestors for other in models - {root})}
+        if len(last) != 1:
+            return sources
+        (model,) = last
+        return last | {root for root in sources - models if model in self.roots[root].ancestors}
+
+    def _runs_a_model(self, root: int) -> bool:
+        made = self.roots[root]
+        if made.is_forward:
+            return True
+        path = path_of(made.node.func) if isinstance(made.node, cst.Call) else None
+        return path is not None and path.rpartition(".")[2] in known.MODEL_NAMES
 
     def _comes_from(self, condition: Condition, source: int) -> bool:
         return not isinstance(condition, Proof) or source in self.roots[condition.root].ancestors
@@ -317,10 +369,24 @@ class Analysis:
         path = path_of(node)
         if path is None:
             return None
-        head, _, rest = path.partition(".")
+        head, *rest = path.split(".")
         value = self.top_level_names.get(head)
-        base = head if value is None else min(value.quals, default=head)
-        return f"{base}.{rest}" if rest else base
+        name = head if value is None else min(value.quals, default=head)
+        for part in rest:
+            name = self.attribute_name(name, part)
+        return name
+
+    def canonical(self, qualified: str) -> str:
+        """What an imported name denotes: a symbol of the project (`@file:name`), or its name in its library."""
+        if self.view is None or qualified.startswith(":"):
+            return qualified
+        return self.view.canonical(qualified)
+
+    def attribute_name(self, qualified: str, name: str) -> str:
+        """What an attribute of a module or class denotes."""
+        if self.view is None or not qualified.startswith("@"):
+            return f"{qualified}.{name}"
+        return self.view.attribute(qualified, name)
 
     def base_names(self, qualname: str) -> frozenset[str]:
         """The qualified names of all bases of a class of this file, those of its own classes' bases among them."""
@@ -337,22 +403,43 @@ class Analysis:
                 names.add(name)
                 if name.startswith(":"):
                     names |= self.base_names(name)
+                elif self.view is not None and name.startswith("@"):
+                    names.update(self.view.bases(name))
         self._bases[qualname] = frozenset(names)
         return self._bases[qualname]
 
     def is_module_class(self, qualname: str) -> bool:
+        """Whether objects of a class of this file (`:Net`) or of the project (`@file:Net`) are modules."""
         found = self._module_classes.get(qualname)
         if found is None:
-            bases = self.base_names(qualname)
-            found = any(_is_module_base(base) for base in bases)
+            bases = self.all_bases(qualname)
+            found = any(is_module_base(base) for base in bases)
             if not found and self._unknown_bases(bases):
                 scope = self._by_name.get(qualname)
                 found = scope is not None and any(child.name == "forward" for child in scope.children)
             self._module_classes[qualname] = found
         return found
 
+    def all_bases(self, cls: str) -> frozenset[str]:
+        """The bases of a class of this file or of the project."""
+        if cls.startswith("@"):
+            return frozenset(self.view.bases(cls)) if self.view is not None else frozenset({"?"})
+        return self.base_names(cls)
+
+    def imported_method(self, cls: str, name: str) -> str | None:
+        """The symbol of a method that a class of the project defines, or a class of this file inherits from it."""
+        if self.view is None:
+            return None
+        if cls.startswith("@"):
+            return self.view.method(cls, name)
+        for base in sorted(self.base_names(cls)):
+            found = self.view.method(base, name) if base.startswith("@") else None
+            if found is not None:
+                return found
+        return None
+
     def _unknown_bases(self, bases: frozenset[str]) -> bool:
-        return not all(_is_known_base(base) for base in bases)
+        return not all(is_known_base(base) for base in bases)
 
     def method(self, qualname: str, name: str) -> Scope | None:
         """The method of a class of this file, looked up through its bases of this file."""
@@ -367,6 +454,9 @@ class Analysis:
         key = (qualname, name)
         if key in self._members:
             return self._members[key]
+        if qualname.startswith("@"):
+            self._members[key] = self._imported_member(qualname, name)
+            return self._members[key]
         method = self.method(qualname, name)
         if method is not None:
             is_property = isinstance(method.node, cst.FunctionDef) and bool(method.node.decorators)
@@ -379,6 +469,15 @@ class Analysis:
             del self._members[key]
         return value
 
+    def _imported_member(self, cls: str, name: str) -> Value | None:
+        method = self.imported_method(cls, name)
+        if method is not None:
+            return Value(Kind.CALLABLE, quals=frozenset({method}))
+        assert self.view is not None
+        path = f"self.{name}"
+        shown = _kind_shown_by(self.view.methods_called(cls, path))
+        return _FROM_USE["frozen"] if shown == "module" and self.view.freezes(cls, path) else _FROM_USE.get(shown)
+
     def _assigned_member(self, qualname: str, name: str) -> tuple[Value | None, bool]:
         value: Value | None = None
         complete = True
@@ -386,7 +485,7 @@ class Analysis:
             scope = self._by_name.get(cls)
             if scope is None or not scope.is_class:
                 continue
-            for method in scope.children:
+            for method in sorted(scope.children, key=lambda child: child.name != "__init__"):
                 if name not in method.attributes_stored:
                     continue
                 flow = self.flow(method)
@@ -397,26 +496,25 @@ class Analysis:
                 if found is not None:
                     found = _seen_from_inside(found)
                     value = found if value is None else join(value, found)
+                    # A method that reads the attribute before it assigns it finds what those before it have.
+                    self._members[qualname, name] = value
         return value, complete
 
     def kind_from_use(self, scope: Scope, path: str) -> Value | None:
         """What the methods called on a path prove it to be."""
         methods = self._methods_called(scope, path)
-        if not methods:
-            return None
-        if methods & _MODULE_PROOFS:
-            return _FROM_USE["frozen" if self.is_frozen(scope, path) else "module"]
-        if {"zero_grad", "step"} <= methods:
-            return _FROM_USE["optimizer"]
-        if "unscale_" in methods or {"scale", "update"} <= methods:
-            return _FROM_USE["scaler"]
-        return None
+        shown = _kind_shown_by(methods) if methods else ""
+        return _FROM_USE["frozen"] if shown == "module" and self.is_frozen(scope, path) else _FROM_USE.get(shown)
 
     def is_frozen(self, scope: Scope, path: str) -> bool:
         """Whether the parameters of the module were told to need no gradient, anywhere in view."""
         if path.startswith("self."):
             owner = scope.enclosing_class()
-            return owner is not None and any(path in inner.frozen for inner in owner.descendants())
+            if owner is None:
+                return False
+            return any(path in inner.frozen for inner in owner.descendants()) or any(
+                self.view.freezes(base, path) for base in self._project_bases(owner) if self.view is not None
+            )
         current: Scope | None = scope
         while current is not None:
             if path in current.frozen:
@@ -432,6 +530,9 @@ class Analysis:
             methods: set[str] = set()
             for inner in owner.descendants():
                 methods |= inner.methods_called.get(path, set())
+            for base in self._project_bases(owner):
+                assert self.view is not None
+                methods |= self.view.methods_called(base, path)
             return methods
         methods = set()
         current: Scope | None = scope
@@ -441,6 +542,11 @@ class Analysis:
                 break
             current = current.parent
         return methods
+
+    def _project_bases(self, owner: Scope) -> list[str]:
+        if self.view is None:
+            return []
+        return [base for base in self.base_names(owner.qualname) if base.startswith("@")]
 
     def kind_of_annotation(self, quals: frozenset[str]) -> Value | None:
         for qual in quals:
@@ -462,11 +568,24 @@ class Analysis:
                 return Value(Kind.CONTAINER)
             if qual in ("str", "torch.device"):
                 return Value(Kind.PLAIN, cls=qual)
-            if qual.startswith("torch.nn.") and _is_module_base(qual):
+            if qual.startswith("torch.nn.") and is_module_base(qual):
                 return Value(Kind.MODULE, cls=qual)
             if qual.startswith(":") and self.is_class(qual):
                 return Value(Kind.INSTANCE, cls=qual)
+            if self.view is not None and qual.startswith("@") and self.view.is_class(qual):
+                return self.made_by(qual)
+            of_library = object_of(qual)
+            if of_library is not None:
+                return of_library
         return None
+
+    def made_by(self, cls: str) -> Value:
+        """What the call of a class of this file, or of the project, makes."""
+        if self.is_module_class(cls):
+            return Value(Kind.MODULE, cls=cls)
+        bases = self.all_bases(cls)
+        kind = Kind.DATASET if bases & known.DATASET_BASES else Kind.LOADER if bases & known.LOADERS else Kind.INSTANCE
+        return Value(kind, cls=cls)
 
     # --- calls between functions of this file ---
 
@@ -478,7 +597,7 @@ class Analysis:
         flow = self.flow(scope)
         if not caller.quiet:
             self._sites.append((scope.qualname, caller.scope.qualname, caller.state.mode))
-        if flow is None:
+        if flow is None or flow.only_raises:
             return None
         node = scope.node
         assert isinstance(node, (cst.FunctionDef, cst.Lambda))
@@ -522,15 +641,15 @@ class Analysis:
         if name in known.GRAD_OFF_CONTEXTS:
             # An `async def` runs after the decorator's context has been left.
             return Mode.OFF if function.asynchronous is None and not (call and call.args) else Mode.UNKNOWN
-        if name in known.GRAD_ON_CONTEXTS:
-            return Mode.ON
         if name in known.SET_GRAD_ENABLED:
             literal = call is not None and len(call.args) == 1 and path_of(call.args[0].value)
             return {"False": Mode.OFF, "True": Mode.ON}.get(str(literal), Mode.UNKNOWN)
         if name.startswith(":"):
             return self._own_decorator_mode(name)
-        neutral = name in frameworks.NEUTRAL_DECORATORS or name.rpartition(".")[2] in ("setter", "getter", "deleter")
-        return Mode.KEEP if neutral or name.split(".")[0] in sys.stdlib_module_names else Mode.UNKNOWN
+        if self.view is not None and name.startswith("@"):
+            mode = self.view.decorator_mode(name)
+            return Mode.UNKNOWN if mode is Mode.OFF and function.asynchronous is not None else mode
+        return library_decorator_mode(name)
 
     def decorators(self, scope: Scope) -> list[str]:
         """The qualified names of a function's decorators, `?` for those that have none."""
@@ -544,17 +663,71 @@ class Analysis:
         scope = self._by_name.get(name)
         if scope is None:
             return Mode.UNKNOWN
-        return Mode.UNKNOWN if scope.words_within & _GRAD_MODE_WORDS else Mode.KEEP
+        if not scope.words_within & GRAD_MODE_WORDS:
+            return Mode.KEEP
+        node = self._python_node(scope)
+        return Mode.UNKNOWN if node is None else decorator_effect(node, mentions=True)
+
+    def _python_node(self, scope: Scope) -> Definition | None:
+        """The function or class as Python's own parser sees it."""
+        try:
+            body = ast.parse(textwrap.dedent(self.tree.code_for_node(scope.node))).body
+        except (SyntaxError, ValueError, RecursionError):
+            return None
+        return body[0] if len(body) == 1 and isinstance(body[0], (*FUNCTIONS, ast.ClassDef)) else None
+
+    def context_mode(self, name: str) -> Mode | None:
+        """Grad mode inside `with name(...):`, KEEP for what it was; None where it makes no context manager."""
+        if name.startswith("@"):
+            makes_context = self.view is not None and self.view.is_context_manager(name)
+            return self.view.context_mode(name) if self.view is not None and makes_context else None
+        scope = self._by_name.get(name)
+        if scope is None:
+            return None
+        if scope.is_class and self.method(name, "__enter__") is None:
+            return None
+        if not scope.is_class and "contextlib.contextmanager" not in self.decorators(scope):
+            return None
+        if not scope.words_within & GRAD_MODE_WORDS:
+            return Mode.KEEP
+        node = self._python_node(scope)
+        return Mode.UNKNOWN if node is None else context_effect(node, mentions=True)
 
     def _method_mode(self, scope: Scope, owner: Scope) -> Mode:
-        bases = self.base_names(owner.qualname)
-        if scope.name in frameworks.FUNCTION_GRAD_OFF and bases & known.AUTOGRAD_FUNCTIONS:
-            return Mode.OFF
-        if scope.name in frameworks.LIGHTNING_GRAD_OFF and bases & known.LIGHTNING_MODULES:
-            return Mode.OFF
-        if scope.name != "__init__" and self._unknown_bases(bases):
-            return Mode.UNKNOWN
-        return Mode.ENTRY
+        return method_mode(scope.name, self.base_names(owner.qualname))
+
+    # --- for other files ---
+
+    def summary(self, qualname: str, seeds: Iterable[tuple[str, Kind]]) -> FunctionSummary | None:
+        """What the function does when it is called; None where it cannot be told."""
+        scope = self.scope_named(qualname)
+        if scope is None or not isinstance(scope.node, cst.FunctionDef):
+            return None
+        self._seeds[scope] = {name: Value(kind) for name, kind in seeds}
+        flow = self.flow(scope)
+        if flow is None:
+            return None
+        assert self.view is not None
+        declared = {self.root_for(param): param.name.value for param in parameters(scope.node.params)}
+        result = Result(Kind.UNKNOWN, Grad.MIXED)
+        if not scope.has_yield and scope.node.asynchronous is None:
+            result = result_of(self, flow, flow.result(), declared, self.view.file)
+        return FunctionSummary(
+            {name: self._effects(root, flow) for root, name in declared.items()},
+            result,
+            flow.has_forward,
+            flow.has_backward,
+            flow.has_step,
+        )
+
+    def _effects(self, root: int, flow: Flow) -> ParameterEffects:
+        return ParameterEffects(
+            root in self.differentiated,
+            root in self.proven,
+            root in self.escaped,
+            root in self.shared,
+            root in (flow.backed_at_end or NOTHING),
+        )
 
     # --- facts ---
 
@@ -615,25 +788,21 @@ def _seen_from_inside(value: Value) -> Value:
     )
 
 
+def _kind_shown_by(methods: Set[str]) -> str:
+    """What an object must be on which these methods are called: a key of `_FROM_USE`, or nothing."""
+    if methods & _MODULE_PROOFS:
+        return "module"
+    if {"backward", "step"} <= methods:
+        return "module"  # a DeepSpeed engine
+    if {"zero_grad", "step"} <= methods:
+        return "optimizer"
+    if "unscale_" in methods or {"scale", "update"} <= methods:
+        return "scaler"
+    return ""
+
+
 def _is_object(value: Value) -> bool:
     return value.kind in (Kind.MODULE, Kind.OPTIMIZER, Kind.LOADER, Kind.SCALER, Kind.DATASET, Kind.INSTANCE)
-
-
-def _is_module_base(name: str) -> bool:
-    if name in known.MODULE_BASES:
-        return True
-    prefix, _, last = name.rpartition(".")
-    return prefix in ("torch.nn", "torch.nn.modules") and last not in known.NN_NOT_MODULES and last[:1].isupper()
-
-
-def _is_known_base(name: str) -> bool:
-    return (
-        name.startswith(":")
-        or name in frameworks.PLAIN_BASES
-        or name in known.DATASET_BASES
-        or _is_module_base(name)
-        or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names
-    )
 
 
 def _has_decorator(node: cst.FunctionDef | cst.Lambda, name: str) -> bool:

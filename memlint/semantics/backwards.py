@@ -10,6 +10,7 @@ import libcst as cst
 from memlint.semantics.events import Backward, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
+from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.scopes import walk
 
 
@@ -39,7 +40,7 @@ def needless_retains(module: Module) -> Iterator[NeedlessRetain]:
             if argument is None or argument.value.literal is not True or "create_graph" in backward.call.keywords:
                 continue
             found = _needless(module, flow, backward)
-            if found is not None:
+            if found is not None and not retains_for_state(module, backward):
                 yield NeedlessRetain(backward, argument.node, found)
 
 

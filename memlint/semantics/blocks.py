@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from memlint.semantics.scopes import walk
+from memlint.semantics.scopes import path_of, walk
 
 
 def followers(inside: cst.CSTNode, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
@@ -40,3 +40,14 @@ def path_to(inside: cst.CSTNode, node: cst.CSTNode) -> list[cst.CSTNode]:
 def mentions(inside: cst.CSTNode, name: str) -> int:
     """How often a name stands in the code, nested functions included."""
     return sum(isinstance(node, cst.Name) and node.value == name for node in walk(inside))
+
+
+def conditions_around(inside: cst.CSTNode, node: cst.CSTNode) -> Iterator[str]:
+    """The names and paths in the conditions under which the node is read: `torch.__version__` of an `if` around it."""
+    for around in path_to(inside, node):
+        if not isinstance(around, (cst.If, cst.IfExp)):
+            continue
+        for part in walk(around.test):
+            name = path_of(part) if isinstance(part, (cst.Name, cst.Attribute)) else None
+            if name is not None:
+                yield name

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from memlint.semantics.events import Argument, Backward, Call
-from memlint.semantics.knowledge import frameworks
+from memlint.semantics.events import Argument, Backward, Call, Handed
+from memlint.semantics.imports import imported_call, keeps_graph
+from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import library_call
-from memlint.semantics.questions import GradOnEntry, ImportCarriesGraph
+from memlint.semantics.library_objects import effect_of, result_of
+from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
 from memlint.semantics.scopes import path_of
 from memlint.semantics.values import (
@@ -107,11 +110,15 @@ def _use_arguments(flow: Flow, reading: Reading) -> None:
 def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
     name = func.attr.value
     if receiver.quals:
-        return Value(Kind.CALLABLE, quals=frozenset(f"{qual}.{name}" for qual in receiver.quals))
+        quals = frozenset(flow.analysis.attribute_name(qual, name) for qual in receiver.quals)
+        return Value(Kind.CALLABLE, quals=quals)
     if receiver.cls is not None:
         method = flow.analysis.method(receiver.cls, name)
         if method is not None:
             return Value(Kind.CALLABLE, quals=frozenset({method.qualname}))
+        imported = flow.analysis.imported_method(receiver.cls, name)
+        if imported is not None:
+            return Value(Kind.CALLABLE, quals=frozenset({imported}))
         member = flow.analysis.member(receiver.cls, name)
         if member is not None and member.kind is not Kind.UNKNOWN:
             return member
@@ -127,6 +134,7 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
 
 def _event(flow: Flow, reading: Reading, result: Value) -> Call:
     statement = flow.statement
+    is_statement = isinstance(statement, cst.Expr) and statement.value is reading.node
     return Call(
         **flow.here(reading.node),
         callee=reading.callee,
@@ -138,9 +146,23 @@ def _event(flow: Flow, reading: Reading, result: Value) -> Call:
         unpacks=reading.unpacks,
         result=result,
         root=reading.root,
-        is_statement=isinstance(statement, cst.Expr) and statement.value is reading.node,
+        is_statement=is_statement,
         is_forward=reading.forward,
+        backed=flow.state.backed,
+        handed=_handed(flow, reading) if is_statement and (flow.loop is not None or flow.has_step) else (),
     )
+
+
+def _handed(flow: Flow, reading: Reading) -> tuple[Handed, ...]:
+    """What a call that is a statement of its own is given to keep: functions of this file and methods may."""
+    if reading.method is None and reading.callee.quals and not any(q.startswith(":") for q in reading.callee.quals):
+        return ()
+    found = (
+        Handed(argument, tuple(flow.carriers(argument.expression)))
+        for argument in reading.arguments
+        if argument.value.grad is not Grad.NO or argument.value.boxes or argument.value.elements
+    )
+    return tuple(handed for handed in found if handed.carriers)
 
 
 # --- what a call returns ---
@@ -149,6 +171,11 @@ def _event(flow: Flow, reading: Reading, result: Value) -> Call:
 def _result(flow: Flow, reading: Reading) -> Value:
     if _differentiates(reading):
         return _backward(flow, reading)
+    effect = effect_of(flow, reading)
+    if effect is not None:
+        value = _note_step(flow) if effect is Effect.STEPS else result_of(flow, reading, effect)
+        if value is not None:
+            return value
     callee = reading.callee
     if callee.kind is Kind.MODULE:
         return _forward(flow, reading)
@@ -181,7 +208,11 @@ def _backward(flow: Flow, reading: Reading) -> Value:
     analysis = flow.analysis
     target = reading.receiver if reading.receiver is not None and not reading.receiver.quals else None
     first = reading.first()
-    if first is not None and (target is None or (first.grad is not Grad.NO and not _is_computed(flow, target))):
+    if first is not None and (
+        target is None
+        or effect_of(flow, reading) is Effect.DIFFERENTIATES
+        or (first.grad is not Grad.NO and not _is_computed(flow, target))
+    ):
         target = first  # `accelerator.backward(loss)`, not `y.backward(weights)`
     if target is None:
         keyword = reading.keywords.get("tensors") or reading.keywords.get("outputs") or reading.keywords.get("loss")
@@ -222,7 +253,15 @@ def _backward(flow: Flow, reading: Reading) -> Value:
 
 def _is_computed(flow: Flow, value: Value) -> bool:
     """Whether the value was computed from others: a tensor, rather than an engine that was built or passed in."""
-    return value.is_tensor or any(flow.analysis.roots[root].ancestors - value.idents for root in value.idents)
+    roots = [flow.analysis.roots[ident] for ident in value.idents]
+    if any(isinstance(root.node, cst.Attribute) and not _holds_graph(root.node) for root in roots):
+        return value.is_tensor  # `trainer.accelerator.backward(loss)`
+    return value.is_tensor or any(root.ancestors - value.idents for root in roots)
+
+
+def _holds_graph(node: cst.Attribute) -> bool:
+    """`outputs.loss`"""
+    return node.attr.value in known.GRAPH_OUTPUT_ATTRIBUTES or node.attr.value.endswith("loss")
 
 
 def _forward(flow: Flow, reading: Reading) -> Value:
@@ -250,6 +289,8 @@ def _forward(flow: Flow, reading: Reading) -> Value:
         method = flow.analysis.method(cls, "forward")
         if method is not None:
             return _forward_in_view(flow, reading, flow.analysis.callee(method, reading, flow), roots)
+        if cls.startswith("@") and not keeps_graph(flow, cls):
+            return Value(Kind.UNKNOWN, Grad.MIXED, roots=roots | {root})
     return flow.graph(
         Kind.UNKNOWN, reading.node, roots=roots, ident=root, conditions=callee.conditions, weak=callee.weak
     )
@@ -257,8 +298,8 @@ def _forward(flow: Flow, reading: Reading) -> Value:
 
 def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots: frozenset[int]) -> Value:
     node, root = reading.node, reading.root
-    if callee is None:
-        return flow.graph(Kind.UNKNOWN, node, roots=roots, ident=root)
+    if callee is None or callee.result.kind is Kind.NONE:
+        return flow.graph(Kind.UNKNOWN, node, roots=roots, ident=root)  # no forward of a real module gives nothing back
     returned = callee.result
     if returned.elements is not None:
         elements = tuple(_forward_element(flow, node, element, roots | {root}) for element in returned.elements)
@@ -291,6 +332,9 @@ def _named(flow: Flow, reading: Reading, qual: str) -> Value:
     """The call of something whose qualified name is known."""
     if qual.startswith(":"):
         return _own(flow, reading, qual)
+    if qual.startswith("@"):
+        value = imported_call(flow, reading, qual)
+        return value if value is not None else _unknown_call(flow, reading, qual)
     value = library_call(flow, reading, qual)
     if value is not None:
         return value
@@ -306,16 +350,16 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
         for value in reading.values:
             # What a constructor is given it may keep.
             analysis.shared |= flow.all_roots(value)
-        bases = analysis.base_names(qual)
-        if analysis.is_module_class(qual):
-            return Value(Kind.MODULE, cls=qual)
-        if bases & known.DATASET_BASES:
-            return Value(Kind.DATASET, cls=qual)
-        if bases & known.LOADERS:
-            return Value(Kind.LOADER, cls=qual)
-        return Value(Kind.INSTANCE, cls=qual)
+        return analysis.made_by(qual)
+    mode = analysis.context_mode(qual)
+    if mode is not None:
+        escape_arguments(flow, reading)
+        return Value(Kind.CONTEXT, mode=mode)
     scope = analysis.scope_named(qual)
     if scope is None:
+        owner, _, method = qual.rpartition(".")
+        if libraries.builds_its_class(method) and analysis.is_class(owner) and analysis.is_module_class(owner):
+            return Value(Kind.MODULE, cls=owner)  # `LitModel.load_from_checkpoint(path)`
         return _unknown_call(flow, reading, qual)
     callee = analysis.callee(scope, reading, flow)
     if callee is None:
@@ -378,7 +422,9 @@ def _returned(flow: Flow, reading: Reading, value: Value, name: str, given: dict
         value.kind,
         grad,
         conditions=conditions,
-        roots=frozenset(roots) if grad is not Grad.NO or value.boxes or elements else NOTHING,
+        roots=frozenset(roots)
+        if grad is not Grad.NO or value.boxes or elements or value.kind is Kind.STATE
+        else NOTHING,
         idents=idents if grad is Grad.YES else NOTHING,
         quals=value.quals,
         cls=value.cls,
@@ -476,6 +522,8 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
     if name == "forward" or name == "__call__":
         reading.callee = receiver
         return _forward(flow, reading)
+    if name == "step" and not reading.arguments:
+        return _note_step(flow)  # a DeepSpeed engine that nobody has seen made
     if name == "generate":
         return NO_GRAD_TENSOR  # transformers.GenerationMixin.generate is decorated with torch.no_grad
     if name == "requires_grad_":
@@ -511,15 +559,20 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
         return flow.derived(reading.values[0].kind, reading.node, reading.values)
     if name == "step":
         if receiver.kind in (Kind.OPTIMIZER, Kind.SCALER) or not reading.arguments:
-            flow.has_step = True
-            loop = flow.loop
-            while loop is not None:
-                loop.has_step = True
-                loop = loop.parent
-            return PLAIN
+            return _note_step(flow)
         return _unknown_call(flow, reading)
     if name == "state_dict":
         return Value(Kind.STATE)
+    return PLAIN
+
+
+def _note_step(flow: Flow) -> Value:
+    """An optimizer's step is taken here."""
+    flow.has_step = True
+    loop = flow.loop
+    while loop is not None:
+        loop.has_step = True
+        loop = loop.parent
     return PLAIN
 
 
@@ -563,8 +616,30 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         kind = Kind.TENSOR if receiver.is_tensor or name in known.TENSOR_ONLY_METHODS else Kind.UNKNOWN
         # Of a copying method the arguments are devices and dtypes, of a shaping method sizes and dimensions.
         operands = [] if name in known.COPYING_METHODS or name in known.SHAPING_METHODS else reading.values
-        return flow.derived(kind, node, [receiver, *operands], reading.root)
+        result = flow.derived(kind, node, [receiver, *operands], reading.root)
+        return _added_in_place(flow, reading, receiver, result) if name in known.ADDING_METHODS else result
     return None
+
+
+def _added_in_place(flow: Flow, reading: Reading, receiver: Value, result: Value) -> Value:
+    """`total.add_(loss)` is `total += loss`."""
+    target = reading.receiver_node
+    path = path_of(target) if target is not None else None
+    if target is None or path is None or len(reading.positional) != 1 or result.grad is Grad.NO:
+        return result
+    added = reading.positional[0]
+    marked = flow.accumulate(reading.node, target, path, receiver, added.value, added.expression, result)
+    # The name denotes the same object as before.
+    marked = Value(
+        marked.kind,
+        marked.grad,
+        conditions=marked.conditions,
+        roots=marked.roots,
+        idents=receiver.idents | result.idents,
+        weak=marked.weak,
+    )
+    flow.state.bind(path, marked)
+    return marked
 
 
 def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
@@ -580,8 +655,9 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     flow.analysis.unseen.add(reading.root)
     result = flow.unknown(reading.node, roots, reading.root)
     if qual.startswith(".") or (qual and not qual.startswith(":") and "." in qual):
-        flow.analysis.imported[reading.root] = ImportCarriesGraph(qual)
+        flow.analysis.imported[reading.root] = qual
     if _is_loss_by_name(reading):
+        flow.analysis.losses.add(reading.root)
         carrying = [value for value in reading.values if value.grad is Grad.YES and not flow.analysis.unproven(value)]
         if carrying:
             return flow.graph(

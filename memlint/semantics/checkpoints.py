@@ -11,7 +11,7 @@ from memlint.semantics.events import Call, Use
 from memlint.semantics.knowledge import checkpoints as known
 from memlint.semantics.knowledge import torch
 from memlint.semantics.module import Module, words_of
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import imported_names, path_of, walk
 from memlint.semantics.values import Kind, Value
 
 
@@ -28,10 +28,12 @@ class CheckpointLoad:
     """The file sets up one process per GPU."""
     adopted: bool
     """In one process: a pickled module, or the state of an optimizer alone. The loaded tensors are used themselves."""
+    by_name: bool = False
+    """Only a name says that it is a checkpoint."""
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
-    if not module.words.isdisjoint(known.OTHER_DEVICES):
+    if not module.words.isdisjoint(known.OTHER_DEVICES) and not _other_devices_are_optional(module):
         return
     every_process = not module.words.isdisjoint(known.ONE_PROCESS_PER_GPU)
     for call in module.calls:
@@ -46,13 +48,35 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         uses = module.uses_of(call.root)
         restoring = _restoring(module, call.root)
         evidence = next(iter(restoring), None) or _shown_by(uses)
-        if evidence is None:
+        by_name = evidence is None and _is_named_checkpoint(call) and not _saves(module, call)
+        if evidence is None and not by_name:
             continue
         is_module = any(use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS for use in uses)
         adopted = is_module or (bool(restoring) and all(_adopts(module, node) for node in restoring))
         yield CheckpointLoad(
-            call, evidence, _only_copied(module, call, uses), every_process, adopted and not every_process
+            call, evidence, _only_copied(module, call, uses), every_process, adopted and not every_process, by_name
         )
+
+
+def _other_devices_are_optional(module: Module) -> bool:
+    """Imported at the top, below a condition: the file is for GPUs too."""
+    names = known.OTHER_DEVICES
+    blocks = [node for node in module.tree.body if isinstance(node, (cst.If, cst.Try))]
+    optional = sum(_imports(block, names) for block in blocks if not _is_for_type_checkers(block))
+    return optional > 0 and optional == _imports(module.tree, names)
+
+
+def _imports(inside: cst.CSTNode, names: frozenset[str]) -> int:
+    """How many imports in it name one of the packages."""
+    found = 0
+    for node in walk(inside):
+        if isinstance(node, (cst.Import, cst.ImportFrom)):
+            found += any(qualified.partition(".")[0] in names for _, qualified in imported_names(node))
+    return found
+
+
+def _is_for_type_checkers(block: cst.If | cst.Try) -> bool:
+    return isinstance(block, cst.If) and (path_of(block.test) or "").rpartition(".")[2] == "TYPE_CHECKING"
 
 
 def _adopts(module: Module, node: cst.CSTNode) -> bool:
@@ -93,15 +117,46 @@ def _is_lightning_load(module: Module, call: Call) -> bool:
 
 
 def _restoring(module: Module, root: int) -> list[cst.CSTNode]:
-    """The calls of `load_state_dict`, of objects that hold tensors, with something made of the loaded object."""
+    """The calls that load a state, into objects that hold tensors, with something made of the loaded object."""
     return [
         call.node
         for call in module.calls
-        if call.method == "load_state_dict"
-        and call.positional
-        and root in _roots_in(module, call.positional[0].value)
+        if _loads_state(call)
+        and any(root in _roots_in(module, argument.value) for argument in (*call.positional, *call.keywords.values()))
         and not _holds_numbers(module, call)
     ]
+
+
+def _loads_state(call: Call) -> bool:
+    """`model.load_state_dict(...)`, and what others call that: `load_partial_state_dict(model, ...)`."""
+    name = call.method or (path_of(call.call.func) or "").rpartition(".")[2]
+    if name in known.RESTORING_FUNCTIONS:
+        return True
+    words = words_of(name)
+    return words >= {"state", "dict"} and words.isdisjoint(known.NUMBER_STATES)
+
+
+def _is_named_checkpoint(load: Call) -> bool:
+    """`checkpoint = torch.load(path)`; `return torch.load(path)` in `load_checkpoint`."""
+    statement = load.statement
+    if isinstance(statement, cst.Return) and statement.value is load.node:
+        return _names_checkpoint(load.scope.name)
+    if not isinstance(statement, (cst.Assign, cst.AnnAssign)) or statement.value is not load.node:
+        return False
+    target = statement.target if isinstance(statement, cst.AnnAssign) else statement.targets[0].target
+    return _names_checkpoint((path_of(target) or "").rpartition(".")[2])
+
+
+def _saves(module: Module, load: Call) -> bool:
+    """The function writes files of its own: a conversion."""
+    return any(call.names(known.SAVES) for call in module.calls_in(load.scope))
+
+
+def _names_checkpoint(name: str) -> bool:
+    words = words_of(name)
+    if not words.isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS):
+        return False
+    return not words.isdisjoint(known.CHECKPOINT_WORDS) or words >= {"state", "dict"}
 
 
 def _holds_numbers(module: Module, call: Call) -> bool:

@@ -133,7 +133,7 @@ def _has_lookalike(module: Module) -> bool:
 def _is_foreign(module: Module, root: int) -> bool:
     imported = module.analysis.imported.get(root)
     if imported is not None:
-        return not imported.name.startswith(("torch.", "."))
+        return not imported.startswith(("torch.", ".", "@"))
     node = module.analysis.roots[root].node
     if not isinstance(node, cst.Param) or node.annotation is None:
         return False

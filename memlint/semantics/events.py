@@ -109,6 +109,14 @@ class Argument:
 
 
 @dataclass(frozen=True, eq=False)
+class Handed:
+    """An argument with the innermost expressions in it that carry a graph as one tensor."""
+
+    argument: Argument
+    carriers: tuple[tuple[cst.BaseExpression, Value], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Call(Event):
     """A call. `node` is the `cst.Call`."""
 
@@ -127,6 +135,10 @@ class Call(Event):
     """The call is a statement of its own: its result is thrown away."""
     is_forward: bool
     """A module is called."""
+    backed: frozenset[int] = NOTHING
+    """Definitions whose graph was surely freed before."""
+    handed: tuple[Handed, ...] = ()
+    """Of a statement of its own in a loop, or after a training step: what in its arguments carries a graph."""
 
     @property
     def call(self) -> cst.Call:
@@ -171,6 +183,19 @@ class Store(Event):
     in_object: bool
     """The target is an attribute, a parameter, a global or captured: it is in other hands too."""
     boxes: frozenset[int] = NOTHING
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeStore(Event):
+    """`owner.name = value`. `node` is the target."""
+
+    owner: Value
+    name: str
+    path: str | None
+    """The target's access path: `ctx.mask`, `self.error`."""
+    value: Value
+    source: cst.BaseExpression
+    """What is assigned; of `a.x, a.y = f()` the whole right-hand side."""
 
 
 @dataclass(frozen=True, eq=False)

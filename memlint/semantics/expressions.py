@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from memlint.semantics.scopes import Scope
 
 _BUILTINS = frozenset(dir(builtins))
+_OPTIONAL = frozenset({"typing.Optional", "typing.Union"})
 
 
 class Expressions:
@@ -156,7 +157,8 @@ class Expressions:
             if any(operand.grad is Grad.MIXED for operand in operands):
                 return Value(kind, Grad.MIXED, roots=roots if ident is None else roots | {ident})
             return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
-        best = min(carrying, key=self.analysis.unproven)
+        # An attribute that some method sets, `self.decay`, is the weaker witness.
+        best = min(carrying, key=lambda operand: (self.analysis.unproven(operand), operand.weak))
         only = len(carrying) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
         return self.graph(
             kind,
@@ -173,7 +175,7 @@ class Expressions:
             return NUMBER
         if left.kind is Kind.PLAIN and right.kind is Kind.PLAIN:
             return PLAIN
-        if left.boxes or right.boxes:
+        if (left.boxes or right.boxes) and not (_is_item(left) and _is_item(right)):
             return Value(Kind.CONTAINER, roots=left.roots | right.roots, boxes=left.boxes | right.boxes)
         is_tensor = left.kind is Kind.TENSOR or right.kind is Kind.TENSOR
         carries = left.grad is Grad.YES or right.grad is Grad.YES
@@ -218,7 +220,7 @@ class Expressions:
         base = self.eval(node.value)
         name = node.attr.value
         if base.quals:
-            return Value(Kind.CALLABLE, quals=frozenset(f"{qual}.{name}" for qual in base.quals))
+            return Value(Kind.CALLABLE, quals=frozenset(self.analysis.attribute_name(q, name) for q in base.quals))
         if path is not None and path in self.state.vars:
             return self.state.vars[path]
         self.use(base, "attribute", name, node)
@@ -316,6 +318,7 @@ class Expressions:
                 conditions=content.conditions,
                 roots=self.all_roots(base),
                 boxes=base.boxes | content.boxes,
+                cls=content.cls if content.kind is Kind.INSTANCE else None,
             )
         if base.kind is Kind.TENSOR or (base.kind is Kind.CONTAINER and base.grad is not Grad.NO):
             return self.derived(Kind.TENSOR, node, [base])  # of a container, what `t.chunk(2)` returned
@@ -329,11 +332,26 @@ class Expressions:
             return Value(Kind.STATE, roots=base.roots, idents=base.idents)
         if base.grad is Grad.NO:
             return Value(Kind.UNKNOWN, roots=base.roots)
-        key = path.rpartition("[")[2] if path is not None else None
+        key = path.rpartition("[")[2] if path is not None else self._constant_key(node)
         root = self._member_root(base, "[" + key, node) if key is not None else None
         if key in _LOSS_KEYS and base.grad is Grad.YES:
             return self.derived(Kind.UNKNOWN, node, [base], root)
         return self.unknown(node, base.roots, root)
+
+    def _constant_key(self, node: cst.CSTNode) -> str | None:
+        """The key of `logs[self.metric]` and `logs[name]`, where the function does not bind it."""
+        if not isinstance(node, cst.Subscript) or len(node.slice) != 1 or not isinstance(node.slice[0].slice, cst.Index):
+            return None
+        path = path_of(node.slice[0].slice.value)
+        if path is None or ("." in path and path in self.state.vars):
+            return None
+        head, dot, _ = path.partition(".")
+        if head == "self" and dot:
+            return path + "]"
+        value = self.state.vars.get(head)
+        roots = self.analysis.roots
+        given = value is not None and value.idents and all(isinstance(roots[i].node, cst.Param) for i in value.idents)
+        return path + "]" if given else None
 
     # --- operators ---
 
@@ -380,6 +398,8 @@ class Expressions:
         values = [self.eval(node.left), *(self.eval(target.comparator) for target in node.comparisons)]
         for value in values:
             self.use(value, "operand", "comparison", node)
+        if all(isinstance(target.operator, _TRUTH_OPERATORS) for target in node.comparisons):
+            return NUMBER  # `x is None`
         return NO_GRAD_TENSOR if any(value.is_tensor for value in values) else Value(Kind.UNKNOWN)
 
     def _conditional(self, node: cst.IfExp) -> Value:
@@ -559,9 +579,22 @@ class Expressions:
         """What an annotation says of a value; None where it says nothing that memlint knows."""
         if isinstance(annotation, cst.SimpleString):
             return self.analysis.kind_of_annotation(frozenset({str(annotation.evaluated_value)}))
-        if isinstance(annotation, cst.BinaryOperation) or not isinstance(annotation, (cst.Name, cst.Attribute)):
+        inner = self._but_for_none(annotation)
+        if inner is not None:
+            return self.annotated(inner)
+        if not isinstance(annotation, (cst.Name, cst.Attribute)):
             return None
         return self.analysis.kind_of_annotation(self.eval(annotation).quals)
+
+    def _but_for_none(self, annotation: cst.BaseExpression) -> cst.BaseExpression | None:
+        """`X` of `Optional[X]` and `X | None`: who uses the value has made sure that it is there."""
+        members: list[cst.BaseExpression] = []
+        if isinstance(annotation, cst.BinaryOperation) and isinstance(annotation.operator, cst.BitOr):
+            members = [annotation.left, annotation.right]
+        elif isinstance(annotation, cst.Subscript) and self.eval(annotation.value).quals & _OPTIONAL:
+            members = [item.slice.value for item in annotation.slice if isinstance(item.slice, cst.Index)]
+        left = [item for item in members if not (isinstance(item, cst.Name) and item.value == "None")]
+        return left[0] if len(left) == 1 else None
 
     def pattern_names(self, pattern: cst.CSTNode) -> Iterator[str]:
         if isinstance(pattern, cst.MatchAs) and pattern.name is not None:
@@ -765,6 +798,11 @@ class Expressions:
         }
 
 
+def _is_item(value: Value) -> bool:
+    """No container, though it may come out of one: `totals.get(key, 0)`."""
+    return value.kind is not Kind.CONTAINER
+
+
 def _adds_plainly(before: Value) -> bool:
     """Whether `+=` on the target is a sum: of an object from elsewhere it may be anything."""
     if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
@@ -792,6 +830,7 @@ def _marked(value: Value, mark: frozenset[int]) -> Value:
 # `x = (x, x)` in a row doubles each time; nobody unpacks deeper than this.
 _MAX_DEPTH = 4
 _LOSS_KEYS = frozenset({"'loss']", '"loss"]', "'logits']", '"logits"]'})
+_TRUTH_OPERATORS = (cst.Is, cst.IsNot, cst.In, cst.NotIn)
 _CONSTANTS = {"True": TRUE, "False": FALSE, "None": NONE, "Ellipsis": PLAIN}
 
 _READERS: dict[type, Callable[..., Value]] = {

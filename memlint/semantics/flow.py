@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from memlint.semantics.events import Backward, Call, Loop, Store
+from memlint.semantics.events import AttributeStore, Backward, Call, Loop, Store
 from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.library_objects import is_neutral_context
 from memlint.semantics.scopes import imported_names, path_of
 from memlint.semantics.state import State, merge
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
@@ -46,6 +47,7 @@ class Flow(Expressions):
         self.calls: list[Call] = []
         self.backwards: list[Backward] = []
         self.stores: list[Store] = []
+        self.attribute_stores: list[AttributeStore] = []
         self.loops: list[Loop] = []
         self.withs: list[tuple[cst.With, cst.WithItem, Value]] = []
         self.bare_names: list[tuple[cst.Expr, Value]] = []
@@ -116,7 +118,9 @@ class Flow(Expressions):
         if added is not None:
             total, expression = added
             path = path_of(total)
-            before = self.state.vars.get(path or "", PLAIN)
+            before = self.state.vars.get(path or "")
+            if before is None:  # `self.total`, set by another method
+                before = self.reread(total) if isinstance(total, cst.Attribute) else PLAIN
             value = self.accumulate(node, total, path, before, self.reread(expression), expression, value)
         for target in node.targets:
             self.assign(target.target, value, node.value)
@@ -136,7 +140,7 @@ class Flow(Expressions):
         elif isinstance(target, (cst.Tuple, cst.List)):
             self._unpack(target, value, source)
         elif isinstance(target, cst.Attribute):
-            self._store_attribute(target, value)
+            self._store_attribute(target, value, source)
         elif isinstance(target, cst.Subscript):
             self._store_item(target, value, source)
         elif isinstance(target, cst.StarredElement):
@@ -162,12 +166,18 @@ class Flow(Expressions):
                 item = self.element_of(value, element)
             self.assign(element, item, source)
 
-    def _store_attribute(self, target: cst.Attribute, value: Value) -> None:
+    def _store_attribute(self, target: cst.Attribute, value: Value, source: cst.BaseExpression) -> None:
         owner = self.eval(target.value)
         self.use(owner, "written", target.attr.value, target)
         self.use(value, "store", target.attr.value, target)
         self.hand_over(value)
         path = path_of(target)
+        if not self.quiet:
+            self.attribute_stores.append(
+                AttributeStore(
+                    **self.here(target), owner=owner, name=target.attr.value, path=path, value=value, source=source
+                )
+            )
         self.analysis.shared |= self.all_roots(value)
         if path is not None:
             self.state.bind(path, value)
@@ -256,7 +266,7 @@ class Flow(Expressions):
 
     def _import(self, node: cst.Import | cst.ImportFrom) -> None:
         for name, qualified in imported_names(node):
-            self.state.bind(name, self.named(qualified))
+            self.state.bind(name, self.named(self.analysis.canonical(qualified)))
 
     def _function_def(self, node: cst.FunctionDef) -> None:
         for decorator in node.decorators:
@@ -452,6 +462,11 @@ class Flow(Expressions):
             end = merge(end, state)
         self.state = end
 
+    @property
+    def only_raises(self) -> bool:
+        """`raise NotImplementedError`: what a subclass does instead is not in view."""
+        return not self.returned and not self.falls_off and self.scope.is_function
+
     # --- context managers ---
 
     def entered(self, value: Value, item: cst.BaseExpression, mode: Mode) -> Mode:
@@ -460,7 +475,10 @@ class Flow(Expressions):
             return mode if value.mode is Mode.KEEP else value.mode
         if value.quals and value.quals <= known.GRAD_OFF_CONTEXTS:
             return mode  # `with torch.no_grad:` raises
-        return Mode.UNKNOWN
+        if value.kind is Kind.INSTANCE and value.cls is not None:
+            inside = self.analysis.context_mode(value.cls)
+            return mode if inside is Mode.KEEP else inside or Mode.UNKNOWN
+        return mode if is_neutral_context(value, item) else Mode.UNKNOWN
 
     def result(self) -> Value:
         """What the function returns, joined over its returns."""
@@ -475,11 +493,13 @@ class Flow(Expressions):
 
 def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
     """The target and what is added to it in `total = total + e` (or `e + total`, or `total - e`)."""
-    if len(node.targets) != 1 or not isinstance(node.value, cst.BinaryOperation):
-        return None
     target, sum_ = node.targets[0].target, node.value
+    if isinstance(sum_, cst.IfExp):  # `loss if mean is None else 0.9 * mean + 0.1 * loss`
+        sum_ = sum_.orelse if isinstance(sum_.orelse, cst.BinaryOperation) else sum_.body
     path = path_of(target)
-    if path is None or not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
+    if path is None or len(node.targets) != 1 or not isinstance(sum_, cst.BinaryOperation):
+        return None
+    if not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
         return None
     if _is_scaled(sum_.left, path):
         return target, sum_.right

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from memlint.semantics.knowledge import frameworks
+from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.library_objects import built, result_of
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
 from memlint.semantics.values import (
     NO_GRAD_TENSOR,
@@ -40,7 +41,7 @@ def library_call(flow: Flow, reading: Reading, qual: str) -> Value | None:
             value = by_prefix(flow, reading, qual)
             if value is not None:
                 return value
-    return _standard_library(flow, reading, qual)
+    return _of_library(flow, reading, qual) or _standard_library(flow, reading, qual)
 
 
 # --- torch ---
@@ -81,7 +82,8 @@ def _neutral_context(flow: Flow, reading: Reading, qual: str) -> Value:
 
 
 def _loader(flow: Flow, reading: Reading, qual: str) -> Value:
-    return Value(Kind.LOADER)
+    reading.root = flow.root(reading.node)
+    return Value(Kind.LOADER, idents=frozenset({reading.root}))
 
 
 def _scaler(flow: Flow, reading: Reading, qual: str) -> Value:
@@ -89,7 +91,7 @@ def _scaler(flow: Flow, reading: Reading, qual: str) -> Value:
 
 
 def _dataset(flow: Flow, reading: Reading, qual: str) -> Value:
-    return Value(Kind.DATASET)
+    return Value(Kind.DATASET, cls=qual)
 
 
 def _its_module(flow: Flow, reading: Reading, qual: str) -> Value | None:
@@ -130,7 +132,18 @@ def _nn_class(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if not name[:1].isupper() or name in known.NN_NOT_MODULES or ".utils." in qual:
         return None
     escape_arguments(flow, reading)  # `nn.ModuleList(layers)`
-    return Value(Kind.MODULE, cls=f"torch.nn.{name}")
+    items = _same_items(flow, reading) if name == "ModuleList" else None
+    return Value(Kind.MODULE, cls=f"torch.nn.{name}", elements=items)
+
+
+def _same_items(flow: Flow, reading: Reading) -> tuple[Value, ...] | None:
+    """The one item that stands for all of `nn.ModuleList([nn.Linear(8, 8) for _ in range(n)])`."""
+    first = reading.first()
+    if first is None or len(first.boxes) != 1:
+        return None
+    (box,) = first.boxes
+    item = flow.analysis.boxes[box].content
+    return (item,) if item.kind is Kind.MODULE and (item.cls or "").startswith("torch.nn.") else None
 
 
 def _functional_autograd(flow: Flow, reading: Reading, qual: str) -> Value:
@@ -246,6 +259,17 @@ def _built_module(flow: Flow, reading: Reading, qual: str) -> Value:
     return Value(Kind.MODULE)
 
 
+def _of_library(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    """A function or class of a library whose tables memlint has."""
+    effect = libraries.function_effect(qual)
+    if effect is not None:
+        return result_of(flow, reading, effect)
+    value = built(flow, reading, qual)
+    if value is not None:
+        return value
+    return _from_pretrained(flow, reading, qual) if qual.startswith("transformers.") else None
+
+
 def _from_pretrained(flow: Flow, reading: Reading, qual: str) -> Value | None:
     if not qual.endswith(".from_pretrained"):
         return None
@@ -340,7 +364,7 @@ def _table() -> dict[str, Handler]:
         (known.SCALERS, _scaler),
         (known.DATASET_BASES, _dataset),
         (known.RETURNS_ITS_MODULE, _its_module),
-        (known.FACTORIES, _factory),
+        (known.FACTORIES | known.TENSOR_TYPES, _factory),
         (known.ITERATION_WRAPPERS, _wrapped_iteration),
         (known.MODULE_BUILDERS, _built_module),
         (("torch.device",), _device),
@@ -373,7 +397,6 @@ _BY_PREFIX: tuple[tuple[str | tuple[str, ...], Handler], ...] = (
     (("torch.cuda.", "torch.distributed.", "torch.backends."), _plain),
     ("torch.", _torch_function),
     ("torchvision.models.", _built_module),
-    ("transformers.", _from_pretrained),
     ("einops.", _rearranged),
     (frameworks.CONSUMING_MODULES, _consumed),
 )

@@ -1,15 +1,26 @@
-"""Loaders that only their name tells: weak evidence, for findings of medium confidence."""
+"""Loaders: how they are made, and those that only their name tells (for findings of medium confidence)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import libcst as cst
 
+from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Kind, Value
 
-_LOADER_WORDS = frozenset({"loader", "dataloader"})
+_LOADER_WORDS = frozenset({"loader", "dataloader", "trainloader", "valloader", "validloader", "testloader"})
+# `loader_kwargs`, `loader_name`: what belongs to a loader.
+_OTHER_WORDS = frozenset(
+    """kwargs args arguments config configs cfg params parameters options opts opt settings name names fn factory func
+    cls class type id ids path paths len length size sizes dict state""".split()
+)
+_FIRST_FEW = frozenset({"itertools.islice"})
+# `zip(range(10), loader)` ends with the shorter one.
+_SHORT = frozenset({"range"})
 
 
 def is_named_loader(module: Module, expression: cst.BaseExpression, value: Value) -> bool:
@@ -26,9 +37,45 @@ def is_named_loader(module: Module, expression: cst.BaseExpression, value: Value
         return False
     if any(_is_made_by_a_class(module, node) for node in module.definitions(value)):
         return False
-    return not words_of(path.rpartition(".")[2]).isdisjoint(_LOADER_WORDS)
+    words = words_of(path.rpartition(".")[2])
+    return not words.isdisjoint(_LOADER_WORDS) and words.isdisjoint(_OTHER_WORDS)
 
 
 def _is_made_by_a_class(module: Module, node: cst.CSTNode) -> bool:
     call = module.call_at(node)
     return call is not None and any(qual.rpartition(".")[2][:1].isupper() for qual in call.callee.quals)
+
+
+def made_by(module: Module, expression: cst.BaseExpression, value: Value) -> Iterator[Call]:
+    """The calls that make the value, as far as they are in view: `DataLoader(...)`, `islice(loader, 4)`."""
+    for node in (expression, *module.definitions(value)):
+        call = module.call_at(node)
+        if call is not None:
+            yield call
+
+
+def hands_out_few(module: Module, expression: cst.BaseExpression, value: Value) -> bool:
+    """`islice(loader, 4)`, also behind `enumerate`; or a loader whose one batch is the whole data set."""
+    for call in made_by(module, expression, value):
+        if call.names(_FIRST_FEW):
+            return True
+        if call.names(known.ITERATION_WRAPPERS):
+            for inner in call.positional if call.names({"zip"}) else call.positional[:1]:
+                made = module.call_at(inner.expression)
+                if made is not None and made.names(_SHORT) and call.names({"zip"}):
+                    return True
+                if inner.value is not value and hands_out_few(module, inner.expression, inner.value):
+                    return True
+        size = call.keywords.get("batch_size")
+        if size is not None and (length := module.call_at(size.expression)) is not None and length.names({"len"}):
+            return True
+    return False
+
+
+def unwrapped(module: Module, node: cst.BaseExpression) -> cst.BaseExpression:
+    """`batches` of `enumerate(tqdm(batches))`."""
+    call = module.call_at(node)
+    while call is not None and call.names(known.ITERATION_WRAPPERS) and call.positional:
+        node = call.positional[0].expression
+        call = module.call_at(node)
+    return node

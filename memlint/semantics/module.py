@@ -10,10 +10,11 @@ from typing import TypeVar, cast
 import libcst as cst
 
 from memlint.semantics.analysis import Analysis, Box
-from memlint.semantics.events import Argument, Backward, Call, Loop, Store, Use
+from memlint.semantics.events import Argument, AttributeStore, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.questions import ModuleFacts, Question
+from memlint.semantics.project import View
+from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
 from memlint.semantics.values import Condition, Proof, Value
 
@@ -34,12 +35,22 @@ _T = TypeVar("_T")
 class Module:
     """One file."""
 
-    def __init__(self, path: str, tree: cst.Module, target_torch: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        tree: cst.Module,
+        code: str,
+        *,
+        target_torch: tuple[int, int] | None = None,
+        view: View | None = None,
+    ) -> None:
+        """`code` is the text that was parsed: printing the tree again takes as long as parsing it."""
         self.path = path
+        self.code = code
         self.target_torch = target_torch
         """The lowest torch the code must run on; None: the current one."""
         self.tree = tree
-        self.analysis = Analysis(tree)
+        self.analysis = Analysis(tree, view)
         self._done: dict[Callable[[Module], object], object] = {}
 
     def once(self, work: Callable[[Module], _T]) -> _T:
@@ -61,6 +72,10 @@ class Module:
     @cached_property
     def stores(self) -> list[Store]:
         return [store for flow in self.flows for store in flow.stores]
+
+    @cached_property
+    def attribute_stores(self) -> list[AttributeStore]:
+        return [store for flow in self.flows for store in flow.attribute_stores]
 
     @cached_property
     def backwards(self) -> list[Backward]:
@@ -101,7 +116,8 @@ class Module:
         """Whether it is the call of an imported class, `LossBundle(...)`, which may have a `backward` of its own."""
         if root not in self.analysis.imported:
             return False
-        return self.analysis.imported[root].name.rpartition(".")[2][:1].isupper()
+        name = self.analysis.imported[root]
+        return name.replace(":", ".").rpartition(".")[2][:1].isupper()
 
     @property
     def is_test_file(self) -> bool:
@@ -154,14 +170,14 @@ class Module:
         """The conditions with all that this file can decide decided: what is left to ask, None where one is false."""
         left: set[Question] = set()
         for condition in self.analysis.basis(conditions):
-            if not isinstance(condition, Proof):
-                left.add(condition)
-                continue
-            imported = self.analysis.imported.get(condition.root)
-            if imported is None:
+            if isinstance(condition, Proof):
                 return None
-            left.add(imported)
+            left.add(condition)
         return frozenset(left)
+
+    def answer(self, question: Question) -> bool:
+        """Whether the file, and what the project says of its functions, prove a yes."""
+        return answer(question, self.facts, self.analysis.view)
 
     @cached_property
     def facts(self) -> ModuleFacts:
@@ -186,10 +202,6 @@ class Module:
     def is_compiled(self, scope: Scope) -> bool:
         """Whether a decorator of torch (`torch.jit.script`, `torch.compile`) turns the function into something else."""
         return any(name.startswith("torch.") for name in self.analysis.decorators(scope))
-
-    @cached_property
-    def code(self) -> str:
-        return self.tree.code
 
     def mentions(self, texts: Iterable[str]) -> bool:
         """Whether the file's code contains one of the texts."""

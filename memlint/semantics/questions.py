@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from memlint.semantics.callers import Site, Sites
+    from memlint.semantics.values import Mode
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,7 @@ class ResultNotDifferentiated:
     function: str
 
 
-@dataclass(frozen=True)
-class ImportCarriesGraph:
-    """Does the call of this imported project function return a value that carries a graph?"""
-
-    name: str
-
-
-Question = GradOnEntry | ResultNotDifferentiated | ImportCarriesGraph
+Question = GradOnEntry | ResultNotDifferentiated
 
 
 @dataclass(frozen=True)
@@ -75,29 +73,70 @@ class ModuleFacts:
     """A bare `torch.set_grad_enabled(False)` acts on everything that follows, wherever it stands."""
 
 
-def answer(question: Question, facts: ModuleFacts) -> bool:
-    """True only when the facts prove a yes."""
+class Outside(Protocol):
+    """What the rest of the project says of the file's functions."""
+
+    def sites(self, function: str) -> Sites | None: ...
+
+    def entry_mode(self, symbol: str) -> Mode: ...
+
+    def result_is_clean(self, site: Site) -> bool: ...
+
+    def local(self, symbol: str) -> str: ...
+
+
+# Whoever is called by so many is called by somebody whose grad mode nobody knows.
+_MAX_CALLERS = 100
+
+
+def answer(question: Question, facts: ModuleFacts, outside: Outside | None = None) -> bool:
+    """True only when the facts, and what the project says, prove a yes."""
     if isinstance(question, GradOnEntry):
-        return _grad_on_entry(question.function, facts)
-    if isinstance(question, ResultNotDifferentiated):
-        calls = facts.calls_of.get(question.function, [])
-        return bool(calls) and all(call.certain and call.result_is_clean for call in calls)
-    return False
+        return _grad_on_entry(question.function, facts, outside)
+    calls = facts.calls_of.get(question.function, [])
+    sites = _sites(question.function, outside)
+    if sites is None or not (calls or sites):
+        return False
+    return all(call.certain and call.result_is_clean for call in calls) and all(
+        outside is not None and outside.result_is_clean(site) for site in sites
+    )
 
 
-def _grad_on_entry(function: str, facts: ModuleFacts) -> bool:
+def _sites(function: str, outside: Outside | None) -> Sites | tuple[()] | None:
+    """The calls from other files; a function inside another function has none."""
+    name = function.partition(":")[2]
+    if outside is None or not name or (function.startswith(":") and "<lambda>" in name):
+        return ()
+    return outside.sites(function)
+
+
+def _grad_on_entry(function: str, facts: ModuleFacts, outside: Outside | None) -> bool:
     """Every caller, and its callers while they run in their caller's mode, must run with grad on."""
     pending, asked = [function], {function}
     while pending:
         name = pending.pop()
-        known = facts.functions.get(name)
-        if known is None or facts.switches_grad_off or known.entry in ("off", "unknown"):
-            return False
-        if known.entry == "on":
+        entry = _entry(name, facts, outside)
+        if entry == "on":
             continue
-        if known.handed_over or any(call.mode not in ("on", "entry") for call in facts.calls_of.get(name, [])):
+        sites = _sites(name, outside)
+        if entry != "entry" or sites is None or len(asked) > _MAX_CALLERS:
             return False
-        callers = {call.caller for call in facts.calls_of.get(name, []) if call.mode == "entry"}
+        calls = facts.calls_of.get(name, [])
+        if any(call.mode not in ("on", "entry") for call in calls):
+            return False
+        if any(site.place is None or site.mode.value not in ("on", "entry") for site in sites):
+            return False
+        callers = {call.caller for call in calls if call.mode == "entry"}
+        callers |= {outside.local(site.caller) for site in sites if site.mode.value == "entry" and outside is not None}
         pending.extend(callers - asked)  # recursion adds no caller of its own
         asked |= callers
     return True
+
+
+def _entry(name: str, facts: ModuleFacts, outside: Outside | None) -> str:
+    if name.startswith("@"):
+        return outside.entry_mode(name).value if outside is not None else "unknown"
+    known = facts.functions.get(name)
+    if known is None or facts.switches_grad_off:
+        return "unknown"
+    return "unknown" if known.handed_over and known.entry == "entry" else known.entry

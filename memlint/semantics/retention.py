@@ -10,16 +10,18 @@ from enum import Enum
 
 import libcst as cst
 
-from memlint.semantics.events import Loop, Store
+from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
-from memlint.semantics.questions import Question, ResultNotDifferentiated, answer
-from memlint.semantics.values import Kind
+from memlint.semantics.questions import Question, ResultNotDifferentiated
+from memlint.semantics.scopes import parameters, path_of, walk
+from memlint.semantics.values import NOTHING, Kind
 
 # Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
 _NOTICING_WORDS = frozenset(
     """grad retain_grad register_hook requires_grad grad_fn is_leaf deepcopy exec locals vars globals""".split()
 )
+_EMPTYING = frozenset({"clear", "pop", "popleft", "reset"})
 
 
 class Kept(Enum):
@@ -42,7 +44,8 @@ class Retention:
     """A store that keeps a graph from one iteration of `loop` to the next."""
 
     store: Store
-    loop: Loop
+    loop: Loop | None
+    """None: it keeps one from call to call of a function that is a training step."""
     kept: Kept
     questions: frozenset[Question]
     weak: bool
@@ -61,17 +64,18 @@ def retentions(module: Module) -> list[Retention]:
 
 
 def _all_retentions(module: Module) -> list[Retention]:
-    found = (_retention(module, store) for store in module.stores)
+    found = (retention_of(module, store) for store in module.stores)
     return [retention for retention in found if retention is not None]
 
 
-def _retention(module: Module, store: Store) -> Retention | None:
+def retention_of(module: Module, store: Store) -> Retention | None:
+    """What the store keeps from iteration to iteration of the innermost loop over batches that carries its target."""
     value, analysis = store.value, module.analysis
     if not value.carries_graph:
         return None
     loop = next((loop for loop in store.carried_by if loop.is_batch_loop and not loop.is_comprehension), None)
     if loop is None:
-        return None
+        return _by_call(module, store)
     boxes = [module.box(index) for index in store.boxes]
     if any(box.bounded or loop.node in box.emptied_in for box in boxes):
         return None
@@ -82,7 +86,7 @@ def _retention(module: Module, store: Store) -> Retention | None:
         return None
     kept = _kept(module, store, loop)
     escapes = _escapes(module, store) or bool(store.scope.words & _NOTICING_WORDS)
-    if kept is not Kept.NODES:
+    if kept is not Kept.NODES and not _is_broken(module, store, loop):
         needed = _nobody_differentiates(module, store, loop)
         if needed is None:
             return None
@@ -97,6 +101,57 @@ def _retention(module: Module, store: Store) -> Retention | None:
         _copied_by(module, store),
         escapes,
     )
+
+
+def _by_call(module: Module, store: Store) -> Retention | None:
+    """A training step, called for each batch from elsewhere, that stores the loss it has differentiated."""
+    flow = module.flow_of(store.scope)
+    if flow is None or store.loop is not None or not flow.has_step or store.scope.parent is None:
+        return None
+    if any(loop.has_backward or loop.has_step for loop in flow.loops):
+        return None  # it trains for many batches, and stores the last one's
+    if store.root in module.analysis.differentiated or not _outlives_call(module, store):
+        return None
+    roots, questions = _graph_roots(module, store), module.questions(store.value.conditions)
+    freed = store.backed | (flow.backed_at_end or NOTHING)
+    if questions is None or not roots or not roots <= freed or store.root in flow.return_roots:
+        return None
+    return Retention(store, None, Kept.NODES, questions, store.value.weak, False, _copied_by(module, store), True)
+
+
+def _outlives_call(module: Module, store: Store) -> bool:
+    """Whether the target is there before the call, grows in it, and is not emptied in it."""
+    boxes = [module.box(index) for index in store.boxes]
+    if not store.in_object and not any(box.in_object for box in boxes):
+        return False
+    inside = {id(node) for node in walk(store.scope.node)}
+    if any(box.bounded or id(box.node) in inside for box in boxes) or _is_local(store):
+        return False
+    if any(call.method in _EMPTYING and _path(call) == store.path for call in module.calls_in(store.scope)):
+        return False
+    assigned = [node for node in walk(store.scope.node) if isinstance(node, cst.Assign) and node is not store.statement]
+    if any(path_of(target.target) == store.path for node in assigned for target in node.targets):
+        return False  # set anew in each call
+    # A decayed mean is no total (MEM106).
+    return not isinstance(store.statement, cst.Assign) or store.how != "accumulate" or _is_plain_sum(store)
+
+
+def _is_local(store: Store) -> bool:
+    """Whether the target is a name of the function. A meter that the caller gave is not: `store.how` is `call`."""
+    head, node = (store.path or "").partition(".")[0], store.scope.node
+    if head == "self" or head not in store.scope.bound or head in store.scope.nonlocal_names:
+        return False
+    given = {param.name.value for param in parameters(node.params)} if isinstance(node, cst.FunctionDef) else set()
+    return store.how != "call" or head not in given
+
+
+def _path(call: Call) -> str | None:
+    return path_of(call.receiver_node) if call.receiver_node is not None else None
+
+
+def _is_plain_sum(store: Store) -> bool:
+    value = store.statement.value if isinstance(store.statement, cst.Assign) else None
+    return isinstance(value, cst.BinaryOperation) and store.path in (path_of(value.left), path_of(value.right))
 
 
 def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
@@ -146,6 +201,16 @@ def _kept(module: Module, store: Store, loop: Loop) -> Kept:
     return Kept.SKIPPED
 
 
+def _is_broken(module: Module, store: Store, loop: Loop) -> bool:
+    """Whether a backward pass has freed the output of a model that the value was computed from.
+
+    Whoever differentiated the value later would get an error.
+    """
+    analysis = module.analysis
+    freed = store.value.roots & (store.backed | (loop.backed_at_end or NOTHING))
+    return any(analysis.roots[root].is_forward and root in store.value.roots for root in freed)
+
+
 def _escapes(module: Module, store: Store) -> bool:
     analysis = module.analysis
     if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
@@ -153,7 +218,7 @@ def _escapes(module: Module, store: Store) -> bool:
     boxes = [module.box(index) for index in store.boxes]
     if any(box.escaped or box.in_object for box in boxes):
         return True
-    return not all(answer(ResultNotDifferentiated(name), module.facts) for name in _returning(module, store))
+    return not all(module.answer(ResultNotDifferentiated(name)) for name in _returning(module, store))
 
 
 def _returning(module: Module, store: Store) -> frozenset[str]:

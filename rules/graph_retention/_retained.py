@@ -52,10 +52,14 @@ def retained_confidence(retention: Retention) -> Confidence:
 
 
 def retained_fix(retention: Retention) -> FixDraft | None:
+    if not retention.store.carriers or not (retention.proven_tensor and not retention.escapes):
+        return unsafe_retained_fix(retention)
+    edits = [InsertAfter(node, ".detach()") for node, _ in retention.store.carriers]
+    return safe_fix("detach it from its graph", *edits)
+
+
+def unsafe_retained_fix(retention: Retention) -> FixDraft | None:
     if not retention.store.carriers:
         return None
     edits = [InsertAfter(node, ".detach()") for node, _ in retention.store.carriers]
-    message = "detach it from its graph"
-    if retention.proven_tensor and not retention.escapes:
-        return safe_fix(message, *edits)
-    return unsafe_fix(message, *edits)
+    return unsafe_fix("detach it from its graph", *edits)

@@ -23,7 +23,8 @@ class ContainerKeepsGraph(Rule):
     ## What it does
     Flags `losses.append(loss)`, `outputs.extend(...)`, `history[step] = loss` and the like in a loop over batches
     when the value still carries its autograd graph, the container outlives the iteration, and nothing computed from
-    the container is ever differentiated.
+    the container is ever differentiated. Also `self.losses.append(loss)` in a training step, a method that
+    differentiates `loss` and steps the optimizer: it is called for each batch.
 
     ## What it costs
     The stored tensors themselves (a stored 0-dim CUDA tensor still occupies a 512-byte block), and their graphs:
@@ -81,7 +82,7 @@ class ContainerKeepsGraph(Rule):
     code = "MEM102"
     name = "container-keeps-graph"
     since = "0.1"
-    triggers = frozenset({"for", "while"})
+    triggers = frozenset({"for", "while", "step"})
 
     def check(self, module: Module) -> Iterator[Draft]:
         for retention in retentions(module):

@@ -17,7 +17,8 @@ class LossAccumulatesGraph(Rule):
     ## What it does
     Flags `total += loss` (also `total = total + loss`, `totals[key] += loss`, `self.total += loss`) in a loop over
     batches when `loss` still carries its autograd graph and nothing computed from the total is ever differentiated. The
-    total is then the last node of a graph that grows with every batch.
+    total is then the last node of a graph that grows with every batch. Also `self.total += loss` in a training step, a
+    method that differentiates `loss` and steps the optimizer: it is called for each batch.
 
     ## What it costs
     It depends on the backward pass, and the message says which it is:
@@ -77,7 +78,7 @@ class LossAccumulatesGraph(Rule):
     code = "MEM101"
     name = "loss-accumulates-graph"
     since = "0.1"
-    triggers = frozenset({"for", "while"})
+    triggers = frozenset({"for", "while", "step"})
 
     def check(self, module: Module) -> Iterator[Draft]:
         for retention in retentions(module):

@@ -95,7 +95,7 @@ class LoadWithoutMapLocation(Rule):
 def _confidence(load: CheckpointLoad) -> Confidence:
     if load.adopted:
         return Confidence.LOW
-    return Confidence.HIGH if load.every_process else Confidence.MEDIUM
+    return Confidence.HIGH if load.every_process and not load.by_name else Confidence.MEDIUM
 
 
 def _fix(load: CheckpointLoad) -> FixDraft:

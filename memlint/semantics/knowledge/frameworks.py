@@ -15,37 +15,6 @@ TORCH_LIBRARIES = frozenset(
 # checked on 2.13).
 FUNCTION_GRAD_OFF = frozenset({"forward", "backward", "setup_context"})
 
-# Lightning wraps its evaluation and prediction loops in no_grad or inference_mode
-# (lightning.pytorch.loops.utilities._no_grad_context).
-LIGHTNING_GRAD_OFF = frozenset(
-    {
-        "validation_step",
-        "test_step",
-        "predict_step",
-        "on_validation_start",
-        "on_validation_epoch_start",
-        "on_validation_epoch_end",
-        "on_validation_end",
-        "on_validation_batch_start",
-        "on_validation_batch_end",
-        "on_test_start",
-        "on_test_epoch_start",
-        "on_test_epoch_end",
-        "on_test_end",
-        "on_test_batch_start",
-        "on_test_batch_end",
-        "on_predict_start",
-        "on_predict_epoch_start",
-        "on_predict_epoch_end",
-        "on_predict_end",
-        "on_predict_batch_start",
-        "on_predict_batch_end",
-        "validation_epoch_end",
-        "test_epoch_end",
-        "predict_epoch_end",
-    }
-)
-
 # Bases whose methods run in the caller's grad mode: knowing them, a method is as good as a function.
 PLAIN_BASES = frozenset(
     {

@@ -376,6 +376,12 @@ TENSOR_ONLY_METHODS = frozenset(
         "requires_grad_",
     }
 ) - {"requires_grad_"}
+# What is called by one of these names is a model, if anything says that it may be one.
+MODEL_NAMES = frozenset(
+    "model net network module encoder decoder generator discriminator critic classifier backbone policy unet".split()
+)
+# Methods that add their argument to the receiver itself.
+ADDING_METHODS = frozenset({"add_", "sub_"})
 COPYING_METHODS = frozenset({"cpu", "cuda", "clone", "to", "half", "float", "double", "bfloat16"})
 
 # torch.* functions with one tensor as result, differentiable in their tensor arguments.
@@ -439,4 +445,23 @@ MODULE_BUILDERS = frozenset({"timm.create_model", "timm.models.create_model", "t
 # Methods and functions that return a tuple of tensors.
 SEQUENCE_METHODS = frozenset({"chunk", "split", "tensor_split", "unbind", "vsplit", "hsplit", "dsplit", "aminmax"})
 
-AUTOGRAD_FUNCTIONS = frozenset({"torch.autograd.Function", "torch.autograd.function.Function"})
+AUTOGRAD_FUNCTIONS = frozenset(
+    {
+        "torch.autograd.Function",
+        "torch.autograd.function.Function",
+        "torch.autograd.function.InplaceFunction",
+        "torch.autograd.function.NestedIOFunction",
+    }
+)
+# Methods that, called on an input of a Function's `forward`, prove it a tensor (no number, shape, group or array has
+# them).
+TENSOR_INPUT_METHODS = TENSOR_ONLY_METHODS | frozenset(
+    """contiguous is_contiguous data_ptr new new_empty new_ones new_full new_zeros numel stride is_floating_point
+    element_size mul_ add_ sub_ div_ copy_ zero_ fill_ clamp_ masked_fill_""".split()
+)
+# The legacy constructors: `torch.cuda.FloatTensor(n)`.
+TENSOR_TYPES = frozenset(
+    f"torch.{place}{kind}Tensor"
+    for place in ("", "cuda.")
+    for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
+) | {"torch.Tensor"}

@@ -1,4 +1,4 @@
-"""The project around a file, as text: what a safe fix must know of code in other files."""
+"""Which files a project has, and their text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-_ROOT_MARKERS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
-# Installed packages and build results are not the project's own text.
+ROOT_MARKERS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 # A repository of dotfiles makes a whole home folder one project: past this many files nothing is proven any more.
-_MAX_FILES = 20_000
+MAX_FILES = 20_000
+# Installed packages and build results are not the project's own text.
 _NOT_OURS = frozenset({"site-packages", "node_modules", "build", "dist", "venv", "env", "__pycache__"})
 
 
@@ -21,7 +21,7 @@ def project_root(folder: Path) -> Path:
     Where there is none, the folder that the file's outermost package lies in.
     """
     for candidate in (folder, *folder.parents):
-        if any((candidate / marker).exists() for marker in _ROOT_MARKERS):
+        if any((candidate / marker).exists() for marker in ROOT_MARKERS):
             return candidate
     while (folder / "__init__.py").exists():
         folder = folder.parent  # an unpacked package: its outermost folder
@@ -35,8 +35,8 @@ def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
     Without a project file the project is the folder itself and the packages in it, not all that lies below.
     """
     wanted = [text.encode() for text in texts]
-    for count, path in enumerate(_python_files(root)):
-        if count == _MAX_FILES:
+    for count, path in enumerate(python_files(root)):
+        if count == MAX_FILES:
             return True
         try:
             content = path.read_bytes()
@@ -47,8 +47,9 @@ def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
     return False
 
 
-def _python_files(root: str) -> Iterator[Path]:
-    if not any(Path(root, marker).exists() for marker in _ROOT_MARKERS):
+def python_files(root: str) -> Iterator[Path]:
+    """Every Python file of the project, in no order."""
+    if not any(Path(root, marker).exists() for marker in ROOT_MARKERS):
         yield from Path(root).glob("*.py")
         for package in Path(root).glob("*/__init__.py"):
             yield from package.parent.rglob("*.py")

@@ -1,0 +1,163 @@
+"""What the forward pass of a module leaves behind in the module: values that carry a graph, in attributes and in lists.
+
+Whoever wants to differentiate through such a value reads the attribute, in this file or in another: an auxiliary loss,
+deep supervision. What nobody in view clears grows all the same; of a single slot it must be certain that nobody
+differentiates through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import AttributeStore, Store
+from memlint.semantics.module import Module
+from memlint.semantics.questions import Question
+from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.step_outputs import is_emptied, reached_from
+from memlint.semantics.values import Kind, Value
+
+_FORWARD = frozenset({"forward"})
+_GROWING = frozenset({"append", "extend", "insert"})
+# What is read through one of these is no part of any graph.
+_DETACHED = frozenset({"detach", "data", "item", "tolist", "numpy", "shape", "size", "dtype", "device"})
+
+
+@dataclass(frozen=True, eq=False)
+class KeptActivation:
+    """A value that `forward` leaves in an attribute."""
+
+    node: cst.CSTNode
+    attribute: str
+    cls: str
+    grows: bool
+    """It is put into a list that nobody empties; else it stays until the next forward pass."""
+    source: cst.BaseExpression
+    """The expression that is kept."""
+    questions: frozenset[Question]
+    certain: bool
+
+
+def kept_activations(module: Module) -> Iterator[KeptActivation]:
+    if "forward" not in module.words:
+        return
+    for owner in module.scopes:
+        if owner.is_class and module.analysis.is_module_class(owner.qualname):
+            methods = reached_from(module, owner, _FORWARD)
+            if methods:
+                yield from _in_lists(module, owner, methods)
+                yield from _in_slots(module, owner, methods)
+
+
+# --- lists ---
+
+
+def _in_lists(module: Module, owner: Scope, methods: dict[Scope, str]) -> Iterator[KeptActivation]:
+    for store in module.stores:
+        attribute = _attribute(store.path)
+        if store.scope not in methods or attribute is None or store.how not in _GROWING or not store.boxes:
+            continue
+        questions = _graph(module, store.value)
+        if questions is None or store.guarded or not _is_nobodys_business(module, owner, store, attribute):
+            continue
+        elsewhere = _is_mentioned_elsewhere(module, attribute)
+        if elsewhere is not True:
+            yield KeptActivation(
+                store.node, attribute, owner.name, True, store.value_node, questions, elsewhere is False
+            )
+
+
+def _is_nobodys_business(module: Module, owner: Scope, store: Store, attribute: str) -> bool:
+    """Nobody in view empties the list, differentiates through it, or hands it on."""
+    analysis = module.analysis
+    if store.root in analysis.differentiated or is_emptied(module, owner, attribute, store):
+        return False
+    boxes = [module.box(index) for index in store.boxes]
+    if any(box.bounded or box.returned or box.escaped for box in boxes):
+        return False
+    filled = {id(other.target) for other in module.stores if other.boxes & store.boxes}
+    return all(id(read) in filled for read in _plain_reads(module, attribute))
+
+
+# --- single slots ---
+
+
+def _in_slots(module: Module, owner: Scope, methods: dict[Scope, str]) -> Iterator[KeptActivation]:
+    for store in module.attribute_stores:
+        if store.scope not in methods or _attribute(store.path) != store.name or store.guarded:
+            continue
+        questions = _graph(module, store.value)
+        if questions is None or store.value.kind is Kind.CONTAINER:
+            continue
+        if _nobody_wants_the_graph(module, store, methods):
+            yield KeptActivation(store.node, store.name, owner.name, False, store.source, questions, False)
+
+
+def _nobody_wants_the_graph(module: Module, store: AttributeStore, methods: dict[Scope, str]) -> bool:
+    """All who read the attribute take it out of its graph; or nobody in the whole project reads it.
+
+    What `forward` itself reads is the state of the next step.
+    """
+    if _plain_reads(module, store.name):
+        return False
+    elsewhere = _is_mentioned_elsewhere(module, store.name)
+    detached = _detached_reads(module, store.name)
+    if not detached:
+        return elsewhere is False
+    inside = {id(node) for scope in methods for node in walk(scope.node)}
+    return elsewhere is not True and not any(id(node) in inside for node in detached)
+
+
+# --- who reads an attribute ---
+
+
+def _attribute(path: str | None) -> str | None:
+    owner, _, attribute = (path or "").partition(".")
+    return attribute if owner == "self" and attribute.isidentifier() else None
+
+
+def _detached_reads(module: Module, attribute: str) -> list[cst.BaseExpression]:
+    """`self.attention` of `self.attention.detach()`."""
+    return [
+        node.value
+        for node in walk(module.tree)
+        if isinstance(node, cst.Attribute) and node.attr.value in _DETACHED and _is_named(node.value, attribute)
+    ]
+
+
+def _plain_reads(module: Module, attribute: str) -> list[cst.CSTNode]:
+    """All other reads; a string of this name is one too (`getattr`)."""
+    no_reads = {id(node) for node in _detached_reads(module, attribute)}
+    reads: list[cst.CSTNode] = []
+    for node in walk(module.tree):
+        if isinstance(node, (cst.AssignTarget, cst.AnnAssign)):
+            no_reads.add(id(node.target))
+            if isinstance(node.target, (cst.Tuple, cst.List)):
+                no_reads.update(id(element.value) for element in node.target.elements)
+        elif _is_named(node, attribute) or (isinstance(node, cst.SimpleString) and node.evaluated_value == attribute):
+            reads.append(node)
+    return [node for node in reads if id(node) not in no_reads]
+
+
+def _is_named(node: cst.CSTNode, attribute: str) -> bool:
+    return isinstance(node, cst.Attribute) and node.attr.value == attribute
+
+
+def _is_mentioned_elsewhere(module: Module, attribute: str) -> bool | None:
+    """Whether another file of the project has an attribute of this name; None where there is no project."""
+    view = module.analysis.view
+    if view is None:
+        return None
+    spellings = [spelling.encode() for spelling in (f".{attribute}", f'"{attribute}"', f"'{attribute}'")]
+    texts = (view.names.text(file) for file in view.names.files if file != view.file)
+    return any(spelling in text for text in texts for spelling in spellings)
+
+
+# --- what is kept ---
+
+
+def _graph(module: Module, value: Value) -> frozenset[Question] | None:
+    """What is left to ask about whether the value carries a graph; None: it is not known to."""
+    return module.questions(value.conditions) if value.carries_graph else None

@@ -1,0 +1,428 @@
+"""Who calls a function from other files of the project, in which grad mode, and what becomes of the result.
+
+The files that mention the name are found by their text and read with Python's own parser.
+"""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from memlint.project.names import Names, file_of, is_symbol, name_in_file
+from memlint.project.surface import FUNCTIONS, dotted, words_of
+from memlint.semantics.grad_effects import (
+    GRAD_MODE_WORDS,
+    effect_as_context,
+    effect_as_decorator,
+    is_context_manager,
+    library_context,
+)
+from memlint.semantics.modes import library_decorator_mode, method_mode
+from memlint.semantics.values import Mode
+
+# A method's name that so many files call is a common word: who calls what cannot be told by it.
+_MAX_CALLING = 200
+# A project with more text than this is not searched.
+_MAX_TEXT_BYTES = 256 * 2**20
+_DIFFERENTIATING_WORDS = frozenset({"backward", "manual_backward", "autograd", "grad"})
+_NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call, or use, of a function in another file. `caller` is a symbol; `@file:` is the file's top level."""
+
+    caller: str
+    mode: Mode
+    """ON, OFF, UNKNOWN, or ENTRY: that of the caller."""
+    certain: bool
+    """False where only the name of the method matches."""
+    place: tuple[str, int, int] | None
+    """File, line and column of the call; None where the function is used as a value: somebody unseen may call it."""
+
+
+class Sites:
+    """Call sites, searched for only as far as somebody reads: the first one may decide."""
+
+    def __init__(self, search: Iterator[Site]) -> None:
+        self._search = search
+        self._found: list[Site] = []
+
+    def __iter__(self) -> Iterator[Site]:
+        yield from self._found
+        for site in self._search:
+            self._found.append(site)
+            yield site
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+
+class Callers:
+    """The call sites of one project."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self._sites: dict[tuple[str, str], Sites | None] = {}
+        self._entries: dict[str, Mode] = {}
+        self._mentions: dict[str, list[str] | None] = {}
+        self._mentioned: dict[tuple[str, str], _Mentions | None] = {}
+        self._switching: dict[str, bool] = {}
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def sites(self, symbol: str, *, outside: str = "") -> Sites | None:
+        """The calls in the project's files, those in the file `outside` left out; None where they cannot be told."""
+        key = (symbol, outside)
+        if key not in self._sites:
+            self._sites[key] = self._find(symbol, outside)
+        return self._sites[key]
+
+    def entry_mode(self, symbol: str) -> Mode:
+        """What decorators, bases and frameworks say of the grad mode in which a function of the project runs."""
+        found = self._entries.get(symbol)
+        if found is None:
+            found = self._entries[symbol] = self._entry(symbol)
+        return found
+
+    # --- text ---
+
+    @cached_property
+    def _text(self) -> tuple[bytes, list[int], Sequence[str]] | None:
+        """All text of the project, where each file begins in it, and the files."""
+        parts: list[bytes] = []
+        starts: list[int] = []
+        size = 0
+        for file in self.names.files:
+            content = self.names.text(file)
+            starts.append(size)
+            parts += (content, b"\n")
+            size += len(content) + 1
+            if size > _MAX_TEXT_BYTES:
+                return None
+        return (b"".join(parts), starts, self.names.files) if parts else None
+
+    def mentioning(self, word: str) -> list[str] | None:
+        """The files in which a word, or a piece of code, stands; None where the project is too large."""
+        if word not in self._mentions:
+            self._mentions[word] = self._search_text(word)
+        return self._mentions[word]
+
+    def _search_text(self, word: str) -> list[str] | None:
+        if self._text is None:
+            return None
+        text, starts, files = self._text
+        needle, found = word.encode(), list[str]()
+        at = text.find(needle)
+        while at >= 0:
+            end = at + len(needle)
+            begins = needle[0] not in _NAME_BYTES or at == 0 or text[at - 1] not in _NAME_BYTES
+            whole = begins and (needle[-1] not in _NAME_BYTES or end == len(text) or text[end] not in _NAME_BYTES)
+            if not whole:
+                at = text.find(needle, end)
+                continue
+            index = bisect.bisect_right(starts, at) - 1
+            found.append(files[index])
+            following = starts[index + 1] if index + 1 < len(starts) else len(text)
+            at = text.find(needle, following)
+        return found
+
+    # --- sites ---
+
+    def _find(self, symbol: str, outside: str) -> Sites | None:
+        name = name_in_file(symbol).rpartition(".")[2]
+        if name in ("forward", "__call__") and "." in name_in_file(symbol):
+            return Sites(iter(()))  # a module is called by its own name
+        files = self._candidates(symbol, name)
+        if files is None or len(files) > _MAX_CALLING:
+            return None
+        return Sites(site for file in files if file != outside for site in self._sites_in(file, symbol, name))
+
+    def _sites_in(self, file: str, symbol: str, name: str) -> Iterator[Site]:
+        imports = self.names.surface(file).imports
+        # `from engine import evaluate as run`
+        spellings = {name} | {bound for bound, full in imports.items() if full.endswith("." + name)}
+        for spelling in sorted(spellings):
+            mentions = self._mentions_in(file, spelling)
+            if mentions is None:
+                continue
+            for raw in mentions.calls:
+                certain = self._calls_it(file, raw, symbol, name)
+                if certain is not None:
+                    mode = Mode.UNKNOWN if self._switches(file) else raw.mode
+                    yield Site(f"@{file}:{raw.caller}", mode, certain, (file, raw.line, raw.column))
+            if mentions.values and self.names.qualify(file, spelling) == symbol:
+                yield Site(f"@{file}:{mentions.values[0]}", Mode.UNKNOWN, True, None)
+
+    def _mentions_in(self, file: str, word: str) -> _Mentions | None:
+        key = (file, word)
+        if key not in self._mentioned:
+            tree = self.names.tree(file)
+            self._mentioned[key] = None if tree is None else _Mentions(self.names, file, tree, word)
+        return self._mentioned[key]
+
+    def _switches(self, file: str) -> bool:
+        if file not in self._switching:
+            text = self.names.text(file)
+            tree = self.names.tree(file) if b"set_grad_enabled" in text or b"enter_context" in text else None
+            self._switching[file] = tree is not None and _switches_grad_mode(tree)
+        return self._switching[file]
+
+    def _calls_it(self, file: str, raw: _RawSite, symbol: str, name: str) -> bool | None:
+        """Whether the callee is the function: surely (True), by its name alone (False), or not (None)."""
+        path, owner = raw.path, symbol.rpartition(".")[0] if "." in name_in_file(symbol) else None
+        target = self.names.qualify(file, path) if path is not None else None
+        if target == symbol:
+            return True
+        if owner is None:
+            return None
+        if target is not None and is_symbol(target):
+            # `Trainer.evaluate(...)` of the project: perhaps one that inherits it.
+            return True if self.names.method(target.rpartition(".")[0], name) == symbol else None
+        if path == f"self.{name}" and raw.cls is not None:
+            own = f"@{file}:{raw.cls}"
+            return True if self.names.method(own, name) == symbol or own in self.names.bases(owner) else None
+        head = (path or "").partition(".")[0]
+        if head and head in self.names.surface(file).imports:
+            return None  # a library's own
+        return False if self._knows(file, owner) else None
+
+    def _knows(self, file: str, owner: str) -> bool:
+        """Whether a file may hold objects of a class: it is of the same package, names the class or imports its file.
+
+        In a folder of scripts that have nothing to do with each other, the same name says nothing.
+        """
+        home, key = file_of(owner), (file, owner)
+        if key not in self._known:
+            package = self.names.package(home)
+            self._known[key] = (
+                (package is not None and package == self.names.package(file))
+                or re.search(rb"\b" + name_in_file(owner).encode() + rb"\b", self.names.text(file)) is not None
+                or any(self.names.imports_from(one, other) for one, other in ((file, home), (home, file)))
+            )
+        return self._known[key]
+
+    def result_is_clean(self, site: Site) -> bool:
+        """Nothing in the caller differentiates what the call returns, or hands it on."""
+        if site.place is None:
+            return False
+        file, line, column = site.place
+        tree = self.names.tree(file)
+        return tree is not None and _is_clean(tree, line, column)
+
+    def _candidates(self, symbol: str, name: str) -> list[str] | None:
+        """The files that may call it: for a function, those that also mention its module or a package around it."""
+        if "." in name_in_file(symbol):
+            return self.mentioning(f".{name}(")
+        mentioning = self.mentioning(name)
+        if mentioning is None:
+            return None
+        file = PurePosixPath(file_of(symbol))
+        stem = file.parent.name if file.name == "__init__.py" else file.stem
+        words = {stem}
+        reexporting = {str(parent / "__init__.py"): parent.name for parent in file.parents}
+        words |= {package for init, package in reexporting.items() if init in mentioning and package}
+        importing = set().union(*(self.mentioning(word) or () for word in words), {str(file)})
+        return [item for item in mentioning if item in importing]
+
+    def _entry(self, symbol: str) -> Mode:
+        file, path = file_of(symbol), name_in_file(symbol)
+        if not path:
+            return Mode.ON
+        surface = self.names.surface(file)
+        owner, _, name = path.rpartition(".")
+        if not owner:
+            function = surface.functions.get(name)
+            return Mode.UNKNOWN if function is None else self._decorated(file, function.decorators)
+        cls = surface.classes.get(owner)
+        if cls is None or name not in cls.methods:
+            return Mode.UNKNOWN  # a nested function
+        mode = self._decorated(file, cls.methods[name].decorators)
+        return mode if mode is not Mode.ENTRY else method_mode(name, frozenset(self.names.bases(f"@{file}:{owner}")))
+
+    def _decorated(self, file: str, decorators: tuple[str, ...]) -> Mode:
+        for decorator in decorators:
+            mode = decorator_mode(self.names, self.names.qualify(file, decorator))
+            if mode is not Mode.KEEP:
+                return mode
+        return Mode.ENTRY
+
+
+def decorator_mode(names: Names, name: str) -> Mode:
+    """Grad mode in a function below a decorator without arguments; KEEP: its caller's."""
+    return effect_as_decorator(names, name) if is_symbol(name) else library_decorator_mode(name)
+
+
+@dataclass(frozen=True)
+class _RawSite:
+    """A call as it stands in a file. `caller` and `cls` are names within the file."""
+
+    path: str | None
+    """The callee, where it is a chain of names."""
+    mode: Mode
+    caller: str
+    cls: str | None
+    line: int
+    column: int
+
+
+class _Mentions:
+    """Where one word stands in the code of one file: the calls of what is called so, and its uses as a value.
+
+    Only the statements on whose lines the word stands are looked into.
+    """
+
+    def __init__(self, names: Names, file: str, tree: ast.Module, word: str) -> None:
+        self.names = names
+        self.file = file
+        self.word = word
+        self.calls: list[_RawSite] = []
+        self.values: list[str] = []
+        """The callers that use the name as a value."""
+        pattern = re.compile(rb"\b" + word.encode() + rb"\b")
+        lines = enumerate(names.text(file).splitlines(), start=1)
+        self._lines = [number for number, line in lines if pattern.search(line)]
+        self._block(tree.body, Mode.ON, "", None)
+
+    def _block(self, body: Iterable[ast.stmt], mode: Mode, caller: str, cls: str | None) -> None:
+        for node in body:
+            start = min([node.lineno, *(item.lineno for item in getattr(node, "decorator_list", ()))])
+            at = bisect.bisect_left(self._lines, start)
+            if at < len(self._lines) and self._lines[at] <= (node.end_lineno or node.lineno):
+                self._statement(node, mode, caller, cls)
+
+    def _statement(self, node: ast.stmt, mode: Mode, caller: str, cls: str | None) -> None:
+        inner = f"{caller}.{getattr(node, 'name', '')}" if caller else getattr(node, "name", "")
+        if isinstance(node, FUNCTIONS):
+            self._expressions([*node.decorator_list, node.args], mode, caller, cls)
+            self._block(node.body, Mode.ENTRY, inner, cls)
+        elif isinstance(node, ast.ClassDef):
+            self._expressions([*node.decorator_list, *node.bases], mode, caller, cls)
+            self._block(node.body, mode, inner, inner)
+        elif isinstance(node, (ast.With, ast.AsyncWith)):
+            inside = mode
+            for item in node.items:
+                self._expressions([item.context_expr], inside, caller, cls)
+                inside = self._entered(item.context_expr, inside)
+            self._block(node.body, inside, caller, cls)
+        else:
+            children = list(ast.iter_child_nodes(node))
+            self._expressions([item for item in children if not isinstance(item, _BLOCKS)], mode, caller, cls)
+            for child in children:
+                if isinstance(child, ast.stmt):
+                    self._block([child], mode, caller, cls)
+                elif isinstance(child, (ast.ExceptHandler, ast.match_case)):
+                    self._block(child.body, mode, caller, cls)
+
+    def _expressions(self, nodes: Iterable[ast.AST], mode: Mode, caller: str, cls: str | None) -> None:
+        pending = [(node, mode) for node in nodes]
+        while pending:
+            node, mode = pending.pop()
+            if isinstance(node, ast.Lambda):
+                mode = Mode.UNKNOWN
+            if isinstance(node, ast.Call) and self._is_word(node.func):
+                site = _RawSite(dotted(node.func), mode, caller, cls, node.lineno, node.col_offset)
+                self.calls.append(site)
+                rest: list[ast.AST] = [*node.args, *node.keywords]
+                if isinstance(node.func, ast.Attribute):
+                    rest.append(node.func.value)
+                pending.extend((item, mode) for item in rest)
+            elif isinstance(node, ast.Name) and node.id == self.word:
+                self.values.append(caller)
+            else:
+                pending.extend((item, mode) for item in ast.iter_child_nodes(node))
+
+    def _is_word(self, func: ast.expr) -> bool:
+        return (func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", None)) == self.word
+
+    def _entered(self, node: ast.expr, mode: Mode) -> Mode:
+        call = node if isinstance(node, ast.Call) else None
+        path = dotted(call.func if call is not None else node)
+        name = self.names.qualify(self.file, path) if path is not None else "?"
+        if is_symbol(name):
+            inside = effect_as_context(self.names, name) if is_context_manager(self.names, name) else Mode.UNKNOWN
+        elif path is not None and path.partition(".")[0] in self.names.surface(self.file).imports:
+            inside = library_context(name, call)
+        else:
+            inside = Mode.KEEP if path in _PLAIN_CONTEXTS or _last(path) in _NEUTRAL_METHODS else Mode.UNKNOWN
+        return mode if inside is Mode.KEEP else inside
+
+
+_BLOCKS = (ast.stmt, ast.ExceptHandler, ast.match_case)
+
+
+def _switches_grad_mode(tree: ast.Module) -> bool:
+    """Whether grad mode is switched by a statement, or entered through an `ExitStack`, somewhere in the file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            last = _last(dotted(node.value.func))
+            if last == "set_grad_enabled" or (last == "enter_context" and words_of(node) & GRAD_MODE_WORDS):
+                return True
+    return False
+
+
+_PLAIN_CONTEXTS = frozenset({"open"})
+# Methods of trainers, accelerators, files and pools that make a context.
+_NEUTRAL_METHODS = frozenset({"autocast", "no_sync", "accumulate", "open", "profile", "autocast_smart_context_manager"})
+
+
+def _last(path: str | None) -> str:
+    return (path or "").rpartition(".")[2]
+
+
+def _is_clean(tree: ast.Module, line: int, column: int) -> bool:
+    """Nothing in the caller differentiates, and what the call at this place returns stays in it."""
+    function = _function_at(tree, line)
+    words: set[str] = set()
+    names = {"?"}
+    leaving: list[ast.AST] = []
+    for node in _own_nodes(function):
+        if isinstance(node, ast.Name):
+            words.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            words.add(node.attr)
+        if isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom, ast.Lambda)):
+            leaving += ast.walk(node)
+        elif isinstance(node, ast.Assign) and any(_stands_at(item, line, column) for item in ast.walk(node.value)):
+            if not all(_binds_names(target) for target in node.targets):
+                return False
+            names.update(*(words_of(target) for target in node.targets))
+    if words & _DIFFERENTIATING_WORDS:
+        return False
+    return not any(
+        _stands_at(node, line, column) or (isinstance(node, ast.Name) and node.id in names) for node in leaving
+    )
+
+
+def _stands_at(node: ast.AST, line: int, column: int) -> bool:
+    return isinstance(node, ast.Call) and node.lineno == line and node.col_offset == column
+
+
+def _function_at(tree: ast.Module, line: int) -> ast.AST:
+    """The innermost function around a line, or the module."""
+    found: ast.AST = tree
+    for node in ast.walk(tree):  # outer nodes come first
+        if isinstance(node, FUNCTIONS) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            found = node
+    return found
+
+
+def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function, or of a module, without those of the functions and classes in it."""
+    pending: list[ast.AST] = list(ast.iter_child_nodes(function))
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            continue
+        yield node
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def _binds_names(target: ast.expr) -> bool:
+    if isinstance(target, (ast.Tuple, ast.List)):
+        return all(_binds_names(element) for element in target.elts)
+    return isinstance(target, ast.Name)

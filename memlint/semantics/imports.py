@@ -1,0 +1,177 @@
+"""Calls of what other files of the project define: their summaries, applied where they are called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memlint.semantics.reading import Reading, escape_arguments
+from memlint.semantics.summaries import FunctionSummary, Result
+from memlint.semantics.values import NO_NAMES, NOTHING, Condition, Grad, Kind, Mode, Proof, Value
+
+if TYPE_CHECKING:
+    from memlint.semantics.flow import Flow
+
+# Code that mentions none of these neither trains nor evaluates.
+TRAINING_WORDS = frozenset(
+    """backward manual_backward zero_grad eval loader dataloader DataLoader train_loader val_loader test_loader epoch
+    epochs""".split()
+)
+_OBJECTS = frozenset({Kind.MODULE, Kind.OPTIMIZER, Kind.LOADER, Kind.SCALER})
+
+
+def imported_call(flow: Flow, reading: Reading, symbol: str) -> Value | None:
+    """The call of a class or function of another file; None where the project does not say what it does."""
+    view = flow.analysis.view
+    if view is None or not view.defines(symbol):
+        return None
+    mode = flow.analysis.context_mode(symbol)
+    if mode is not None:
+        escape_arguments(flow, reading)
+        return Value(Kind.CONTEXT, mode=mode)
+    if view.is_class(symbol):
+        for value in reading.values:
+            # What a constructor is given it may keep.
+            flow.analysis.shared |= flow.all_roots(value)
+        return flow.analysis.made_by(symbol)
+    if not _matters(flow):
+        return None
+    given = _given(reading, view.parameters(symbol))
+    seeds = tuple(sorted((name, value.kind) for name, value in given.items() if value.kind in _OBJECTS))
+    summary = view.summary(symbol, seeds)
+    return None if summary is None else _apply(flow, reading, summary, given)
+
+
+def _matters(flow: Flow) -> bool:
+    """Whether what the function does may decide a finding: code that trains or evaluates, or loops, calls it.
+
+    Most files define layers; reading what those import would take longer than reading the files.
+    """
+    if not flow.analysis.trains:
+        return False
+    scope = flow.scope
+    if scope.words & TRAINING_WORDS:
+        return True
+    owner = scope.enclosing_class()
+    return flow.loop is not None and (owner is None or not flow.analysis.is_module_class(owner.qualname))
+
+
+def keeps_graph(flow: Flow, cls: str) -> bool:
+    """Whether the forward of a module class of the project gives back a graph like any other module's."""
+    view = flow.analysis.view
+    if view is None or not view.forward_may_detach(cls):
+        return True
+    method = view.method(cls, "forward")
+    summary = view.summary(method) if method is not None else None
+    return summary is not None and _carries(summary.result)
+
+
+def _carries(result: Result) -> bool:
+    if result.elements:
+        return all(_carries(element) for element in result.elements)
+    return result.grad is Grad.YES
+
+
+def _given(reading: Reading, names: tuple[str, ...]) -> dict[str, Value]:
+    """Parameter name -> what the call gives. Unpacked arguments give nothing that is known."""
+    given: dict[str, Value] = {}
+    if not reading.unpacks:
+        given.update(zip(names, (argument.value for argument in reading.positional), strict=False))
+    given.update({name: argument.value for name, argument in reading.keywords.items()})
+    return given
+
+
+def _apply(flow: Flow, reading: Reading, summary: FunctionSummary, given: dict[str, Value]) -> Value:
+    """What the function does to its arguments, and what it returns, in the caller's grad mode."""
+    analysis = flow.analysis
+    for loop in flow.loop.outer() if flow.loop is not None else ():
+        loop.has_backward |= summary.has_backward
+        loop.has_step |= summary.has_step
+        loop.has_forward |= summary.has_forward
+        if summary.has_forward and any(loop.element in flow.all_roots(value) for value in reading.values):
+            loop.feeds_forward = True
+    flow.has_backward |= summary.has_backward
+    flow.has_step |= summary.has_step
+    flow.has_forward |= summary.has_forward
+    for name, value in given.items():
+        effects = summary.effects.get(name)
+        if effects is None:
+            flow.escape(value)  # it lands in `**kwargs`
+            continue
+        roots = flow.all_roots(value)
+        if effects.differentiated:
+            analysis.differentiated |= roots
+        if effects.proven:
+            analysis.prove(value)
+        if effects.freed:
+            flow.state.backed |= roots
+        if effects.escapes:
+            flow.escape(value)
+        if effects.shared:
+            analysis.shared |= roots
+    if reading.unpacks or len(given) < len(reading.arguments):
+        escape_arguments(flow, reading)
+    return _returned(flow, reading, summary.result, given)
+
+
+def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Value]) -> Value:
+    held = [given[name] for name in sorted(result.holds) if name in given]
+    roots = frozenset().union(*(flow.all_roots(value) for value in held)) if held else NOTHING
+    elements = None
+    if result.elements is not None:
+        elements = tuple(_returned(flow, reading, element, given) for element in result.elements)
+    mode = Mode.OFF if result.frozen else None
+    if elements is not None:
+        reading.root = flow.root(reading.node, saves=True)
+        return Value(result.kind, roots=roots | {reading.root}, elements=elements, weak=result.weak)
+    if result.grad is Grad.NO:
+        return Value(result.kind, roots=roots, cls=result.cls, mode=mode, weak=result.weak)
+    if result.grad is Grad.MIXED:
+        reading.root = flow.root(reading.node, saves=True)
+        return _unproven(flow, reading, result, roots)
+    conditions: set[Condition] = set()
+    for name in result.needs:
+        value = given.get(name)
+        if value is None or value.grad is not Grad.YES:
+            return Value(result.kind, Grad.MIXED if value is None else value.grad, roots=roots, cls=result.cls)
+        conditions |= value.conditions
+    reading.root = flow.root(reading.node, saves=True)
+    if not result.proven:
+        return _unproven(flow, reading, result, roots)
+    if result.needs_on:
+        return flow.graph(
+            result.kind,
+            reading.node,
+            roots=roots,
+            conditions=frozenset(conditions),
+            ident=reading.root,
+            weak=result.weak,
+        )
+    flow.analysis.claim(reading.root, frozenset(conditions))
+    flow.analysis.roots[reading.root].may_carry = True
+    ident = frozenset({reading.root})
+    return Value(
+        result.kind,
+        Grad.YES,
+        conditions=frozenset({Proof(reading.root)}),
+        roots=roots | ident,
+        idents=ident,
+        quals=NO_NAMES,
+        cls=result.cls,
+        weak=result.weak,
+    )
+
+
+def _unproven(flow: Flow, reading: Reading, result: Result, roots: frozenset[int]) -> Value:
+    """It may carry a graph; a backward pass on it would prove so."""
+    if flow.state.mode is Mode.OFF and result.needs_on:
+        return Value(result.kind, cls=result.cls)
+    value = flow.unknown(reading.node, roots, reading.root)
+    return Value(
+        result.kind if result.kind is not Kind.NONE else Kind.UNKNOWN,
+        value.grad,
+        conditions=value.conditions,
+        roots=value.roots,
+        idents=value.idents,
+        cls=result.cls,
+        weak=result.weak,
+    )

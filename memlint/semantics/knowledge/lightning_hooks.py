@@ -1,0 +1,35 @@
+"""When Lightning calls which method (the hook documentation of LightningModule and Callback)."""
+
+from __future__ import annotations
+
+# The classes whose hooks these are, whatever name they are imported by: `pl.LightningModule`,
+# `lightning.pytorch.core.module.LightningModule`.
+PACKAGES = frozenset({"lightning", "pytorch_lightning"})
+CLASSES = frozenset({"LightningModule", "Callback"})
+
+# Once a batch. `predict_step` is left out: whoever predicts wants all of the outputs, once.
+TRAINING_STEPS = frozenset({"training_step", "training_step_end", "on_train_batch_start", "on_train_batch_end"})
+VALIDATION_STEPS = frozenset(
+    {"validation_step", "validation_step_end", "on_validation_batch_start", "on_validation_batch_end"}
+)
+TEST_STEPS = frozenset({"test_step", "test_step_end", "on_test_batch_start", "on_test_batch_end"})
+STEPS = TRAINING_STEPS | VALIDATION_STEPS | TEST_STEPS
+
+# Once an epoch.
+EPOCH_ENDS = frozenset(
+    """on_train_epoch_end on_validation_epoch_end on_validation_end on_test_epoch_end on_test_end training_epoch_end
+    validation_epoch_end test_epoch_end on_epoch_end on_train_epoch_start on_validation_epoch_start
+    on_validation_start""".split()
+)
+
+# Once in the life of the module, or once a run: what they set anew is not emptied from epoch to epoch.
+ONCE = frozenset(
+    """__init__ __post_init__ setup configure_model configure_sharded_model configure_optimizers prepare_data
+    on_fit_start on_train_start on_sanity_check_start""".split()
+)
+# What empties a list, or takes elements out of it.
+EMPTYING_METHODS = frozenset({"clear", "pop", "popleft", "popitem", "remove"})
+# Code that uses one of these may empty a list by another way.
+DYNAMIC_WORDS = frozenset({"setattr", "__dict__", "vars", "delattr"})
+# What a value on the host was made by.
+HOST_METHODS = frozenset({"cpu", "numpy", "tolist", "item"})

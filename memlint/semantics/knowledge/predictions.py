@@ -1,0 +1,33 @@
+"""What memlint knows of collecting predictions."""
+
+from __future__ import annotations
+
+# torch functions that make one tensor of a list of tensors.
+JOINS = frozenset(
+    f"torch.{name}" for name in ("cat", "concat", "concatenate", "stack", "vstack", "hstack", "dstack", "row_stack")
+)
+# Methods that end on the host. `.numpy()` alone does not show it: it raises for a tensor of a device.
+HOST_METHODS = frozenset({"cpu", "tolist"})
+# Methods and functions with as many numbers in the result as go in, or nearly so.
+SAME_SIZE = frozenset(
+    """softmax log_softmax sigmoid exp log tanh relu clamp detach float double half bfloat16 to clone contiguous data
+    view reshape flatten squeeze unsqueeze permute transpose t type normalize logsigmoid round abs
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool2d max_pool2d interpolate rearrange""".split()
+)
+# What comes after joining, before the result goes to the host: the numbers that are kept may be fewer.
+AFTER_JOINING = SAME_SIZE | {"argmax", "numpy", "long", "int", "bool"}
+# Names of results that are single numbers.
+LOSS_WORDS = frozenset({"loss", "losses", "criterion", "metric", "acc", "accuracy"})
+# Methods of a module that give no output of a batch.
+NO_OUTPUT_METHODS = frozenset(
+    """parameters named_parameters state_dict load_state_dict eval train to cuda cpu half float loss compute_loss
+    get_loss training_step validation_step zero_grad modules children buffers item tolist numpy""".split()
+)
+# What an unknown callable is called that is a model.
+MODEL_WORDS = frozenset(
+    """model net network encoder decoder backbone generator classifier discriminator extractor inception unet vae
+    student teacher""".split()
+)
+# What a list of batches is called.
+BATCH_WORDS = frozenset({"batches", "minibatches", "chunks", "dl"})
+TRIGGERS = frozenset({"cpu", "tolist", "to"})

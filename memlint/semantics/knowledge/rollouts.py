@@ -1,0 +1,18 @@
+"""How replay and rollout buffers of reinforcement learning are named, as data."""
+
+from __future__ import annotations
+
+# A variable, an attribute or a class with one of these words in its name holds transitions.
+BUFFER_WORDS = frozenset(
+    """buffer buffers buf memory memories mem replay rollout rollouts storage trajectory trajectories transitions
+    transition experience experiences episode""".split()
+)
+# Imported classes with such a name store what they are given until it is overwritten.
+BUFFER_CLASSES = frozenset(
+    """ReplayBuffer ReplayMemory PrioritizedReplayBuffer PrioritizedReplay PrioritizedReplayMemory ExperienceReplay
+    ReplayPool RolloutBuffer RolloutMemory EpisodeBuffer EpisodicMemory TrajectoryBuffer SequentialMemory""".split()
+)
+STORING_METHODS = frozenset("push add store append insert remember put store_transition add_experience".split())
+# Distributions whose log-probabilities carry the graph of their parameters.
+DISTRIBUTIONS = "torch.distributions."
+GRAPH_METHODS = frozenset({"log_prob", "entropy", "rsample"})

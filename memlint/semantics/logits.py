@@ -1,0 +1,321 @@
+"""Copies of a language model's logits: tensors with one number for each token and each entry of the vocabulary.
+
+Catalogue, rule 38. Whether a tensor is that large is not in the code; what the code does with it tells: it leaves out
+the last token, flattens it to the size of a vocabulary, or computed it with the language-model head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import libcst as cst
+
+from memlint.semantics.events import Call
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.knowledge import vocabulary
+from memlint.semantics.module import Module, words_of
+from memlint.semantics.outputs import is_over_characters, is_token_shift, is_vocabulary_size
+from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.values import Kind
+
+_PARTS = ("logit", "vocab", "lm_head", "ntoken")
+_COPIES_A_SLICE = frozenset({"contiguous", "reshape", "flatten"})
+_UPCASTS = frozenset({"float", "to", "type"})
+_FLOAT32 = frozenset({"torch.float32", "torch.float"})
+_LOG_SOFTMAX = frozenset({"torch.log_softmax", "torch.nn.functional.log_softmax", "torch.special.log_softmax"})
+_GATHER = frozenset({"torch.gather"})
+# What needs more than 16 bits, or all of the numbers.
+_NEEDS_ALL = frozenset(
+    """softmax multinomial kl_div KLDivLoss topk argmax sigmoid Categorical logsumexp log_softmax generate
+    logits_processor""".split()
+)
+_CROSS_ENTROPY = frozenset({"cross_entropy", "CrossEntropyLoss", "loss_fct", "loss_function", "criterion", "nll_loss"})
+_TOKEN_WORDS = frozenset({"ids", "token", "tokens", "completion"})
+
+
+class Copy(Enum):
+    SHIFTED = "shifted"
+    """All but the last token, made contiguous."""
+    UPCAST = "upcast"
+    """In float32, for the cross entropy, which computes in float32 anyway."""
+    LOG_SOFTMAX = "log softmax"
+    """The logarithms for every entry of the vocabulary, of which one for each token is taken."""
+    ALL_POSITIONS = "all positions"
+    """The head runs on every token, and the last one is used."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogitsCopy:
+    kind: Copy
+    call: Call
+    copied: cst.BaseExpression
+
+
+def logits_copies(module: Module) -> Iterator[LogitsCopy]:
+    if not any(part in word for word in module.words for part in _PARTS) or is_over_characters(module):
+        return
+    for call in module.calls:
+        found = _copy(module, call)
+        if found is not None:
+            yield found
+
+
+def _copy(module: Module, call: Call) -> LogitsCopy | None:
+    if call.method in _COPIES_A_SLICE and call.receiver_node is not None:
+        return _shifted(module, call)
+    if call.method in _UPCASTS and call.receiver_node is not None:
+        return _upcast(module, call)
+    if call.method == "gather" or call.names(_GATHER):
+        return _gathered(module, call)
+    return _last_position(module, call)
+
+
+# --- the last token left out ---
+
+
+def _shifted(module: Module, call: Call) -> LogitsCopy | None:
+    """`logits[..., :-1, :].contiguous()`, `logits[:, :-1].reshape(-1, vocab_size)`"""
+    assert call.receiver_node is not None
+    if call.method == "contiguous" and call.positional:
+        return None
+    if isinstance(call.receiver_node, cst.Name) and not _is_called_logits(call.receiver_node):
+        return None
+    sliced = _slice_of(call, call.receiver_node)
+    if sliced is None:
+        return None
+    if _is_called_logits(sliced.value) or _is_flattened(module, call) or _names_logits(call.statement):
+        return LogitsCopy(Copy.SHIFTED, call, sliced.value)
+    return None
+
+
+def _slice_of(call: Call, node: cst.BaseExpression) -> cst.Subscript | None:
+    """The slice that is copied: itself, or what the name was bound to, once, in the function."""
+    if isinstance(node, cst.Subscript):
+        return node if is_token_shift(node) else None
+    if not isinstance(node, cst.Name):
+        return None
+    value = _bound_to(call, node.value)
+    return value if isinstance(value, cst.Subscript) and is_token_shift(value) else None
+
+
+def _bound_to(call: Call, name: str) -> cst.BaseExpression | None:
+    """What the name was last bound to before the call, in the statements of its function."""
+    found: cst.BaseExpression | None = None
+    for node in walk(call.scope.node):
+        if node is call.node:
+            break
+        if isinstance(node, cst.Assign) and any(path_of(item.target) == name for item in node.targets):
+            found = node.value if node is not call.statement else found
+    return found
+
+
+def _is_called_logits(node: cst.BaseExpression) -> bool:
+    """`logits`, `outputs.logits`, `lm_logits`, `outputs["logits"]`, `prediction_scores`"""
+    if isinstance(node, cst.Subscript):
+        index = node.slice[0].slice
+        literal = index.value if isinstance(index, cst.Index) else None
+        return isinstance(literal, cst.SimpleString) and "logits" in literal.value
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        return _is_called_logits(node.func.value) if node.func.attr.value in known.COPYING_METHODS else False
+    path = path_of(node)
+    if path is None:
+        return False
+    last = path.rpartition(".")[2]
+    return bool(words_of(last) & vocabulary.LOGITS_WORDS) or last == "prediction_scores"
+
+
+def _names_logits(statement: cst.CSTNode) -> bool:
+    """`shift_logits = outputs[0][..., :-1, :].contiguous()`"""
+    return isinstance(statement, cst.Assign) and any(
+        isinstance(item.target, cst.Name) and _is_called_logits(item.target) for item in statement.targets
+    )
+
+
+def _is_flattened(module: Module, call: Call) -> bool:
+    """`output[:, :-1].contiguous().view(-1, vocab_size)`"""
+    if call.method == "reshape":
+        return len(call.positional) > 1 and is_vocabulary_size(call.positional[-1].expression)
+    for other in module.calls_in(call.scope):
+        if other.method in ("view", "reshape") and other.receiver_node is call.node and len(other.positional) > 1:
+            return is_vocabulary_size(other.positional[-1].expression)
+    return False
+
+
+# --- float32 ---
+
+
+def _upcast(module: Module, call: Call) -> LogitsCopy | None:
+    """`logits.float()` before a cross entropy."""
+    assert call.receiver_node is not None
+    if call.method == "float" and (call.positional or call.keywords):
+        return None
+    if call.method != "float":
+        given = [*call.positional, *call.keywords.values()]
+        if len(given) != 1 or not given[0].value.quals or not given[0].value.quals <= _FLOAT32:
+            return None
+    words = call.scope.words
+    if words & _NEEDS_ALL or not words & _CROSS_ENTROPY or not _is_called_logits(call.receiver_node):
+        return None
+    return LogitsCopy(Copy.UPCAST, call, call.receiver_node) if _is_over_vocabulary(module, call) else None
+
+
+def _is_over_vocabulary(module: Module, call: Call) -> bool:
+    """Whether the function computes logits with a language-model head, shifts them, or knows the vocabulary's size."""
+    if call.scope.words & vocabulary.HEADS:
+        return True
+    for node in walk(call.scope.node):
+        if isinstance(node, cst.Subscript) and is_token_shift(node) and _is_called_logits(node.value):
+            return True
+        if isinstance(node, (cst.Name, cst.Attribute)) and path_of(node) is not None:
+            last = str(path_of(node)).rpartition(".")[2]
+            if last in vocabulary.VOCABULARY_WORDS and last != "block_size":
+                return True
+    return False
+
+
+# --- one entry of all ---
+
+
+def _gathered(module: Module, call: Call) -> LogitsCopy | None:
+    """`logits.log_softmax(-1).gather(2, labels.unsqueeze(2))`, `torch.gather(logps, 2, ids)`"""
+    given = [argument.expression for argument in call.positional]
+    is_method = not call.names(_GATHER)
+    if is_method and call.callee.quals:
+        return None
+    source = call.receiver_node if is_method else (given[0] if given else _keyword(call, "input"))
+    rest = given if is_method else given[1:]
+    dim = rest[0] if rest else _keyword(call, "dim")
+    index = rest[1] if len(rest) > 1 else _keyword(call, "index")
+    if source is None or dim is None or index is None:
+        return None
+    if not _is_one_each(index):
+        return None  # the best few, for a divergence
+    if isinstance(source, cst.Name):
+        if _times_read(call, source.value) > 1:
+            return None  # for the entropy, too
+        source = _bound_to(call, source.value)
+    logits = _softmaxed(module, source)
+    if logits is None or not _is_called_logits(_unsliced(logits)):
+        return None
+    return LogitsCopy(Copy.LOG_SOFTMAX, call, logits) if _is_by_token(dim, index, logits) else None
+
+
+def _is_one_each(index: cst.BaseExpression) -> bool:
+    """`labels.unsqueeze(-1)`, `labels[..., None]`: one entry for each token."""
+    if isinstance(index, cst.Subscript):
+        last = index.slice[-1].slice
+        return isinstance(last, cst.Index) and isinstance(last.value, cst.Name) and last.value.value == "None"
+    while isinstance(index, cst.Call) and isinstance(index.func, cst.Attribute):
+        if index.func.attr.value == "unsqueeze":
+            return True
+        index = index.func.value
+    return False
+
+
+def _times_read(call: Call, name: str) -> int:
+    """How often the name is read in the call's function."""
+    nodes = list(walk(call.scope.node))
+    bound = {id(item.target) for node in nodes if isinstance(node, cst.Assign) for item in node.targets}
+    return sum(isinstance(node, cst.Name) and node.value == name and id(node) not in bound for node in nodes)
+
+
+def _keyword(call: Call, name: str) -> cst.BaseExpression | None:
+    argument = call.keywords.get(name)
+    return None if argument is None else argument.expression
+
+
+def _softmaxed(module: Module, node: cst.BaseExpression | None) -> cst.BaseExpression | None:
+    """What `log_softmax` is given."""
+    call = module.call_at(node) if isinstance(node, cst.Call) else None
+    if call is None:
+        return None
+    if call.names(_LOG_SOFTMAX) and call.positional:
+        return call.positional[0].expression
+    return call.receiver_node if call.method == "log_softmax" and not call.callee.quals else None
+
+
+def _unsliced(node: cst.BaseExpression) -> cst.BaseExpression:
+    while isinstance(node, cst.Subscript) and not _is_called_logits(node):
+        node = node.value
+    return node
+
+
+def _is_by_token(dim: cst.BaseExpression, index: cst.BaseExpression, logits: cst.BaseExpression) -> bool:
+    """Three dimensions: batch, token, vocabulary. Of actions and classes there are two."""
+    if isinstance(dim, cst.Integer) and dim.value == "2":
+        return True
+    if isinstance(logits, cst.Subscript) and is_token_shift(logits):
+        return True
+    return any(isinstance(part, cst.Name) and words_of(part.value) & _TOKEN_WORDS for part in walk(index))
+
+
+# --- every position ---
+
+
+def _last_position(module: Module, call: Call) -> LogitsCopy | None:
+    """`self.lm_head(x)[:, -1, :]`"""
+    name = path_of(call.call.func)
+    if name is None or name.rpartition(".")[2] not in vocabulary.HEADS or len(call.positional) != 1:
+        return None
+    if call.callee.kind not in (Kind.MODULE, Kind.UNKNOWN):
+        return None
+    reads = _reads_of_result(call)
+    if not reads or not all(_is_last_position(node) for node in reads):
+        return None
+    given = call.positional[0].expression
+    if isinstance(given, cst.Subscript):
+        return None  # some positions only
+    return LogitsCopy(Copy.ALL_POSITIONS, call, given)
+
+
+def _reads_of_result(call: Call) -> list[cst.CSTNode]:
+    """The subscripts (or other expressions) that read what the head has returned."""
+    nodes = list(walk(call.scope.node))
+    direct = [node for node in nodes if isinstance(node, cst.Subscript) and node.value is call.node]
+    statement = call.statement
+    if direct:
+        return list(direct)
+    if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
+        return []
+    target = statement.targets[0].target
+    if not isinstance(target, cst.Name):
+        return []
+    after = nodes[next(place for place, node in enumerate(nodes) if node is call.node) :]
+    return _reads_until_bound(after, target.value)
+
+
+def _reads_until_bound(nodes: list[cst.CSTNode], name: str) -> list[cst.CSTNode]:
+    """The reads of the name up to the statement that binds it anew; that statement's own are among them."""
+    taken = {id(node.value): node for node in nodes if isinstance(node, cst.Subscript)}
+    no_reads = {id(node.attr) for node in nodes if isinstance(node, cst.Attribute)}
+    no_reads |= {id(node.keyword) for node in nodes if isinstance(node, cst.Arg) and node.keyword is not None}
+    reads: list[cst.CSTNode] = []
+    for node in nodes:
+        if isinstance(node, cst.Assign) and any(path_of(item.target) == name for item in node.targets):
+            inner = [part for part in walk(node.value) if isinstance(part, cst.Name) and part.value == name]
+            return reads + [taken.get(id(part), part) for part in inner]
+        if isinstance(node, cst.Name) and node.value == name and id(node) not in no_reads:
+            reads.append(taken.get(id(node), node))
+    return reads
+
+
+def _is_last_position(node: cst.CSTNode) -> bool:
+    """`x[:, -1]`, `x[:, -1, :]`, `x[:, [-1], :]`"""
+    if not isinstance(node, cst.Subscript) or len(node.slice) not in (2, 3):
+        return False
+    first, second = node.slice[0].slice, node.slice[1].slice
+    if not isinstance(first, cst.Slice) or first.lower is not None or first.upper is not None:
+        return False
+    if not isinstance(second, cst.Index):
+        return False
+    value = second.value
+    if isinstance(value, cst.List) and len(value.elements) == 1:
+        value = value.elements[0].value
+    return (
+        isinstance(value, cst.UnaryOperation)
+        and isinstance(value.operator, cst.Minus)
+        and isinstance(value.expression, cst.Integer)
+        and value.expression.value == "1"
+    )

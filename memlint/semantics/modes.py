@@ -1,0 +1,54 @@
+"""What bases, decorators and frameworks say of the grad mode in which a function runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Set
+
+from memlint.semantics.knowledge import frameworks, libraries
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.knowledge.libraries.rows import Role
+from memlint.semantics.values import Mode
+
+
+def library_decorator_mode(name: str) -> Mode:
+    """Grad mode below a library's decorator that is given no argument; KEEP: that of the caller."""
+    if name in known.GRAD_OFF_CONTEXTS:
+        return Mode.OFF
+    if name in known.GRAD_ON_CONTEXTS:
+        return Mode.ON
+    neutral = name in frameworks.NEUTRAL_DECORATORS or name.rpartition(".")[2] in ("setter", "getter", "deleter")
+    return Mode.KEEP if neutral or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names else Mode.UNKNOWN
+
+
+def method_mode(name: str, bases: Set[str]) -> Mode:
+    """The mode in which a framework calls a method of a class with these bases; ENTRY: whoever calls it decides."""
+    if name in frameworks.FUNCTION_GRAD_OFF and bases & known.AUTOGRAD_FUNCTIONS:
+        return Mode.OFF
+    if any(libraries.runs_grad_off(base, name) for base in bases):
+        return Mode.OFF
+    if name != "__init__" and not all(is_known_base(base) for base in bases):
+        return Mode.UNKNOWN
+    return Mode.ENTRY
+
+
+def is_module_base(name: str) -> bool:
+    """Whether it is a class of torch, or of a known library, that derives from `torch.nn.Module`."""
+    if name in known.MODULE_BASES:
+        return True
+    if libraries.role_of(name) is Role.MODULE:
+        return True
+    prefix, _, last = name.rpartition(".")
+    return prefix in ("torch.nn", "torch.nn.modules") and last not in known.NN_NOT_MODULES and last[:1].isupper()
+
+
+def is_known_base(name: str) -> bool:
+    """Whether the methods of a class with this base run in their caller's mode, or frameworks' tables name them."""
+    return (
+        name.startswith((":", "@"))
+        or name in frameworks.PLAIN_BASES
+        or name in known.DATASET_BASES
+        or is_module_base(name)
+        or libraries.leaves_grad_mode(name)
+        or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names
+    )

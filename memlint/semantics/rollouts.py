@@ -1,0 +1,235 @@
+"""Transitions that are stored with the graph of the policy that made them (catalogue, item 30)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call, Loop
+from memlint.semantics.keepers import KeptArgument, carrying_loops, imported_classes, keeps, kept_arguments
+from memlint.semantics.knowledge import rollouts as known
+from memlint.semantics.module import Module, words_of
+from memlint.semantics.questions import GradOnEntry, Question
+from memlint.semantics.retention import retentions
+from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.values import Kind, Mode, Value
+
+_STEPPED = frozenset({"step"})
+_EMPTYING = frozenset({"clear", "append", "extend", "pop"})
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutStore:
+    """A call that puts a value with its graph into a buffer."""
+
+    call: Call
+    buffer: cst.BaseExpression
+    stored: tuple[cst.BaseExpression, ...]
+    detached: cst.CSTNode | None
+    """Where all that the buffer holds is detached: proof that nobody wants the graph."""
+    certain: bool
+    """What the buffer does with it is in view."""
+    questions: frozenset[Question]
+
+
+def rollout_stores(module: Module) -> list[RolloutStore]:
+    """All of a file, worked out once however many rules ask."""
+    return module.once(_all_stores)
+
+
+def _all_stores(module: Module) -> list[RolloutStore]:
+    if module.words.isdisjoint(known.STORING_METHODS):
+        return []
+    found: list[RolloutStore] = []
+    for call in module.calls:
+        if call.method not in known.STORING_METHODS or call.receiver_node is None:
+            continue
+        if call.mode in (Mode.OFF, Mode.UNKNOWN) or call.receiver is None or call.receiver.kind is Kind.MODULE:
+            continue
+        store = _pushed(module, call) if call.handed else None
+        store = store or (_detached_later(module, call) if call.method == "append" else None)
+        if store is not None:
+            found.append(store)
+    return found
+
+
+def kept_by_meters(module: Module) -> list[KeptArgument]:
+    """The arguments that callees keep, without those that are transitions."""
+    transitions = {id(store.call) for store in rollout_stores(module)}
+    return [kept for kept in kept_arguments(module) if id(kept.call) not in transitions]
+
+
+# --- a buffer that is asked to store ---
+
+
+def _pushed(module: Module, call: Call) -> RolloutStore | None:
+    """`memory.push(state, policy(state), reward)` while an environment is stepped through."""
+    assert call.receiver_node is not None
+    if not is_buffer(module, call):
+        return None
+    stored: list[cst.BaseExpression] = []
+    questions: frozenset[Question] = frozenset()
+    certain = True
+    for handed in call.handed:
+        keeping = keeps(module, call, handed.argument)
+        classes = imported_classes(module, call.receiver) if call.receiver is not None else frozenset()
+        by_name = bool(classes) and classes <= known.BUFFER_CLASSES
+        bounded = _bounded_list(module, call)
+        if keeping is None and not by_name and not bounded:
+            continue
+        root = keeping.root if keeping is not None else -1
+        if root in module.analysis.differentiated:
+            continue  # on-policy: the graph is wanted
+        certain &= bounded or (keeping is not None and keeping.certain)
+        if not _lives_on(module, call, keeping.attribute if keeping is not None else None):
+            continue
+        for node, value in handed.carriers:
+            asked = _carries(module, value)
+            if asked is None:
+                continue
+            stored.append(node)
+            questions |= asked
+    if not stored:
+        return None
+    return RolloutStore(call, call.receiver_node, tuple(stored), None, certain, questions | _entry(call))
+
+
+def is_buffer(module: Module, call: Call) -> bool:
+    """Whether the receiver, or its class, is named like a store of transitions."""
+    path = path_of(call.receiver_node) if call.receiver_node is not None else None
+    names = [path.rpartition(".")[2]] if path is not None else []
+    if call.receiver is not None and call.receiver.cls is not None:
+        names.append(call.receiver.cls.rpartition(".")[2].removeprefix(":"))
+    if call.receiver is not None:
+        names += sorted(imported_classes(module, call.receiver))
+    return any(not words_of(name).isdisjoint(known.BUFFER_WORDS) for name in names)
+
+
+def _bounded_list(module: Module, call: Call) -> bool:
+    """`deque(maxlen=10000)`: an unbounded list is MEM102's."""
+    boxes = call.receiver.boxes if call.receiver is not None else ()
+    return bool(boxes) and all(module.box(index).bounded and not module.box(index).escaped for index in boxes)
+
+
+def _lives_on(module: Module, call: Call, attribute: str | None) -> bool:
+    """Whether the buffer outlives the steps of an episode, and nothing empties it in between."""
+    return any(_steps_through(module, loop, call) for loop in carrying_loops(module, call, attribute))
+
+
+def _steps_through(module: Module, loop: Loop, call: Call) -> bool:
+    """`env.step(action)` in the loop."""
+    return any(
+        other.method in _STEPPED
+        and bool(other.positional or other.keywords)
+        and other.receiver is not None
+        and other.receiver.kind not in (Kind.OPTIMIZER, Kind.SCALER)
+        and other.loop is not None
+        and loop in other.loop.outer()
+        for other in module.calls_in(call.scope)
+    )
+
+
+# --- lists that are detached when they are used ---
+
+
+def _detached_later(module: Module, call: Call) -> RolloutStore | None:
+    """`memory.logprobs.append(dist.log_prob(action))`, and later `torch.stack(memory.logprobs).detach()`."""
+    target = call.receiver_node
+    if not isinstance(target, cst.Attribute) or len(call.positional) != 1 or call.scope.name == "__init__":
+        return None
+    argument = call.positional[0]
+    asked = _carries(module, argument.value)
+    if asked is None:
+        return None
+    cut = module.once(_Reads).detached(target.attr.value)
+    if cut is None or any(retention.store.node is call.node for retention in retentions(module)):
+        return None  # MEM102 says it
+    return RolloutStore(call, target, (argument.expression,), cut, True, asked | _entry(call))
+
+
+class _Reads:
+    """Where the attributes of a file are read."""
+
+    def __init__(self, module: Module) -> None:
+        self._parents: dict[int, cst.CSTNode] = {}
+        self._attributes: dict[str, list[cst.Attribute]] = {}
+        for node in walk(module.tree):
+            if isinstance(node, cst.Attribute):
+                self._attributes.setdefault(node.attr.value, []).append(node)
+            for child in node.children:
+                self._parents[id(child)] = node
+
+    def detached(self, name: str) -> cst.CSTNode | None:
+        """Where what the attribute holds is detached, if every read of it is."""
+        found: cst.CSTNode | None = None
+        for node in self._attributes.get(name, ()):
+            parent = self._parents.get(id(node))
+            if isinstance(parent, cst.AssignTarget) or self._is_emptied(node, parent):
+                continue
+            cut = self._cut(node)
+            if cut is None:
+                return None
+            found = cut
+        return found
+
+    def _is_emptied(self, node: cst.CSTNode, parent: cst.CSTNode | None) -> bool:
+        if isinstance(parent, cst.Attribute) and parent.value is node:
+            return parent.attr.value in _EMPTYING
+        if isinstance(parent, cst.Arg):
+            call = self._parents.get(id(parent))
+            return isinstance(call, cst.Call) and isinstance(call.func, cst.Name) and call.func.value == "len"
+        if isinstance(parent, cst.Subscript):
+            return isinstance(self._parents.get(id(parent)), cst.Del)
+        return isinstance(parent, cst.Del)
+
+    def _cut(self, node: cst.CSTNode) -> cst.CSTNode | None:
+        """The call of `.detach()` around it in the same expression."""
+        current: cst.CSTNode | None = node
+        while current is not None and isinstance(current, (cst.BaseExpression, cst.Arg)):
+            func = current.func if isinstance(current, cst.Call) else None
+            if isinstance(func, cst.Attribute) and func.attr.value == "detach":
+                return current
+            current = self._parents.get(id(current))
+        return None
+
+
+# --- what carries a graph ---
+
+
+def _entry(call: Call) -> frozenset[Question]:
+    return frozenset({GradOnEntry(call.scope.qualname)}) if call.mode is Mode.ENTRY else frozenset()
+
+
+def _carries(module: Module, value: Value) -> frozenset[Question] | None:
+    """The questions on which it depends that the value carries the graph of a module; None: it does not."""
+    if not value.carries_graph:
+        return None
+    questions = module.questions(value.conditions)
+    if questions is not None:
+        return questions if module.graph_sources(value) else None
+    for node in module.definitions(value):
+        asked = _of_distribution(module, node)
+        if asked is not None:
+            return asked
+    return None
+
+
+def _of_distribution(module: Module, node: cst.CSTNode) -> frozenset[Question] | None:
+    """`dist.log_prob(action)` of a distribution of torch whose parameters carry a graph."""
+    call = module.call_at(node)
+    if call is None or call.method not in known.GRAPH_METHODS or call.receiver is None:
+        return None
+    for maker in module.definitions(call.receiver):
+        made = module.call_at(maker)
+        if (
+            made is None
+            or not made.callee.quals
+            or not all(q.startswith(known.DISTRIBUTIONS) for q in made.callee.quals)
+        ):
+            continue
+        for argument in (*made.positional, *made.keywords.values()):
+            questions = module.questions(argument.value.conditions) if argument.value.carries_graph else None
+            if questions is not None and module.graph_sources(argument.value):
+                return questions
+    return None

@@ -1,0 +1,223 @@
+"""Copies of the best weights so far, kept on the device of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import libcst as cst
+
+from memlint.semantics.blocks import path_to
+from memlint.semantics.devices import Place, moved_to, uses_a_device
+from memlint.semantics.events import Call, Loop
+from memlint.semantics.knowledge import snapshots as known
+from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
+from memlint.semantics.module import Module, words_of
+from memlint.semantics.scopes import Scope, chain_of, path_of, walk
+from memlint.semantics.values import Kind
+
+
+class Copied(Enum):
+    """What is copied."""
+
+    WEIGHTS = "weights"
+    OPTIMIZER = "optimizer"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A copy of a model's state, made whenever it is the best so far."""
+
+    node: cst.BaseExpression
+    what: Copied
+    source: cst.BaseExpression
+    """The expression that gives what is copied: `model.state_dict()`."""
+    cloned: cst.BaseExpression | None
+    """The expression that copies one tensor, in a comprehension over the state."""
+    on_device: bool
+    """The file moves something to a device; otherwise the model comes from out of view."""
+
+
+def snapshots(module: Module) -> Iterator[Snapshot]:
+    if TORCH_LIBRARIES.isdisjoint(module.words) or known.TRIGGERS.isdisjoint(module.words):
+        return
+    on_device: bool | None = None
+    for call in module.calls:
+        found = _copied(module, call)
+        if found is None:
+            continue
+        node, what, source, cloned = found
+        if on_device is None:
+            on_device = module.once(uses_a_device)
+        if not on_device and (what is Copied.MODEL or _trains(module)):
+            continue  # whoever trains without naming a device trains on the host
+        if _is_on_host(module, call, source) or not _is_kept(module, call, node, what):
+            continue
+        yield Snapshot(node, what, source, cloned, on_device)
+
+
+# --- what is copied ---
+
+_Found = tuple[cst.BaseExpression, Copied, cst.BaseExpression, "cst.BaseExpression | None"]
+
+
+def _copied(module: Module, call: Call) -> _Found | None:
+    if call.names(known.DEEP_COPIES) and call.positional and not call.unpacks:
+        argument = call.positional[0]
+        state = module.call_at(argument.expression)
+        if state is not None and state.method == "state_dict":
+            return call.call, _owner(state), argument.expression, None
+        if argument.value.kind is Kind.MODULE and path_of(argument.expression) is not None:
+            return call.call, Copied.MODEL, argument.expression, None
+        return None
+    if call.method not in ("items", "named_parameters"):
+        return None
+    return _copied_one_by_one(module, call)
+
+
+def _owner(state: Call) -> Copied:
+    receiver = state.receiver
+    if receiver is not None and receiver.kind is Kind.OPTIMIZER:
+        return Copied.OPTIMIZER
+    path = path_of(state.receiver_node) if state.receiver_node is not None else None
+    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint({"optimizer", "optim", "opt"})
+    return Copied.OPTIMIZER if named else Copied.WEIGHTS
+
+
+def _copied_one_by_one(module: Module, items: Call) -> _Found | None:
+    """`{k: v.clone() for k, v in model.state_dict().items()}`."""
+    source = items.call if items.method == "named_parameters" else items.receiver_node
+    state = module.call_at(source) if source is not None else None
+    if source is None or state is None or state.method not in ("state_dict", "named_parameters"):
+        return None
+    for loop in module.loops:
+        node = loop.node
+        if loop.iterable is not items.node or not isinstance(node, cst.DictComp):
+            continue
+        target = node.for_in.target
+        if node.for_in.inner_for_in is not None or not isinstance(target, cst.Tuple) or len(target.elements) != 2:
+            return None
+        tensor, chain = path_of(target.elements[1].value), list(chain_of(node.value))
+        methods = {item.func.attr.value for item in chain if isinstance(item.func, cst.Attribute)}
+        if "clone" in methods and methods <= known.COPY_CHAIN and tensor is not None:
+            innermost = chain[-1].func
+            if isinstance(innermost, cst.Attribute) and path_of(innermost.value) in (tensor, f"{tensor}.data"):
+                return node, _owner(state), source, node.value
+    return None
+
+
+# --- where is the model? ---
+
+
+def _trains(module: Module) -> bool:
+    return any(flow.has_backward for flow in module.flows)
+
+
+def _is_on_host(module: Module, call: Call, source: cst.BaseExpression) -> bool:
+    """`deepcopy(model.cpu().state_dict())`, `deepcopy(model).to("cpu")`, `model.cpu()` before."""
+    inner = {id(node) for node in walk(source)}
+    path = path_of(source) or next((path_of(item) for item in _owners(source)), None)
+    for other in module.calls_in(call.scope):
+        if other.method not in ("cpu", "to"):
+            continue
+        is_of_it = id(other.node) in inner or other.receiver_node is call.node
+        if not is_of_it and path is not None and other.receiver_node is not None and other.order < call.order:
+            is_of_it = path_of(other.receiver_node) == path
+        if is_of_it and moved_to(module, other) is Place.HOST:
+            return True
+    return False
+
+
+def _owners(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """`model` of `model.state_dict()`."""
+    for call in list(chain_of(node))[-1:]:
+        if isinstance(call.func, cst.Attribute):
+            yield call.func.value
+
+
+# --- is it kept, as the best so far? ---
+
+
+def _is_kept(module: Module, call: Call, node: cst.BaseExpression, what: Copied) -> bool:
+    statement = call.statement
+    if not isinstance(statement, (cst.Assign, cst.AnnAssign)) or statement.value is None:
+        return False
+    if what is Copied.MODEL and statement.value is not node:
+        return False
+    targets = [item.target for item in statement.targets] if isinstance(statement, cst.Assign) else [statement.target]
+    if not _is_part(statement.value, node):
+        return False
+    target: cst.BaseExpression = targets[0]
+    if isinstance(target, cst.Tuple) and isinstance(statement.value, cst.Tuple):
+        pairs = zip(target.elements, statement.value.elements, strict=False)
+        target = next((left.value for left, right in pairs if right.value is node), target)
+    if not _if_better(module, call, target):
+        return False
+    path = path_of(target)
+    return path is None or not _is_computed_with(module, call, path, what)
+
+
+def _is_part(whole: cst.BaseExpression, node: cst.BaseExpression) -> bool:
+    """The statement's value, or something that a dictionary, list or tuple there holds."""
+    if whole is node:
+        return True
+    if isinstance(whole, (cst.Dict, cst.List, cst.Tuple)):
+        return any(_is_part(element.value, node) for element in whole.elements)
+    if isinstance(whole, cst.IfExp):
+        return _is_part(whole.body, node) or _is_part(whole.orelse, node)
+    call = whole if isinstance(whole, cst.Call) else None
+    return call is not None and isinstance(call.func, cst.Name) and any(_is_part(arg.value, node) for arg in call.args)
+
+
+def _if_better(module: Module, call: Call, target: cst.BaseExpression) -> bool:
+    """Inside an `if` that compares scores, within the innermost loop or the function."""
+    kept = _words(target) & known.KEPT_WORDS
+    path = path_to(call.scope.node, call.node)
+    if call.loop is not None and call.loop.node in path:
+        path = path[path.index(call.loop.node) :]
+    name = call.scope.name
+    if kept & known.BEST_WORDS and not words_of(name).isdisjoint(known.KEEPING_WORDS):
+        return True  # `def save_checkpoint(self, model): self.best_state = ...`
+    for item in path:
+        if not isinstance(item, (cst.If, cst.IfExp)):
+            continue
+        words = _words(item.test)
+        if words & known.BEST_WORDS or (kept and any(isinstance(node, cst.Comparison) for node in walk(item.test))):
+            return True
+    return False
+
+
+def _words(node: cst.CSTNode) -> frozenset[str]:
+    names = (item.value for item in walk(node) if isinstance(item, cst.Name))
+    keys = (item.raw_value for item in walk(node) if isinstance(item, cst.SimpleString))
+    return frozenset(word for name in (*names, *keys) for word in words_of(name))
+
+
+def _is_computed_with(module: Module, call: Call, path: str, what: Copied) -> bool:
+    """The copy is averaged, taken apart or run while training goes on: it has to be where the model is."""
+    owner = call.scope.enclosing_class() if path.startswith("self.") else None
+    where: Scope = owner if owner is not None else call.scope
+    scopes = [where, *where.descendants()]
+    methods = {name for scope in scopes for name in scope.methods_called.get(path, ())}
+    if what is not Copied.MODEL:
+        if methods & known.TAKING_APART:
+            return True
+        return any(isinstance(node, cst.Subscript) and path_of(node.value) == path for node in walk(where.node))
+    if methods & known.HOST_METHODS:
+        return True
+    return any(
+        _is_use_of(other, path) and (call.loop is None or _within(other, call.loop.outer()[-1]))
+        for scope in scopes
+        for other in module.calls_in(scope)
+    )
+
+
+def _is_use_of(call: Call, path: str) -> bool:
+    called = path_of(call.call.func)
+    return called is not None and (called == path or called.startswith(path + "."))
+
+
+def _within(call: Call, loop: Loop) -> bool:
+    return call.loop is not None and loop in call.loop.outer()

@@ -1,0 +1,315 @@
+"""What the steps of a Lightning module (or callback) put into lists of the object: who empties these, and when.
+
+Lightning calls a step once a batch and keeps nothing of what it returns; a list of the object is the author's to empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call, Store
+from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import lightning_hooks as known
+from memlint.semantics.modes import is_known_base
+from memlint.semantics.module import Module
+from memlint.semantics.questions import Question
+from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, walk
+from memlint.semantics.values import Kind, Value
+
+
+@dataclass(frozen=True, eq=False)
+class StepOutputs:
+    """A list of a Lightning object that a step fills: it is never emptied, or keeps graphs until it is, or both."""
+
+    store: Store
+    attribute: str
+    step: str
+    """The step that fills it."""
+    epoch_end: Scope | None
+    """The hook that uses the list once an epoch; None where the list is emptied."""
+    keeps_graph: bool
+    questions: frozenset[Question]
+    """What must be answered with yes for `keeps_graph`."""
+    on_host: bool
+    """The elements were moved to host memory."""
+    certain: bool
+
+    @property
+    def only_in_tests(self) -> bool:
+        return self.step in known.TEST_STEPS
+
+    @property
+    def last_of_epoch_end(self) -> cst.BaseStatement | None:
+        """The last statement of the hook; None where nothing can follow it."""
+        node = self.epoch_end.node if self.epoch_end is not None else None
+        if not isinstance(node, cst.FunctionDef) or not isinstance(node.body, cst.IndentedBlock):
+            return None
+        last = node.body.body[-1]
+        if isinstance(last, cst.SimpleStatementLine) and isinstance(last.body[-1], (cst.Return, cst.Raise)):
+            return None
+        return last
+
+
+def step_outputs(module: Module) -> Iterator[StepOutputs]:
+    if module.words.isdisjoint(known.STEPS):
+        return
+    for scope in module.scopes:
+        if scope.is_class and any(_is_lightning(base) for base in module.analysis.base_names(scope.qualname)):
+            yield from _of_class(module, scope)
+
+
+def _is_lightning(base: str) -> bool:
+    return base.partition(".")[0] in known.PACKAGES and base.rpartition(".")[2] in known.CLASSES
+
+
+def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
+    steps = reached_from(module, owner, known.STEPS)
+    ends = reached_from(module, owner, known.EPOCH_ENDS)
+    reported: set[str] = set()
+    for store in module.stores:
+        step = steps.get(store.scope)
+        attribute = _attribute(store)
+        if step is None or attribute is None or not store.boxes or _is_bounded(module, store):
+            continue
+        end = None
+        if attribute not in reported and _may_be_big(module, store):
+            end = _using(owner, attribute, ends)
+            if end is not None and is_emptied(module, owner, attribute, store):
+                end = None
+        questions = _graph_kept(module, store, step)
+        if end is None and questions is None:
+            continue
+        if end is not None:
+            reported.add(attribute)
+        yield StepOutputs(
+            store,
+            attribute,
+            step,
+            end,
+            questions is not None,
+            questions or frozenset(),
+            _on_host(store.value_node),
+            _is_certain(module, owner, store),
+        )
+
+
+def _attribute(store: Store) -> str | None:
+    """`outputs` of `self.outputs.append(x)` and `self.outputs["val"].append(x)`."""
+    owner, _, attribute = (store.path or "").partition(".")
+    return attribute if owner == "self" and attribute.isidentifier() and store.how != "accumulate" else None
+
+
+def _is_bounded(module: Module, store: Store) -> bool:
+    """`deque(maxlen=...)`, or a list that does not belong to the object alone."""
+    boxes = [module.box(index) for index in store.boxes]
+    return any(box.bounded or box.returned for box in boxes)
+
+
+# --- who calls what ---
+
+
+def reached_from(module: Module, owner: Scope, names: frozenset[str]) -> dict[Scope, str]:
+    """The methods of these names, and those of the class that they call: method -> the name by which it is reached."""
+    reached: dict[Scope, str] = {}
+    pending = [(child, child.name) for child in owner.children if child.is_function and child.name in names]
+    while pending:
+        scope, name = pending.pop(0)
+        if scope in reached:
+            continue
+        reached[scope] = name
+        for call in module.calls_in(scope):
+            if len(call.callee.quals) == 1:
+                callee = module.analysis.scope_named(next(iter(call.callee.quals)))
+                if callee is not None and callee.parent is owner:
+                    pending.append((callee, name))
+    return reached
+
+
+def _using(owner: Scope, attribute: str, ends: dict[Scope, str]) -> Scope | None:
+    """The hook that reads the attribute once an epoch, itself or through a method that it calls."""
+    for scope, name in ends.items():
+        if attribute in scope.words_within:
+            return next((child for child in owner.children if child.name == name), scope)
+    return None
+
+
+# --- is it emptied? ---
+
+
+def is_emptied(module: Module, owner: Scope, attribute: str, store: Store) -> bool:
+    """By anybody in this file who may: not only by the right hook."""
+    if owner.words_within & known.DYNAMIC_WORDS:
+        return True
+    if any(_clears_path(scope, attribute, _is_relative(module, scope, owner)) for scope in module.scopes):
+        return True
+    functions = (scope for scope in module.scopes if scope.is_function)
+    if any(_sets_anew(scope, attribute, _is_relative(module, scope, owner)) for scope in functions):
+        return True
+    return any(_may_empty(module, call, store) for flow in module.flows for call in flow.calls)
+
+
+def _is_relative(module: Module, scope: Scope, owner: Scope) -> bool:
+    """Whether `self` in the scope may be an object of the class: in its own methods, those of bases and subclasses."""
+    cls = scope.enclosing_class()
+    if cls is None or cls is owner:
+        return cls is owner
+    bases = module.analysis.base_names
+    return owner.qualname in bases(cls.qualname) or cls.qualname in bases(owner.qualname)
+
+
+def _clears_path(scope: Scope, attribute: str, is_relative: bool) -> bool:
+    return any(
+        methods & known.EMPTYING_METHODS and attribute in parts and (is_relative or parts[0] != "self")
+        for path, methods in scope.methods_called.items()
+        if len(parts := path.split(".")) > 1
+    )
+
+
+def _sets_anew(scope: Scope, attribute: str, is_relative: bool) -> bool:
+    """A method that assigns the attribute (or an item or slice of it), or deletes it."""
+    if scope.name in known.ONCE or attribute not in scope.words:
+        return False
+    for node in walk(scope.node):
+        targets: list[cst.BaseExpression] = []
+        if isinstance(node, cst.Assign) and not _adds_to(node, attribute):
+            targets = [target.target for target in node.targets]
+        elif isinstance(node, (cst.AnnAssign, cst.Del)):
+            targets = [node.target]
+        parts = (item for target in targets for item in walk(target))
+        if any(_is_attribute(item, attribute) and (is_relative or not _is_of_self(item)) for item in parts):
+            return True
+    return False
+
+
+def _is_attribute(node: cst.CSTNode, attribute: str) -> bool:
+    return isinstance(node, cst.Attribute) and node.attr.value == attribute
+
+
+def _is_of_self(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Attribute) and path_of(node.value) == "self"
+
+
+def _adds_to(node: cst.Assign, attribute: str) -> bool:
+    """`self.outputs = self.outputs + [x]`."""
+    value = node.value
+    return (
+        isinstance(value, cst.BinaryOperation)
+        and isinstance(value.operator, cst.Add)
+        and _is_attribute(value.left, attribute)
+    )
+
+
+def _may_empty(module: Module, call: Call, store: Store) -> bool:
+    if call.method in known.EMPTYING_METHODS and call.receiver is not None and call.receiver.boxes & store.boxes:
+        return True
+    if call.names(frozenset({"getattr"})) and len(call.positional) > 1:
+        # `getattr(self, f"{stage}_outputs").clear()`
+        first, second = call.positional[0], call.positional[1]
+        return path_of(first.expression) == "self" and second.value.literal is None
+    given = [index for index, argument in enumerate(call.positional) if argument.value.boxes & store.boxes]
+    return any(_empties_parameter(module, qual, index) for qual in call.callee.quals for index in given)
+
+
+def _empties_parameter(module: Module, qual: str, index: int) -> bool:
+    scope = module.analysis.scope_named(qual)
+    if scope is None or not isinstance(scope.node, cst.FunctionDef):
+        return False
+    bound = scope.parent is not None and scope.parent.is_class
+    params = parameters(scope.node.params)[index : index + (2 if bound else 1)]
+    return any(scope.methods_called.get(param.name.value, set()) & known.EMPTYING_METHODS for param in params)
+
+
+# --- what is in it? ---
+
+
+def _may_be_big(module: Module, store: Store) -> bool:
+    """Numbers and strings do not matter. What is unknown and used once an epoch is taken for a batch's tensors."""
+    return any(_is_big(module, part, store.value_node) for part in _parts(module, store.value))
+
+
+def _parts(module: Module, value: Value) -> Iterator[Value]:
+    """The value, or what is in the dictionary or tuple that it is."""
+    if value.elements:
+        for element in value.elements:
+            yield from _parts(module, element)
+    elif value.boxes:
+        yield from (module.box(index).content for index in value.boxes)
+    else:
+        yield value
+
+
+def _is_big(module: Module, value: Value, node: cst.BaseExpression) -> bool:
+    if value.kind is Kind.PLAIN:
+        return _on_host(node)  # an array rather than a string
+    return value.kind not in (Kind.NUMBER, Kind.NONE)
+
+
+def _on_host(node: cst.BaseExpression) -> bool:
+    """`x.cpu()`, `x.detach().cpu().numpy()`, or a display of nothing else."""
+    if isinstance(node, cst.Dict):
+        return bool(node.elements) and all(_on_host(element.value) for element in node.elements)
+    if isinstance(node, (cst.Tuple, cst.List)):
+        return bool(node.elements) and all(_on_host(element.value) for element in node.elements)
+    return any(call.func.attr.value in known.HOST_METHODS for call in chain_of(node))  # type: ignore[attr-defined]
+
+
+# --- does it keep graphs? ---
+
+
+def _graph_kept(module: Module, store: Store, step: str) -> frozenset[Question] | None:
+    """In training: what is left to ask about whether the stored value carries a graph; None: it does not."""
+    value = store.value
+    if step not in known.TRAINING_STEPS or not value.carries_graph or store.root in module.analysis.differentiated:
+        return None
+    if not _trains(module, store):
+        return None
+    questions = module.questions(value.conditions)
+    if questions is None and _is_the_loss(module, store):
+        return frozenset()
+    return questions
+
+
+def _trains(module: Module, store: Store) -> bool:
+    """A `training_step` that returns nothing, and runs no backward pass, only looks at a model: mostly a frozen one."""
+    flow = module.flow_of(store.scope)
+    if flow is None or store.scope.name != "training_step":
+        return True
+    return flow.has_backward or any(value.kind is not Kind.NONE for value in flow.returned)
+
+
+def _is_the_loss(module: Module, store: Store) -> bool:
+    """What `training_step` returns, or returns under "loss", Lightning differentiates: it carries a graph."""
+    flow = module.flow_of(store.scope)
+    if flow is None or store.scope.name != "training_step" or not store.value.idents:
+        return False
+    return any(store.value.idents & _differentiated_by_lightning(module, flow, value) for value in flow.returned)
+
+
+def _differentiated_by_lightning(module: Module, flow: Flow, value: Value) -> frozenset[int]:
+    if not value.boxes:
+        return value.idents
+    found: set[int] = set()
+    for index in value.boxes:
+        node = module.box(index).node
+        if isinstance(node, cst.Dict):
+            for element in node.elements:
+                if isinstance(element, cst.DictElement) and _is_loss_key(element.key):
+                    path = path_of(element.value)
+                    known_value = flow.final.get(path) if path is not None else None
+                    found |= known_value.idents if known_value is not None else frozenset()
+    return frozenset(found)
+
+
+def _is_loss_key(key: cst.BaseExpression) -> bool:
+    return isinstance(key, cst.SimpleString) and key.evaluated_value == "loss"
+
+
+def _is_certain(module: Module, owner: Scope, store: Store) -> bool:
+    """All bases in view, and a tensor is stored."""
+    bases = module.analysis.base_names(owner.qualname)
+    if not all(is_known_base(base) or _is_lightning(base) for base in bases):
+        return False
+    return store.value.kind in (Kind.TENSOR, Kind.CONTAINER) or store.value.carries_graph

@@ -1,0 +1,140 @@
+"""Forward passes, in a training step, of models that nobody trains and nobody froze (catalogue, section 7c, item 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call
+from memlint.semantics.knowledge import torch as torch_known
+from memlint.semantics.knowledge import training as known
+from memlint.semantics.module import Module, words_of
+from memlint.semantics.ownership import Home, Standing, home_of, optimizers, standing
+from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.values import Mode
+
+
+@dataclass(frozen=True, eq=False)
+class UntrainedForward:
+    """A model that no optimizer owns runs with grad on, and the loss is differentiated through it."""
+
+    call: Call
+    path: str
+    standing: Standing
+    has_role: bool
+    """Its name says that it is not trained: teacher, target, reference."""
+    passes_gradient: bool
+    """Its input carries a graph: the gradient has to pass through the model, so grad cannot be switched off."""
+
+
+def untrained_forwards(module: Module) -> Iterator[UntrainedForward]:
+    """The first such forward pass of each model."""
+    if not optimizers(module) and module.words.isdisjoint(known.DIFFERENTIATED_RESULTS):
+        return
+    if module.words.isdisjoint(torch_known.BACKWARD_METHODS | known.DIFFERENTIATED_RESULTS.keys()):
+        return
+    seen: set[Home] = set()
+    for call in module.calls:
+        if not _may_run_a_model(module, call) or not _is_differentiated(module, call):
+            continue
+        path, home = _model_of(call)
+        if home is None or home in seen or not _is_complete(module, home) or _is_anybodys(module, home):
+            continue
+        found = standing(module, home)
+        if not found.is_open:
+            seen.add(home)
+            yield UntrainedForward(call, path, found, _has_role(path), _passes_gradient(call))
+
+
+def _may_run_a_model(module: Module, call: Call) -> bool:
+    """The call of a model, or of something out of view that may be one, or of a method that may run it.
+
+    That the result is differentiated shows that grad mode is on, at least for some caller.
+    """
+    if call.mode not in (Mode.ON, Mode.ENTRY) or call.callee.mode is not None or call.handler:
+        return False
+    path = path_of(call.call.func)
+    if path is None or not (call.is_forward or call.root in module.analysis.unseen):
+        return False
+    names = path.split(".")
+    if not module.once(_names_in_optimizers).isdisjoint(names):
+        return False
+    return (
+        call.is_forward
+        or any(_has_role(name) for name in names[-2:])
+        or not module.once(_names_of_models).isdisjoint(names)
+    )
+
+
+def _names_in_optimizers(module: Module) -> frozenset[str]:
+    """`net` of `Adam(self.net.parameters())`: the last names before `parameters`."""
+    names = set()
+    for optimizer in optimizers(module):
+        for node in walk(optimizer.parameters) if optimizer.parameters is not None else ():
+            path = path_of(node) if isinstance(node, cst.Attribute) else None
+            if path is not None and path.endswith((".parameters", ".named_parameters")):
+                names.add(path.split(".")[-2])
+    return frozenset(names - {"self"})
+
+
+def _names_of_models(module: Module) -> frozenset[str]:
+    """The last names of paths on which a method is called that tells a model: worth asking what becomes of them."""
+    return frozenset(
+        path.rpartition(".")[2]
+        for scope in module.scopes
+        for path, methods in scope.methods_called.items()
+        if not methods.isdisjoint({"eval", "load_state_dict"})
+    )
+
+
+def _model_of(call: Call) -> tuple[str, Home | None]:
+    """`teacher(x)`, `teacher.forward(x)`, `teacher.module(x)`, `teacher.encode(x)`."""
+    path = path_of(call.call.func) or ""
+    owner = path.rpartition(".")[0].removesuffix(".module")
+    home = home_of(call.scope, path.removesuffix(".module")) if path and not call.callee.quals else None
+    if home is None and owner and (call.receiver is None or not call.receiver.quals):
+        return owner, home_of(call.scope, owner)
+    return path.removesuffix(".module"), home
+
+
+def _is_differentiated(module: Module, call: Call) -> bool:
+    """Whether a backward pass reaches the output's graph, here or in the framework that the result is returned to."""
+    if call.root in module.analysis.differentiated:
+        return True
+    frameworks = known.DIFFERENTIATED_RESULTS.get(call.scope.name)
+    flow, owner = module.flow_of(call.scope), call.scope.parent
+    if frameworks is None or flow is None or owner is None or not owner.is_class:
+        return False
+    return call.root in flow.return_roots and bool(module.analysis.base_names(owner.qualname) & frameworks)
+
+
+def _is_complete(module: Module, home: Home) -> bool:
+    """Whether all that could own its parameters is in view.
+
+    A part of a module is trained by whoever trains the whole: only its own class can say who that is.
+    """
+    if not home.is_attribute or not module.analysis.is_module_class(home.scope.qualname):
+        return True
+    inside = [item for item in optimizers(module) if item.call.scope.enclosing_class() is home.scope]
+    whole = {"parameters", "named_parameters"}
+    own = any(not whole.isdisjoint(inner.methods_called.get("self", ())) for inner in home.scope.descendants())
+    return bool(inside) and not own
+
+
+def _is_anybodys(module: Module, home: Home) -> bool:
+    """A parameter that no call in view gives, and no name tells."""
+    if not home.is_parameter or _has_role(home.name):
+        return False
+    scope = home.scope
+    owner = scope.parent.qualname if scope.name == "__init__" and scope.parent is not None else scope.qualname
+    return next(module.calls_of(frozenset({owner})), None) is None
+
+
+def _has_role(path: str) -> bool:
+    return not words_of(path.rpartition(".")[2]).isdisjoint(known.FROZEN_ROLES)
+
+
+def _passes_gradient(call: Call) -> bool:
+    return any(argument.value.carries_graph for argument in (*call.positional, *call.keywords.values()))
