@@ -3,9 +3,11 @@
     python benchmarks/audit.py run CORPUS FINDINGS.jsonl         lint every file; counts per rule and confidence
     python benchmarks/audit.py sample CORPUS FINDINGS.jsonl CODE  a seeded random sample with its source
     python benchmarks/audit.py fixcheck CORPUS [--diffs FILE]    apply all fixes in memory and check the results
+    python benchmarks/audit.py compare CORPUS [--record]         download what is missing, lint every file, and print
+                                                                 what is new or has vanished since findings.jsonl
 
-CORPUS is the folder that corpus.py filled. `run` and `fixcheck` use every core, bound the time of each file and take
-`--only NAME ...`. All rules are on, at every confidence.
+CORPUS is the folder that corpus.py filled (`compare` fills it). All but `sample` use every core, bound the time of each
+file and take `--only NAME ...`. All rules are on, at every confidence; `compare` looks at what a default run shows.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import libcst
-from corpus import count_lines, present
+from corpus import count_lines, download, packages, present
 
 from memlint.linting.finding import Confidence, Finding
 from memlint.linting.lint import fix, lint
@@ -183,6 +185,38 @@ def _print_places(title: str, records: list[Record]) -> None:
         print(f"  {record['file']}:{record['line']}: {record['code']} {message[-1] if message else ''}")
 
 
+# --- compare -------------------------------------------------------------------------------------------------
+
+
+RECORDED = Path(__file__).with_name("findings.jsonl")
+KEPT = ("package", "file", "line", "code", "confidence", "message")
+
+
+def compare(corpus: Path, only: list[str] | None, record: bool) -> int:
+    """1 if anything is new or has vanished. `record` makes this run the recorded one."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    for package in packages():
+        if only is None or package.name in only:
+            download(package, corpus)
+    all_jobs, _ = jobs(corpus, only)
+    records = [
+        {key: found[key] for key in KEPT}
+        for found in run_on_every_core(all_jobs, lint_one)
+        if found.get("confidence") in ("high", "medium") or found["code"] in (INTERNAL_ERROR, "LOST")
+    ]
+    if record:
+        RECORDED.write_text("".join(json.dumps(item) + "\n" for item in records))
+        print(f"{len(records)} findings recorded")
+        return 0
+    linted = {job.package for job in all_jobs}
+    before = [item for item in map(json.loads, RECORDED.read_text().splitlines()) if item["package"] in linted]
+    new = [item for item in records if item not in before]
+    vanished = [item for item in before if item not in records]
+    _print_places("new", new)
+    _print_places("vanished", vanished)
+    return 1 if new or vanished else 0
+
+
 # --- sample --------------------------------------------------------------------------------------------------
 
 
@@ -290,10 +324,10 @@ def fixcheck(corpus: Path, only: list[str] | None, diffs: Path | None) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    for name in ("run", "sample", "fixcheck"):
+    for name in ("run", "sample", "fixcheck", "compare"):
         action = actions.add_parser(name)
         action.add_argument("corpus", type=Path)
-        if name != "fixcheck":
+        if name in ("run", "sample"):
             action.add_argument("findings", type=Path)
         if name != "sample":
             action.add_argument("--only", nargs="+", metavar="NAME", help="just these packages")
@@ -304,7 +338,10 @@ def main() -> int:
     sampling.add_argument("--seed", type=int, default=0)
     sampling.add_argument("--confidence", nargs="+", choices=[level.value for level in Confidence])
     actions.choices["fixcheck"].add_argument("--diffs", type=Path, help="write all changes here as one diff")
+    actions.choices["compare"].add_argument("--record", action="store_true", help="make this the recorded run")
     options = parser.parse_args()
+    if options.action == "compare":
+        return compare(options.corpus, options.only, options.record)
     if options.action == "run":
         return run(options.corpus, options.findings, options.only)
     if options.action == "sample":

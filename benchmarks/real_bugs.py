@@ -6,9 +6,9 @@
 
 The records hold references and facts, no code. The text of a bug is read where its record says:
 
-- `text` is `package`: in two versions of a package from PyPI, DIR/<package>-<version>/<path>, with its project around it;
-- `text` is `repository`: in DIR/<id>/before.py and after.py, copied from <path> of the repository at the commit before and
-  after the fix (`git show COMMIT:PATH`). A record with `excerpt` was scored on the functions and imports concerned;
+- `text` is `package`: in two versions of a package from PyPI, DIR/<package>-<version>/<path>, with all around it;
+- `text` is `repository`: in DIR/<id>/before.py and after.py, copied from <path> of the repository at the commit before
+  and after the fix (`git show COMMIT:PATH`). A record with `excerpt` was scored on the functions and imports concerned;
 - `text` is `thread`: only the issue or pull request shows the code; its re-creation is in fixtures/real_bugs/.
 
 A bug counts as found when a finding of one of its codes, at high or medium confidence, starts within two lines of the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +63,9 @@ def test_without_callers_grad_is_on(tmp_path: Path) -> None:
 CALLERS = {
     "from a module": "from engine import evaluate\nimport torch\nwith torch.no_grad():\n    evaluate(m, dl)\n",
     "by an alias": "import engine as e\nimport torch\n@torch.no_grad()\ndef main():\n    e.evaluate(m, dl)\n",
-    "under another name": "from engine import evaluate as ev\nimport torch\n@torch.inference_mode()\ndef main():\n    ev(m, dl)\n",
+    "under another name": (
+        "from engine import evaluate as ev\nimport torch\n@torch.inference_mode()\ndef main():\n    ev(m, dl)\n"
+    ),
     "two calls away": (
         "from engine import evaluate\nimport torch\ndef inner():\n    evaluate(m, dl)\n"
         "def main():\n    with torch.no_grad():\n        inner()\n"
@@ -217,14 +221,15 @@ LOOP = """
             {body}
         return float(total)
 """
+STEP_AND_ADD = "total += train_step(model, optimizer, x, y)"
+COMPUTE_AND_ADD = """loss = compute_loss(model, x, y)
+            loss.backward()
+            optimizer.step()
+            total += loss"""
 STEPS = {
-    "the helper differentiates and returns the loss": ("train_step", "total += train_step(model, optimizer, x, y)", True),
+    "the helper differentiates and returns the loss": ("train_step", STEP_AND_ADD, True),
     "the helper returns a number": ("loss_value", "total += loss_value(model, x, y)", False),
-    "the helper returns a loss": (
-        "compute_loss",
-        "loss = compute_loss(model, x, y)\n            loss.backward()\n            optimizer.step()\n            total += loss",
-        True,
-    ),
+    "the helper returns a loss": ("compute_loss", COMPUTE_AND_ADD, True),
 }
 
 
@@ -236,8 +241,16 @@ def test_what_a_helper_returns(tmp_path: Path, name: str, body: str, found: bool
 
 LAYOUTS = {
     "flat scripts": {"helpers.py": HELPERS, "train.py": ("helpers", "train.py")},
-    "a package, absolute": {"pkg/__init__.py": "", "pkg/helpers.py": HELPERS, "pkg/train.py": ("pkg.helpers", "pkg/train.py")},
-    "a package, relative": {"pkg/__init__.py": "", "pkg/helpers.py": HELPERS, "pkg/train.py": (".helpers", "pkg/train.py")},
+    "a package, absolute": {
+        "pkg/__init__.py": "",
+        "pkg/helpers.py": HELPERS,
+        "pkg/train.py": ("pkg.helpers", "pkg/train.py"),
+    },
+    "a package, relative": {
+        "pkg/__init__.py": "",
+        "pkg/helpers.py": HELPERS,
+        "pkg/train.py": (".helpers", "pkg/train.py"),
+    },
     "re-exported": {
         "pkg/__init__.py": "from .helpers import train_step\n",
         "pkg/helpers.py": HELPERS,
@@ -257,10 +270,11 @@ LAYOUTS = {
 def test_ways_to_import(tmp_path: Path, layout: dict[str, str | tuple[str, str]]) -> None:
     files, checked = {}, ""
     for name, text in layout.items():
-        if isinstance(text, tuple):
+        if isinstance(text, str):
+            files[name] = text
+        else:
             module, checked = text
-            text = LOOP.format(module=module, name="train_step", body="total += train_step(model, optimizer, x, y)")
-        files[name] = text
+            files[name] = LOOP.format(module=module, name="train_step", body=STEP_AND_ADD)
     assert codes(project(tmp_path, files), checked) == ["MEM101"]
 
 
@@ -294,6 +308,29 @@ def test_base_classes_of_the_project(tmp_path: Path) -> None:
     assert codes(root, "other.py") == ["MEM201"]
 
 
+def test_one_file_alone_gives_what_the_whole_project_gives(tmp_path: Path) -> None:
+    files = {
+        "helpers.py": HELPERS,
+        "guards.py": GUARDS,
+        "engine.py": "import torch\n" + textwrap.dedent(EVALUATE),
+        "a.py": LOOP.format(module="helpers", name="train_step", body=STEP_AND_ADD),
+        "b.py": "from engine import evaluate\nimport torch\ndef main():\n    evaluate(m, dl)\nmain()\n",
+        "c.py": "import torch\nfrom d import g\ndef f(x):\n    return g(x)\n",
+        "d.py": "import torch\nfrom c import f\ndef g(x):\n    return f(x)\n",
+    }
+    root = project(tmp_path, files)
+
+    def check(*paths: str) -> list[str]:
+        command = [sys.executable, "-m", "memlint", "check", "--output-format", "concise", *paths]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        return sorted(line for line in done.stdout.splitlines() if ": MEM" in line)
+
+    whole = check(".")
+    assert len(whole) == 2
+    assert check(*reversed(files)) == whole
+    assert sorted(line for name in files for line in check(name)) == whole
+
+
 def test_files_that_import_each_other(tmp_path: Path) -> None:
     files = {
         "a.py": "import torch\nfrom b import g\ndef f(x):\n    return g(x)\n",
@@ -301,3 +338,23 @@ def test_files_that_import_each_other(tmp_path: Path) -> None:
     }
     root = project(tmp_path, files)
     assert codes(root, "a.py") == codes(root, "b.py") == []
+
+
+def test_another_class_of_the_same_name_is_not_called(tmp_path: Path) -> None:
+    trainer = """
+        import torch
+
+        class Trainer:
+            def validate(self):
+                self.model.eval()
+                for x in self.val_loader:
+                    print(self.model(x).argmax(1))
+
+        def main(trainer):
+            {call}
+    """
+    off = "with torch.no_grad():\n                trainer.validate()"
+    files = {"a.py": trainer.format(call="trainer.validate()"), "b.py": trainer.format(call=off)}
+    root = project(tmp_path, files)
+    assert codes(root, "a.py") == ["MEM201"]
+    assert codes(root, "b.py") == []

@@ -936,7 +936,7 @@ def is_plain(value: object) -> bool:
 
 
 def test_facts_are_plain_and_can_be_pickled() -> None:
-    facts = Module("a.py", cst.parse_module(LEAKY), LEAKY).facts
+    facts = Module("a.py", cst.parse_module(LEAKY), LEAKY.decode()).facts
     assert facts.functions
     assert facts.calls
     assert is_plain(facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,10 @@ def fix_files(planned: Plan, *, write: bool, statistics: bool = False, exit_zero
     applied: Counter[str] = Counter()
     fixed_files = 0
     to_stdout = any(job.content is not None for job in planned.jobs)
-    for job, result in zip(planned.jobs, fix_all(planned.jobs), strict=True):
+    results: Iterable[FixResult] = fix_all(planned.jobs)
+    if write:
+        results = list(results)  # all are worked out from the project as it was, before any of its files changes
+    for job, result in zip(planned.jobs, results, strict=True):
         left = _put(job, result, write=write)
         remaining.append(left)
         if result.before != result.after and left.trouble is None:

@@ -31,7 +31,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
-from memlint.source.file import Comment, SourceFile, UndecodableFile
+from memlint.source.file import Comment, ParseText, SourceFile, UndecodableFile
 from memlint.source.lines import Position
 
 # Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
@@ -143,13 +143,31 @@ def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool,
         raise
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
         return _blocked(source.path, "MEM004", Position(1, 1), f"reading the file failed: {_where(error)}")
+    try:
+        return _drafted(module, rules, Parsed(tree, source, parse_text), wants_directives, policy)
+    finally:
+        module.release()
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A file's tree and the texts that it comes from."""
+
+    tree: cst.Module
+    source: SourceFile
+    parse_text: ParseText
+
+
+def _drafted(module: Module, rules: list[Rule], parsed: Parsed, wants_directives: bool, policy: Policy) -> Analysis:
+    """The candidates of all rules, with positions and edits."""
+    source = parsed.source
     drafts, crashes = _run_rules(module, rules)
     if module.is_test_file:
         # Unit tests run small models once: what they waste is nobody's memory.
         drafts = [replace(draft, confidence=Confidence.LOW) for draft in drafts]
     if not drafts and not wants_directives:
         return Analysis(source.path, module.facts, blocked=crashes, source=source)
-    layout = Layout(tree, source, parse_text)
+    layout = Layout(parsed.tree, source, parsed.parse_text)
     candidates = tuple(_candidate(draft, layout, source, policy) for draft in drafts)
     return Analysis(source.path, module.facts, candidates, crashes, source, _margin(layout, source))
 

@@ -12,7 +12,7 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 
-from memlint.project.files import MAX_FILES, python_files
+from memlint.project.files import MAX_FILES, ROOT_MARKERS, python_files
 from memlint.project.surface import ClassBody, Surface, body_of, surface_of, top_level
 
 # A file is parsed for its surface; the trees of the last few are kept, since questions about a file come together.
@@ -156,7 +156,12 @@ class Names:
             found = self._submodule(base, parts[0])
             if found is not None:
                 return found, parts[1:]
+        if parts[0] == Path(self.root).name and not self._has_project_file():
+            return self._module(""), parts[1:]  # a package without an `__init__.py`: its folder was taken for the root
         return None, parts
+
+    def _has_project_file(self) -> bool:
+        return any(Path(self.root, marker).exists() for marker in ROOT_MARKERS)
 
     def _search_path(self, folder: str) -> list[str]:
         """Where an absolute import of a file in this folder looks, as Python would when the project is run."""
@@ -206,6 +211,8 @@ class Names:
         if name in surface.classes or name in surface.functions:
             return f"@{file}:{name}"
         qualified = surface.imports.get(name)
+        if qualified is not None and (file, qualified) in seen:
+            return None  # `from pkg import part` in `pkg/__init__.py` itself
         if qualified is not None:
             return self._follow(file, qualified, seen) or (None if qualified.startswith(".") else qualified)
         alias = surface.aliases.get(name)

@@ -36,7 +36,7 @@ class ClassBody:
     methods_called: dict[str, frozenset[str]]
     """`self.model` -> the methods that the class calls on it."""
     frozen: frozenset[str]
-    """Paths `self.x` that are told `requires_grad_(False)`."""
+    """Paths, `self` or `self.x`, whose parameters are told to need no gradient."""
     words: frozenset[str]
     """Every identifier and attribute name in the class."""
 
@@ -155,14 +155,37 @@ def body_of(node: ast.ClassDef) -> ClassBody:
             words.add(item.id)
         elif isinstance(item, ast.Attribute):
             words.add(item.attr)
+        elif isinstance(item, ast.For):
+            frozen |= _frozen_by(item)
         elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
             path = dotted(item.func.value)
-            if path is None or not path.startswith("self."):
+            if path is None or not path.startswith("self"):
                 continue
             called.setdefault(path, set()).add(item.func.attr)
             if item.func.attr == "requires_grad_" and item.args and _is_false(item.args[0]):
                 frozen.add(path)
     return ClassBody({path: frozenset(names) for path, names in called.items()}, frozenset(frozen), frozenset(words))
+
+
+def _frozen_by(node: ast.For) -> set[str]:
+    """`for p in self.net.parameters(): p.requires_grad = False` freezes `self.net`."""
+    iterated = node.iter
+    if not (isinstance(iterated, ast.Call) and isinstance(iterated.func, ast.Attribute)):
+        return set()
+    owner = dotted(iterated.func.value)
+    if owner is None or iterated.func.attr not in ("parameters", "named_parameters"):
+        return set()
+    for line in node.body:
+        if isinstance(line, ast.Assign) and _is_false(line.value):
+            target = line.targets[0]
+            if isinstance(target, ast.Attribute) and target.attr == "requires_grad":
+                return {owner}
+        call = line.value if isinstance(line, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            stops = call.func.attr == "requires_grad_" and call.args and _is_false(call.args[0])
+            if stops or call.func.attr == "detach_":
+                return {owner}
+    return set()
 
 
 def _is_false(node: ast.expr) -> bool:

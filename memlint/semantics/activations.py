@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import libcst as cst
 
+from memlint.semantics.blocks import path_to
 from memlint.semantics.events import AttributeStore, Store
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.questions import Question
-from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.running import is_run_in_view
+from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.step_outputs import is_emptied, reached_from
-from memlint.semantics.values import Kind, Value
+from memlint.semantics.values import Kind, Mode, Value
 
 _FORWARD = frozenset({"forward"})
 _GROWING = frozenset({"append", "extend", "insert"})
 # What is read through one of these is no part of any graph.
+_MODE_WORDS = frozenset({"training", "train", "grad", "eval", "requires"})
 _DETACHED = frozenset({"detach", "data", "item", "tolist", "numpy", "shape", "size", "dtype", "device"})
 
 
@@ -38,6 +43,8 @@ class KeptActivation:
     """The expression that is kept."""
     questions: frozenset[Question]
     certain: bool
+    is_run: bool = True
+    """False where nobody in view runs the module: who might read the slot is out of view."""
 
 
 def kept_activations(module: Module) -> Iterator[KeptActivation]:
@@ -86,13 +93,16 @@ def _is_nobodys_business(module: Module, owner: Scope, store: Store, attribute: 
 
 def _in_slots(module: Module, owner: Scope, methods: dict[Scope, str]) -> Iterator[KeptActivation]:
     for store in module.attribute_stores:
-        if store.scope not in methods or _attribute(store.path) != store.name or store.guarded:
+        if store.scope not in methods or _attribute(store.path) != store.name:
+            continue
+        if store.guarded and not _is_switched(store):
             continue
         questions = _graph(module, store.value)
         if questions is None or store.value.kind is Kind.CONTAINER:
             continue
         if _nobody_wants_the_graph(module, store, methods):
-            yield KeptActivation(store.node, store.name, owner.name, False, store.source, questions, False)
+            is_run = bool(_detached_reads(module, store.name)) or is_run_in_view(module, owner)
+            yield KeptActivation(store.node, store.name, owner.name, False, store.source, questions, False, is_run)
 
 
 def _nobody_wants_the_graph(module: Module, store: AttributeStore, methods: dict[Scope, str]) -> bool:
@@ -105,9 +115,26 @@ def _nobody_wants_the_graph(module: Module, store: AttributeStore, methods: dict
     elsewhere = _is_mentioned_elsewhere(module, store.name)
     detached = _detached_reads(module, store.name)
     if not detached:
-        return elsewhere is False
+        return elsewhere is False and not store.guarded
     inside = {id(node) for scope in methods for node in walk(scope.node)}
     return elsewhere is not True and not any(id(node) in inside for node in detached)
+
+
+def _is_switched(store: AttributeStore) -> bool:
+    """Behind nothing but switches of the object, `if self.keep:`; none for grad mode or training."""
+    path = path_to(store.scope.node, store.node)
+    for parent, child in pairwise(path):
+        if isinstance(parent, cst.If):
+            name = path_of(parent.test) or ""
+            if child is not parent.body or not name.startswith("self.") or words_of(name) & _MODE_WORDS:
+                return False
+        elif isinstance(parent, (cst.Try, cst.For, cst.While, cst.Match)):
+            return False
+        elif isinstance(parent, cst.IndentedBlock):
+            before = parent.body[: next(index for index, item in enumerate(parent.body) if item is child)]
+            if any(isinstance(node, (cst.Return, cst.Continue)) for item in before for node in walk(item)):
+                return False
+    return True
 
 
 # --- who reads an attribute ---
@@ -119,12 +146,41 @@ def _attribute(path: str | None) -> str | None:
 
 
 def _detached_reads(module: Module, attribute: str) -> list[cst.BaseExpression]:
-    """`self.attention` of `self.attention.detach()`."""
-    return [
+    """`self.attention` of `self.attention.detach()`, or where grad mode is off."""
+    reads = [
         node.value
         for node in walk(module.tree)
         if isinstance(node, cst.Attribute) and node.attr.value in _DETACHED and _is_named(node.value, attribute)
     ]
+    seen = {id(node) for node in reads}
+    for part in _without_grad(module, attribute):
+        targets = {
+            id(inner)
+            for node in walk(part)
+            if isinstance(node, (cst.AssignTarget, cst.AnnAssign, cst.AugAssign, cst.Return))
+            for inner in walk(node.value if isinstance(node, cst.Return) and node.value else node)
+        }
+        for node in walk(part):
+            if _is_named(node, attribute) and id(node) not in seen | targets:
+                seen.add(id(node))
+                reads.append(cast("cst.BaseExpression", node))
+    return reads
+
+
+def _without_grad(module: Module, attribute: str) -> Iterator[cst.CSTNode]:
+    """The functions and `with` blocks that run with grad mode off and mention the attribute.
+
+    What they return may be the value itself.
+    """
+    facts = module.facts.functions
+    for scope in module.scopes:
+        if scope.is_function and attribute in scope.words:
+            known = facts.get(scope.qualname)
+            if known is not None and known.entry == Mode.OFF.value:
+                yield scope.node
+    for node, _, value in module.withs:
+        if value.kind is Kind.CONTEXT and value.mode is Mode.OFF:
+            yield node.body
 
 
 def _plain_reads(module: Module, attribute: str) -> list[cst.CSTNode]:

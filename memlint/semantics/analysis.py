@@ -19,11 +19,11 @@ from memlint.semantics.grad_effects import GRAD_MODE_WORDS, context_effect, deco
 from memlint.semantics.imports import TRAINING_WORDS
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import object_of
-from memlint.semantics.modes import is_known_base, is_module_base, library_decorator_mode, method_mode
+from memlint.semantics.modes import is_known_base, is_layer_method, is_module_base, library_decorator_mode, method_mode
 from memlint.semantics.questions import CallSite, FunctionFacts, ModuleFacts
 from memlint.semantics.reading import Reading
 from memlint.semantics.scopes import Scope, imported_names, parameters, path_of, scan
-from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result, result_of
+from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result, result_of, store_of
 from memlint.semantics.values import NOTHING, PARAMETER, Condition, Grad, Kind, Mode, Proof, Root, Value, join
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ _FROM_USE = {
 }
 
 
+# So many parts of a container that carry a graph are as good as all.
+_MAX_CARRYING = 8
+
+
 @dataclass(eq=False)
 class Box:
     """A container, by the expression that makes it."""
@@ -48,6 +52,8 @@ class Box:
     """The loops around the expression: each of their iterations makes a new one."""
     content: Value = field(default_factory=lambda: Value(Kind.UNKNOWN, Grad.MIXED))
     filled: bool = False
+    carrying: list[Value] = field(default_factory=list)
+    """What was put into it that carries a graph."""
     escaped: bool = False
     returned: bool = False
     in_object: bool = False
@@ -65,6 +71,8 @@ class Callee:
     result: Value
     parameters: tuple[tuple[int, Value], ...]
     """Each parameter's root and what this call gives for it."""
+    done: dict[int, ParameterEffects]
+    """What the function itself does with them."""
     backed: frozenset[int]
     has_forward: bool
     has_backward: bool
@@ -107,6 +115,7 @@ class Analysis:
         self._box_ids: dict[int, int] = {}
         self._flows: dict[Scope, Flow] = {}
         self._running: set[Scope] = set()
+        self._done: dict[Scope, dict[int, ParameterEffects]] = {}
         self._seeds: dict[Scope, dict[str, Value]] = {}
         self._sites: list[tuple[str, str, Mode]] = []
         self._members: dict[tuple[str, str], Value | None] = {}
@@ -168,6 +177,10 @@ class Analysis:
         elif isinstance(node, (cst.FunctionDef, cst.ClassDef)):
             flow.run(node.body.body)
         self._running.discard(scope)
+        if isinstance(node, (cst.FunctionDef, cst.Lambda)):
+            # Later a caller may differentiate what this one returns: that is nothing that the function does.
+            roots = [self.root_for(param) for param in parameters(node.params)]
+            self._done[scope] = {root: self._effects(root, flow) for root in roots}
         return flow
 
     @property
@@ -209,6 +222,12 @@ class Analysis:
             return Value(Kind.CALLABLE, quals=frozenset({owner.qualname}))
         kind = Kind.MODULE if self.is_module_class(owner.qualname) else Kind.INSTANCE
         return Value(kind, cls=owner.qualname)
+
+    def release(self) -> None:
+        """Take everything apart: scopes and flows refer to each other and to this."""
+        for part in (*self._flows.values(), *self.scopes):
+            part.__dict__.clear()
+        self.__dict__.clear()
 
     # --- definitions and containers ---
 
@@ -253,6 +272,8 @@ class Analysis:
     def put(self, box: int, value: Value) -> None:
         target = self.boxes[box]
         target.content = join(target.content, value) if target.filled else value
+        if value.carries_graph and len(target.carrying) < _MAX_CARRYING:
+            target.carrying.append(value)
         target.filled = True
 
     # --- who carries a graph ---
@@ -582,10 +603,17 @@ class Analysis:
     def made_by(self, cls: str) -> Value:
         """What the call of a class of this file, or of the project, makes."""
         if self.is_module_class(cls):
-            return Value(Kind.MODULE, cls=cls)
+            return Value(Kind.MODULE, cls=cls, mode=Mode.OFF if self._freezes_itself(cls) else None)
         bases = self.all_bases(cls)
         kind = Kind.DATASET if bases & known.DATASET_BASES else Kind.LOADER if bases & known.LOADERS else Kind.INSTANCE
         return Value(kind, cls=cls)
+
+    def _freezes_itself(self, cls: str) -> bool:
+        """Whether a method of the class, a constructor mostly, tells all its parameters to need no gradient."""
+        if cls.startswith("@"):
+            return self.view is not None and self.view.freezes(cls, "self")
+        scope = self._by_name.get(cls)
+        return scope is not None and any("self" in method.frozen for method in scope.children)
 
     # --- calls between functions of this file ---
 
@@ -608,8 +636,11 @@ class Analysis:
         )
         return Callee(
             scope.qualname,
-            flow.result() if not scope.has_yield else Value(Kind.UNKNOWN, Grad.MIXED, roots=flow.result().roots),
+            flow.result(_parts_taken(caller.statement, reading.node))
+            if not scope.has_yield
+            else Value(Kind.UNKNOWN, Grad.MIXED, roots=flow.result().roots),
             by_root,
+            self._done[scope],
             flow.backed_at_end or NOTHING,
             flow.has_forward,
             flow.has_backward,
@@ -688,13 +719,19 @@ class Analysis:
             return None
         if not scope.is_class and "contextlib.contextmanager" not in self.decorators(scope):
             return None
+        if scope.is_class and self.base_names(name) - {"object", "contextlib.ContextDecorator"}:
+            return Mode.OFF if self.base_names(name) <= known.GRAD_OFF_CONTEXTS else Mode.UNKNOWN
         if not scope.words_within & GRAD_MODE_WORDS:
             return Mode.KEEP
         node = self._python_node(scope)
         return Mode.UNKNOWN if node is None else context_effect(node, mentions=True)
 
     def _method_mode(self, scope: Scope, owner: Scope) -> Mode:
-        return method_mode(scope.name, self.base_names(owner.qualname))
+        mode = method_mode(scope.name, self.base_names(owner.qualname))
+        is_module = mode is Mode.UNKNOWN and "register_buffer" in owner.words_within
+        if is_module and is_layer_method(scope.name, scope.words):
+            return Mode.ENTRY  # a layer, whatever its base out of view is: no framework runs it by itself
+        return mode
 
     # --- for other files ---
 
@@ -721,12 +758,15 @@ class Analysis:
         )
 
     def _effects(self, root: int, flow: Flow) -> ParameterEffects:
+        store = store_of(self, flow, root) if root in self.shared or flow.stores else None
         return ParameterEffects(
             root in self.differentiated,
             root in self.proven,
             root in self.escaped,
             root in self.shared,
             root in (flow.backed_at_end or NOTHING),
+            store is not None,
+            store is not None and store.how == "accumulate",
         )
 
     # --- facts ---
@@ -803,6 +843,17 @@ def _kind_shown_by(methods: Set[str]) -> str:
 
 def _is_object(value: Value) -> bool:
     return value.kind in (Kind.MODULE, Kind.OPTIMIZER, Kind.LOADER, Kind.SCALER, Kind.DATASET, Kind.INSTANCE)
+
+
+def _parts_taken(statement: cst.CSTNode, call: cst.CSTNode) -> int | None:
+    """3 for `out, mean, var = normalise(x)`: of what the function returns, it is a tuple of three."""
+    if not isinstance(statement, cst.Assign) or statement.value is not call or len(statement.targets) != 1:
+        return None
+    target = statement.targets[0].target
+    if not isinstance(target, (cst.Tuple, cst.List)):
+        return None
+    starred = any(isinstance(element, cst.StarredElement) for element in target.elements)
+    return None if starred else len(target.elements)
 
 
 def _has_decorator(node: cst.FunctionDef | cst.Lambda, name: str) -> bool:

@@ -9,9 +9,15 @@ import libcst as cst
 
 from memlint.semantics.events import Backward, Loop
 from memlint.semantics.flow import Flow
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.scopes import walk
+from memlint.semantics.values import Root
+
+# A parameter so named is no tensor.
+_NAMESPACES = frozenset(
+    "losses criterion criterions criteria model models net network module trainer agent engine accelerator".split()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +58,7 @@ def _needless(module: Module, flow: Flow, backward: Backward) -> bool | None:
     graph = _saved(module, backward.differentiated.roots)
     if not graph:
         return None
-    inside = _nodes_inside(loop)
+    inside = _nodes_inside(loop) | _nodes_of_callees(module, flow, loop)
     if any(id(module.analysis.roots[root].node) not in inside for root in graph):
         return None  # part of the graph was built before the loop: every round needs it
     if _may_carry_from_outside(module, backward, inside):
@@ -72,6 +78,15 @@ def _nodes_inside(loop: Loop) -> set[int]:
     assert isinstance(loop.node, (cst.For, cst.While))  # no comprehension: see _step_loop
     parts = [loop.node.body, loop.node.target] if isinstance(loop.node, cst.For) else [loop.node.body, loop.node.test]
     return {id(node) for part in parts for node in walk(part)}
+
+
+def _nodes_of_callees(module: Module, flow: Flow, loop: Loop) -> set[int]:
+    """The nodes of the functions of this file that the function calls only in the loop: each iteration reads them."""
+    calls = [(call, call.loop is not None and loop in call.loop.outer()) for call in flow.calls]
+    outside = {name for call, is_inside in calls if not is_inside for name in call.callee.quals}
+    names = {name for call, is_inside in calls if is_inside for name in call.callee.quals} - outside
+    scopes = [module.analysis.scope_named(name) for name in names if name.startswith(":")]
+    return {id(node) for scope in scopes if scope is not None for node in walk(scope.node)}
 
 
 def _step_loop(backward: Backward) -> Loop | None:
@@ -94,9 +109,37 @@ def _may_carry_from_outside(module: Module, backward: Backward, inside: set[int]
     iterated = {root for loop in loops for root in loop.iterates.roots | {loop.element}}
     data = {id(node) for loop in loops if loop.iterable is not None for node in walk(loop.iterable)}
     return any(
-        analysis.roots[root].may_carry and id(analysis.roots[root].node) not in inside | data
+        analysis.roots[root].may_carry
+        and id(analysis.roots[root].node) not in inside | data
+        and not _is_namespace(analysis.roots[root])
+        and not _set_by_forward(module, backward, root)
         for root in backward.differentiated.roots - iterated
     )
+
+
+def _is_namespace(made: Root) -> bool:
+    """`losses` of `losses.generator(fake)`: a parameter so named holds functions."""
+    return isinstance(made.node, cst.Param) and not words_of(made.node.name.value).isdisjoint(_NAMESPACES)
+
+
+def _set_by_forward(module: Module, backward: Backward, root: int) -> bool:
+    """An attribute of the module that each iteration runs, set by a method of it: an auxiliary loss."""
+    node = module.analysis.roots[root].node
+    owner = backward.scope.enclosing_class()
+    if owner is None or not module.analysis.is_module_class(owner.qualname):
+        return False
+    runs_itself = any(
+        call.is_forward and call.callee.cls == owner.qualname and call.order < backward.order
+        for call in module.calls_in(backward.scope)
+        if call.loop is not None and call.loop in (backward.loop.outer() if backward.loop is not None else ())
+    )
+    inside = {
+        id(inner)
+        for method in owner.children
+        if method is not backward.scope and method.name != "__init__"
+        for inner in walk(method.node)
+    }
+    return runs_itself and id(node) in inside
 
 
 def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:

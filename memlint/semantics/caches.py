@@ -25,6 +25,8 @@ class Key(Enum):
     """`__getitem__` of a data set: every sample is kept, in every worker."""
     HOLDER_SELF = "holder self"
     """An object that holds modules."""
+    TENSORS_SELF = "tensors self"
+    """An object that holds tensors."""
     TENSOR = "tensor"
     MODULE = "module"
     TENSOR_ID = "tensor id"
@@ -127,6 +129,9 @@ def _kept_by_method(module: Module, scope: Scope, decorator: cst.BaseExpression)
         return KeepingCache(decorator, key, owner.name, True)
     if _holds_modules(module, owner):
         return KeepingCache(decorator, Key.HOLDER_SELF, owner.name, True)
+    is_sampler = scope.name == "__getitem__" or analysis.base_names(owner.qualname) & torch.DATASET_BASES
+    if not (is_sampler and _keeps_few(decorator)) and _holds_tensors(module, owner):
+        return KeepingCache(decorator, Key.TENSORS_SELF, owner.name, False)
     return None
 
 
@@ -134,6 +139,42 @@ def _holds_modules(module: Module, owner: Scope) -> bool:
     names = {name for method in owner.children for name in method.attributes_stored}
     members = (module.analysis.member(owner.qualname, name) for name in sorted(names))
     return any(member is not None and member.kind is Kind.MODULE for member in members)
+
+
+def _holds_tensors(module: Module, owner: Scope) -> bool:
+    """An attribute is a tensor, or annotated as a container of tensors, here or in a base class of this file."""
+    names = {owner.qualname, *module.analysis.base_names(owner.qualname)}
+    classes = [scope for scope in module.scopes if scope.is_class and scope.qualname in names]
+    return any(_stores_tensor(module, cls) or _declares_tensors(module, cls) for cls in classes)
+
+
+def _stores_tensor(module: Module, cls: Scope) -> bool:
+    return any(
+        store.path is not None
+        and store.path.startswith("self.")
+        and store.value.is_tensor
+        and store.scope.enclosing_class() is cls
+        for store in module.attribute_stores
+    )
+
+
+def _declares_tensors(module: Module, cls: Scope) -> bool:
+    """`embeddings: dict[str, torch.Tensor]`, in the class body or on `self`."""
+    return any(
+        isinstance(node, cst.AnnAssign)
+        and (isinstance(node.target, cst.Attribute) or _is_field(cls, node))
+        and any(
+            module.analysis.qualify(part) in known.TENSOR_NAMES
+            for part in walk(node.annotation)
+            if isinstance(part, (cst.Name, cst.Attribute))
+        )
+        for node in walk(cls.node)
+    )
+
+
+def _is_field(cls: Scope, node: cst.AnnAssign) -> bool:
+    """A field of the class, not a variable of one of its methods."""
+    return isinstance(node.target, cst.Name) and node.target.value in cls.bound
 
 
 # --- parameters: each is part of the key ---

@@ -191,6 +191,16 @@ class Callers:
             return None  # a library's own
         return False if self._knows(file, owner) else None
 
+    def _names_class(self, file: str, owner: str) -> bool:
+        """Whether the file mentions the class, or one that inherits, and not another one of that name."""
+        name = name_in_file(owner)
+        if re.search(rb"\b" + name.encode() + rb"\b", self.names.text(file)) is None:
+            return False
+        named = self.names.qualify(file, name)
+        if not is_symbol(named):
+            return name not in self.names.surface(file).imports
+        return named == owner or owner in self.names.bases(named) or named in self.names.bases(owner)
+
     def _knows(self, file: str, owner: str) -> bool:
         """Whether a file may hold objects of a class: it is of the same package, names the class or imports its file.
 
@@ -201,7 +211,7 @@ class Callers:
             package = self.names.package(home)
             self._known[key] = (
                 (package is not None and package == self.names.package(file))
-                or re.search(rb"\b" + name_in_file(owner).encode() + rb"\b", self.names.text(file)) is not None
+                or self._names_class(file, owner)
                 or any(self.names.imports_from(one, other) for one, other in ((file, home), (home, file)))
             )
         return self._known[key]
@@ -217,7 +227,8 @@ class Callers:
     def _candidates(self, symbol: str, name: str) -> list[str] | None:
         """The files that may call it: for a function, those that also mention its module or a package around it."""
         if "." in name_in_file(symbol):
-            return self.mentioning(f".{name}(")
+            calling = self.mentioning(f".{name}(")
+            return None if calling is None else [file for file in calling if self._may_call(file, symbol, name)]
         mentioning = self.mentioning(name)
         if mentioning is None:
             return None
@@ -228,6 +239,14 @@ class Callers:
         words |= {package for init, package in reexporting.items() if init in mentioning and package}
         importing = set().union(*(self.mentioning(word) or () for word in words), {str(file)})
         return [item for item in mentioning if item in importing]
+
+    def _may_call(self, file: str, symbol: str, name: str) -> bool:
+        """Judged from the text: `self.evaluate()` in a class that is no relation of the method's is no call of it."""
+        text, owner = self.names.text(file), symbol.rpartition(".")[0]
+        if text.count(f".{name}(".encode()) != text.count(f"self.{name}(".encode()):
+            return True
+        own_line = [item for item in (owner, *self.names.bases(owner)) if is_symbol(item)]
+        return any(file == file_of(item) for item in own_line) or name_in_file(owner).encode() in text
 
     def _entry(self, symbol: str) -> Mode:
         file, path = file_of(symbol), name_in_file(symbol)

@@ -51,6 +51,7 @@ _APPENDING = {
     "insert": "insert",
     "extendleft": "extend",
 }
+_LIST_METHODS = frozenset({"get", "index", "count", "sort", "reverse", "remove", "insert", "append", "extend"})
 _BOX_ADDING = frozenset({"add", "update", "setdefault", "put", "push"})
 
 
@@ -155,14 +156,24 @@ def _event(flow: Flow, reading: Reading, result: Value) -> Call:
 
 def _handed(flow: Flow, reading: Reading) -> tuple[Handed, ...]:
     """What a call that is a statement of its own is given to keep: functions of this file and methods may."""
-    if reading.method is None and reading.callee.quals and not any(q.startswith(":") for q in reading.callee.quals):
+    if (
+        reading.method is None
+        and reading.callee.quals
+        and not any(q.startswith((":", "@")) for q in reading.callee.quals)
+    ):
         return ()
     found = (
-        Handed(argument, tuple(flow.carriers(argument.expression)))
+        Handed(argument, tuple(flow.carriers(argument.expression)) or _contents(flow, argument))
         for argument in reading.arguments
         if argument.value.grad is not Grad.NO or argument.value.boxes or argument.value.elements
     )
     return tuple(handed for handed in found if handed.carriers)
+
+
+def _contents(flow: Flow, argument: Argument) -> tuple[tuple[cst.BaseExpression, Value], ...]:
+    """What a container of this function holds that carries a graph: `losses` in `meter.update(losses)`."""
+    boxes = [flow.analysis.boxes[index] for index in sorted(argument.value.boxes)]
+    return tuple((argument.expression, value) for box in boxes if not box.escaped for value in box.carrying)
 
 
 # --- what a call returns ---
@@ -287,6 +298,9 @@ def _forward(flow: Flow, reading: Reading) -> Value:
         return out
     if cls is not None:
         method = flow.analysis.method(cls, "forward")
+        if method is not None and "set_grad_enabled" in method.words:
+            # `with torch.set_grad_enabled(self.training):` - whether it does depends on the model's mode.
+            return Value(Kind.UNKNOWN, Grad.MIXED, roots=roots | {root})
         if method is not None:
             return _forward_in_view(flow, reading, flow.analysis.callee(method, reading, flow), roots)
         if cls.startswith("@") and not keeps_graph(flow, cls):
@@ -385,15 +399,16 @@ def _apply(flow: Flow, reading: Reading, callee: Callee) -> Value:
     for root, value in callee.parameters:
         given[root] = value
         roots = flow.all_roots(value)
-        if root in analysis.differentiated:
+        done = callee.done[root]
+        if done.differentiated:
             analysis.differentiated |= roots
-        if root in analysis.proven:
+        if done.proven:
             analysis.prove(value)
-        if root in callee.backed:
+        if done.freed:
             flow.state.backed |= roots
-        if root in analysis.escaped:
+        if done.escapes:
             flow.escape(value)
-        if root in analysis.shared:
+        if done.shared:
             analysis.shared |= roots
     flow.state.backed |= callee.backed
     return _returned(flow, reading, callee.result, callee.name, given)
@@ -515,7 +530,13 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
         flow.clear(receiver)
     if name in ("values", "items", "copy", "keys"):
         return Value(Kind.CONTAINER, roots=receiver.roots, boxes=receiver.boxes)
-    return flow.element_of(receiver, reading.node)
+    element = flow.element_of(receiver, reading.node)
+    if name in _LIST_METHODS:
+        return element
+    # `[loss.detach() for loss in losses]`: what is taken out of a container is counted as part of it.
+    alone = Value(Kind.UNKNOWN, element.grad, conditions=element.conditions, roots=element.roots, idents=element.idents)
+    value = _tensor_method(flow, reading, alone, name)
+    return element if value is None else value
 
 
 def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
@@ -599,7 +620,11 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return PLAIN
     if name in known.DETACHING_METHODS:
         reading.root = flow.root(node)
-        return Value(Kind.TENSOR, idents=frozenset({reading.root}))
+        detached = Value(Kind.TENSOR, idents=frozenset({reading.root}))
+        path = path_of(reading.receiver_node) if name == "detach_" and reading.receiver_node is not None else None
+        if path is not None and path in flow.state.vars:
+            flow.state.bind(path, detached)
+        return detached
     if name in known.NEVER_GRAD_METHODS and not known.TUPLE_KEYWORDS.isdisjoint(reading.keywords):
         return Value(Kind.CONTAINER)
     if name in known.NEVER_GRAD_METHODS:
@@ -628,24 +653,15 @@ def _added_in_place(flow: Flow, reading: Reading, receiver: Value, result: Value
     if target is None or path is None or len(reading.positional) != 1 or result.grad is Grad.NO:
         return result
     added = reading.positional[0]
-    marked = flow.accumulate(reading.node, target, path, receiver, added.value, added.expression, result)
-    # The name denotes the same object as before.
-    marked = Value(
-        marked.kind,
-        marked.grad,
-        conditions=marked.conditions,
-        roots=marked.roots,
-        idents=receiver.idents | result.idents,
-        weak=marked.weak,
-    )
-    flow.state.bind(path, marked)
-    return marked
+    return flow.written_into(reading.node, target, path, receiver, added.value, added.expression, result)
 
 
 def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     """A call out of view: it may keep or differentiate its arguments; its result may carry their graphs."""
-    escape_arguments(flow, reading)
-    if flow.loop is not None and any(value.grad is not Grad.NO for value in reading.values):
+    is_loss = _is_loss_by_name(reading)
+    if not is_loss:  # a loss function neither differentiates nor keeps what it is given
+        escape_arguments(flow, reading)
+    if not is_loss and flow.loop is not None and any(value.grad is not Grad.NO for value in reading.values):
         for loop in flow.loop.outer():
             loop.escaping_calls = True
     roots = frozenset().union(*(flow.all_roots(value) for value in reading.values)) if reading.arguments else NOTHING
@@ -656,7 +672,7 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     result = flow.unknown(reading.node, roots, reading.root)
     if qual.startswith(".") or (qual and not qual.startswith(":") and "." in qual):
         flow.analysis.imported[reading.root] = qual
-    if _is_loss_by_name(reading):
+    if is_loss:
         flow.analysis.losses.add(reading.root)
         carrying = [value for value in reading.values if value.grad is Grad.YES and not flow.analysis.unproven(value)]
         if carrying:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import libcst as cst
 
 from memlint.semantics.events import Argument, Call
+from memlint.semantics.graph_signs import carries_by_signs, is_parameter
 from memlint.semantics.knowledge import copies as known
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.module import Module
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
-from memlint.semantics.questions import GradOnEntry, Question
+from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
 from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
 
@@ -52,6 +53,8 @@ class DetachedClone:
     """The source is surely a tensor."""
     carries_graph: bool
     """The source surely carries a graph; otherwise nothing says that it does not."""
+    by_signs: bool
+    """The code around takes it for part of a graph."""
     questions: frozenset[Question]
 
     @property
@@ -60,27 +63,43 @@ class DetachedClone:
         assert isinstance(func, cst.Attribute)
         return func.attr
 
+    @property
+    def is_method(self) -> bool:
+        """Not `torch.clone(x).detach()`."""
+        return self.clone.receiver_node is self.source
+
 
 def detached_clones(module: Module) -> Iterator[DetachedClone]:
     if "torch" not in module.words:
         return
     for detach in module.calls:
-        if detach.method != "detach" or detach.call.args or detach.receiver_node is None:
+        if detach.method not in torch_known.DETACHING_METHODS or detach.call.args or detach.receiver_node is None:
             continue
         clone = module.call_at(detach.receiver_node)
-        if clone is None or not _is_clone_method(clone):
+        cloned = _cloned(clone) if clone is not None else None
+        if clone is None or cloned is None:
             continue
-        assert clone.receiver is not None and clone.receiver_node is not None
-        if not _may_carry_graph(module, clone.receiver) or not _may_be_tensor(module, clone.receiver):
+        source, value = cloned
+        if not _may_carry_graph(module, value) or not _may_be_tensor(module, value):
             continue
         questions = _grad_is_on(clone)
         if questions is None:
             continue
-        carries = _surely_carries_graph(module, clone.receiver)
-        proven = is_proven_tensor(module, clone.receiver, clone)
+        carries = _surely_carries_graph(module, value)
+        proven = is_proven_tensor(module, value, clone)
+        by_signs = carries is None and not proven and carries_by_signs(module, source, value, clone)
         yield DetachedClone(
-            clone.receiver_node, clone, detach, proven, carries is not None, questions | (carries or frozenset())
+            source, clone, detach, proven, carries is not None, by_signs, questions | (carries or frozenset())
         )
+
+
+def _cloned(clone: Call) -> tuple[cst.BaseExpression, Value] | None:
+    """`x` of `x.clone()` or `torch.clone(x)`."""
+    if _is_clone_method(clone) and clone.receiver is not None and clone.receiver_node is not None:
+        return clone.receiver_node, clone.receiver
+    if clone.names(known.CLONE_FUNCTIONS) and len(clone.positional) == 1 and len(clone.call.args) == 1:
+        return clone.positional[0].expression, clone.positional[0].value
+    return None
 
 
 def _is_clone_method(call: Call) -> bool:
@@ -93,7 +112,11 @@ def _surely_carries_graph(module: Module, value: Value) -> frozenset[Question] |
     """What must be asked to know it; None where nothing proves it."""
     if value.cls == "torch.nn.Parameter":
         return frozenset()
-    return module.questions(value.conditions) if value.carries_graph else None
+    questions = module.questions(value.conditions) if value.carries_graph else None
+    if questions is None:
+        return None
+    # One caller with grad mode on is enough: the other order costs nobody anything.
+    return frozenset(GradSometimesOn(item.function) if isinstance(item, GradOnEntry) else item for item in questions)
 
 
 def _may_carry_graph(module: Module, value: Value) -> bool:
@@ -103,14 +126,15 @@ def _may_carry_graph(module: Module, value: Value) -> bool:
     proofs = {item.root for item in module.analysis.basis(value.conditions) if isinstance(item, Proof)}
     if not proofs or not value.idents.isdisjoint(proofs):
         return True
-    return any(isinstance(module.analysis.roots[root].node, (cst.Call, cst.Param)) for root in proofs)
+    nodes = [module.analysis.roots[root].node for root in proofs]
+    return any(isinstance(node, (cst.Call, cst.Param)) or is_parameter(node) for node in nodes)
 
 
 def _grad_is_on(call: Call) -> frozenset[Question] | None:
-    """What must be asked to know that grad mode is on; None where it is off or unknown."""
+    """What must be asked to know that grad mode is on, at times; None where it is off or unknown."""
     if call.mode is Mode.ON:
         return frozenset()
-    return frozenset({GradOnEntry(call.scope.qualname)}) if call.mode is Mode.ENTRY else None
+    return frozenset({GradSometimesOn(call.scope.qualname)}) if call.mode is Mode.ENTRY else None
 
 
 def _may_be_tensor(module: Module, value: Value) -> bool:
@@ -223,11 +247,17 @@ class FreshCopy:
     safe: bool
     device: str | None = None
     """Moved from the host: the code of the device. None: copied where it is."""
+    made: cst.Call | None = None
+    """The call that allocates, where others stand between it and the copy: `torch.arange(n).unsqueeze(0).to(d)`."""
+    is_array: bool = False
+    """A NumPy array is copied on the host before it is copied to the device."""
+    fixable: bool = True
 
     @property
     def factory(self) -> cst.Call:
-        assert isinstance(self.source, cst.Call)
-        return self.source
+        made = self.made or self.source
+        assert isinstance(made, cst.Call)
+        return made
 
 
 def fresh_copies(module: Module) -> Iterator[FreshCopy]:
@@ -273,21 +303,98 @@ def _constructed_from_factory(module: Module, call: Call) -> FreshCopy | None:
 
 
 def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> FreshCopy | None:
-    made = module.call_at(source)
-    if made is None or made.unpacks or not made.names(known.HOST_FACTORIES):
+    chain = _chain_to_factory(module, source)
+    if chain is None:
         return None
+    made, steps = chain
+    is_array = made.names(known.TENSOR_CONSTRUCTORS)
     if not known.FACTORY_KEYWORDS_WITH_A_MEANING.isdisjoint(made.keywords) or _default_device(module):
+        return None
+    # With another type the array is converted on the host first, in either spelling.
+    if is_array and (steps or len(made.call.args) > 1 or not _is_big_array(module, made)):
         return None
     if _is_tiny(made):
         return None
-    is_random = made.names(known.RANDOM_HOST_FACTORIES)
+    is_random = made.names(known.RANDOM_HOST_FACTORIES) or any(
+        step.method in known.RANDOM_FILLING_METHODS for step in steps
+    )
     if is_random and not known.SEEDING_WORDS.isdisjoint(module.words):
         return None
     device = _device(module, call)
     if device is None:
         return None
     code, proven = device
-    return FreshCopy(call, source, safe=proven and not is_random and _same_everywhere(made), device=code)
+    safe = proven and not is_random and not steps and not is_array and _same_everywhere(made)
+    fixable = len(call.call.args) - ("non_blocking" in call.keywords) <= 1
+    if not fixable and "dtype" in made.keywords:
+        return None  # whole numbers first, then another type: `torch.arange(n, dtype=torch.int64).to(device, dtype)`
+    return FreshCopy(call, source, safe, code, made.call if steps else None, is_array, fixable)
+
+
+def _chain_to_factory(module: Module, source: cst.BaseExpression) -> tuple[Call, list[Call]] | None:
+    """What allocates on the host, and the calls after it that work there too: shapes, types, fillings."""
+    steps: list[Call] = []
+    call = module.call_at(source)
+    while call is not None and not call.unpacks:
+        if call.names(known.HOST_FACTORIES | known.TENSOR_CONSTRUCTORS):
+            return call, steps
+        inner = _on_host(module, call)
+        if inner is None:
+            return None
+        steps.append(call)
+        call = module.call_at(inner)
+    return None
+
+
+def _on_host(module: Module, call: Call) -> cst.BaseExpression | None:
+    """The tensor that the call reshapes, converts or fills, whichever device it is on."""
+    if call.names(known.MASKING_FUNCTIONS) and call.positional:
+        return call.positional[0].expression
+    if call.method in known.HOST_CHAIN_METHODS:
+        return call.receiver_node
+    if call.method == "to" and len(call.call.args) == 1:
+        argument = next(iter((*call.positional, *call.keywords.values())))
+        return call.receiver_node if _is_dtype(argument) else None
+    return None
+
+
+def _is_dtype(argument: Argument) -> bool:
+    """`x.dtype`, `torch.float16`, `dtype=...`"""
+    keyword = argument.node.keyword
+    name = keyword.value if keyword is not None else (path_of(argument.expression) or "").rpartition(".")[2]
+    return name.strip("_").endswith("dtype") or name in torch_known.DTYPES
+
+
+def _is_big_array(module: Module, made: Call) -> bool:
+    """`torch.tensor(array)`: NumPy's, and not a handful of numbers."""
+    argument = _data(made)
+    if argument is None:
+        return False
+    call = module.call_at(argument.expression)
+    if call is not None and _makes_array(call):
+        return not _is_written_out(call)
+    nodes = module.definitions(argument.value)
+    return bool(nodes) and all(_is_array(module, node) for node in nodes)
+
+
+def _is_array(module: Module, node: cst.CSTNode) -> bool:
+    if isinstance(node, cst.Param):
+        return node.annotation is not None and any(
+            module.analysis.qualify(part) in known.ARRAY_ANNOTATIONS
+            for part in walk(node.annotation)
+            if isinstance(part, (cst.Name, cst.Attribute))
+        )
+    call = module.call_at(node)
+    return call is not None and _makes_array(call) and not _is_written_out(call)
+
+
+def _makes_array(call: Call) -> bool:
+    return call.names(known.ARRAY_FUNCTIONS) or (not call.callee.quals and call.method in known.ARRAY_METHODS)
+
+
+def _is_written_out(call: Call) -> bool:
+    """`np.array([0.5, 0.5])`"""
+    return bool(call.positional) and isinstance(call.positional[0].expression, (cst.List, cst.Tuple))
 
 
 # `torch.zeros(1)`: a block of device memory holds 512 bytes, so below that nothing is to be had.
@@ -305,8 +412,11 @@ def _is_tiny(made: Call) -> bool:
 
 def _device(module: Module, call: Call) -> tuple[str, bool] | None:
     """Where a call moves its receiver, as code, and whether that surely is a device; None where it may be the host."""
-    arguments = [*call.positional, *(value for name, value in call.keywords.items() if name != "non_blocking")]
-    if call.unpacks or len(arguments) > 1 or not call.keywords.keys() <= {"device", "non_blocking"}:
+    given = [*call.positional, *(value for name, value in call.keywords.items() if name != "non_blocking")]
+    arguments = [argument for argument in given if len(given) == 1 or not _is_dtype(argument)]
+    if call.unpacks or len(arguments) > 1 or not call.keywords.keys() <= {"device", "dtype", "non_blocking"}:
+        return None
+    if given and not arguments:
         return None
     if not arguments:
         return ('"cuda"', True) if call.method == "cuda" else None

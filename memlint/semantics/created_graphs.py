@@ -198,12 +198,12 @@ def _leaking_input(module: Module, flow: Flow, backward: Backward) -> tuple[str,
         name = _required(call)
         if name is None or name in reset or "." in name:
             continue
-        value = call.receiver if call.method == "requires_grad_" else call.result
+        value = call.receiver if call.method in ("requires_grad_", "retain_grad") else call.result
         if value is None or value.kind in (Kind.MODULE, Kind.CONTAINER):
             continue
         roots = value.idents | call.result.idents
         if roots & backward.differentiated.roots:
-            return name, call.method != "requires_grad_" or not value.carries_graph
+            return name, call.method != "requires_grad_" or not value.carries_graph  # of `retain_grad` either will do
     return None
 
 
@@ -216,6 +216,8 @@ def _required(call: Call) -> str | None:
     )
     if call.method == "requires_grad_" and (not call.positional or call.positional[0].value.literal is True):
         return assigned or (path_of(call.receiver_node) if call.receiver_node is not None else None)
+    if call.method == "retain_grad" and call.receiver_node is not None:
+        return path_of(call.receiver_node)
     keyword = call.keywords.get("requires_grad")
     if keyword is not None and keyword.value.literal is True and call.names(_VARIABLES):
         return assigned

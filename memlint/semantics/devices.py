@@ -44,7 +44,7 @@ def uses_a_device(module: Module) -> bool:
     return any(moved_to(module, call) in (Place.DEVICE, Place.VARIABLE) for call in module.calls)
 
 
-def place_of(module: Module, scope: Scope, node: cst.BaseExpression, depth: int = 4) -> Place | None:
+def place_of(module: Module, scope: Scope, node: cst.BaseExpression, depth: int = 8) -> Place | None:
     """The place that an expression names; None: it names no device."""
     if depth == 0:
         return Place.VARIABLE

@@ -12,10 +12,11 @@ import libcst as cst
 
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.questions import GradOnEntry, Question
-from memlint.semantics.scopes import Scope, path_of
-from memlint.semantics.values import Grad, Kind, Mode
+from memlint.semantics.scopes import Scope, parameters, path_of
+from memlint.semantics.values import Grad, Kind, Mode, Value
 
 # A function that mentions one of these differentiates, or may (attacks, saliency, forces, test-time training).
 _DIFFERENTIATING_WORDS = frozenset(
@@ -67,23 +68,43 @@ class EvaluationRegion:
 
 
 def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
-    for flow in module.flows:
-        if flow.scope.is_class or isinstance(flow.scope.node, cst.Lambda) or _is_unit_test(module, flow.scope):
-            continue
-        if flow.scope.name in _TRAINING_NAMES:
-            continue  # a layer that puts its batch normalisation into eval mode
-        seen: set[int] = set()
-        for call in flow.calls:
-            if not _builds_a_graph(call):
+    reported: set[Scope] = set()
+    for through_helpers in (False, True):
+        for flow in module.flows:
+            if flow.scope in reported or not _may_evaluate(module, flow.scope):
                 continue
-            region = _region_loop(flow, call)
-            key = id(region.node) if region is not None else 0
-            if key in seen or (region is None and (call.loop is not None or flow.has_backward or flow.has_step)):
-                continue
-            found = _region(module, flow, region, call)
-            if found is not None:
-                seen.add(key)
+            for found in _regions(module, flow, through_helpers, reported):
+                reported.add(flow.scope)
                 yield found
+
+
+def _may_evaluate(module: Module, scope: Scope) -> bool:
+    if scope.is_class or isinstance(scope.node, cst.Lambda) or _is_unit_test(module, scope):
+        return False
+    return scope.name not in _TRAINING_NAMES  # a layer that puts its batch normalisation into eval mode
+
+
+def _regions(module: Module, flow: Flow, through_helpers: bool, reported: set[Scope]) -> Iterator[EvaluationRegion]:
+    """Those of one function: where it calls models, or else where it calls functions of this file that do."""
+    seen: set[int] = set()
+    for call in flow.calls:
+        direct = [call] if _builds_a_graph(call) else []
+        runs = _runs_through(module, call, reported) if through_helpers else direct
+        if not runs:
+            continue
+        loops = _region_loops(call)
+        if not loops and (call.loop is not None or flow.has_backward or flow.has_step):
+            continue
+        if any(id(loop.node) in seen for loop in loops) or (not loops and 0 in seen):
+            continue
+        # The outermost loop; where an epoch of it also trains, out of view, the loop inside.
+        candidates: list[Loop | None] = [*loops] or [None]
+        for loop in candidates:
+            found = _region(module, flow, loop, call, runs)
+            if found is not None:
+                seen.add(id(loop.node) if loop is not None else 0)
+                yield found
+                break
 
 
 def _is_unit_test(module: Module, scope: Scope) -> bool:
@@ -101,40 +122,108 @@ def _builds_a_graph(call: Call) -> bool:
     return cls is None or not (cls.startswith("torch.nn.") and cls.endswith("Loss"))
 
 
-def _region_loop(flow: Flow, call: Call) -> Loop | None:
-    """The outermost loop around the call in which nothing trains."""
-    outermost = None
+def _runs_through(module: Module, call: Call, reported: set[Scope], depth: int = 2) -> list[Call]:
+    """The forward passes that a function of this file makes when it is called here, building graphs."""
+    if call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN) or len(call.callee.quals) != 1:
+        return []
+    if not any(value.carries_graph for value in (call.result, *(call.result.elements or ()))):
+        return []
+    scope = module.analysis.scope_named(next(iter(call.callee.quals)))
+    flow = module.flow_of(scope) if scope is not None and scope not in reported else None
+    if flow is None or not flow.has_forward or flow.has_backward or flow.has_step:
+        return []
+    if flow.scope.words & _DIFFERENTIATING_WORDS or flow.scope.has_yield or flow.scope.name in _TRAINING_NAMES:
+        return []
+    runs = [inner for inner in flow.calls if _builds_a_graph(inner)]
+    if not runs and depth:
+        runs = [run for inner in flow.calls for run in _runs_through(module, inner, reported, depth - 1)]
+    return [] if any(_somebody_may_differentiate(flow, None, run) for run in runs if run.scope is scope) else runs
+
+
+def _model_path(module: Module, call: Call, run: Call) -> str | None:
+    """How the code at the call names the model that runs in it."""
+    path = path_of(run.call.func)
+    if path is None or run is call:
+        return path
+    head, _, rest = path.partition(".")
+    node = run.scope.node
+    if not isinstance(node, cst.FunctionDef):
+        return None
+    names = [param.name.value for param in parameters(node.params)]
+    is_method = run.scope.parent is not None and run.scope.parent.is_class
+    if is_method and names and head == names[0]:
+        owner = path_of(call.receiver_node) if call.receiver_node is not None else None
+        return f"{owner}.{rest}" if owner is not None else None
+    if head in names:
+        position = names.index(head) - is_method
+        given = call.keywords.get(head)
+        if given is None and not call.unpacks and position < len(call.positional):
+            given = call.positional[position]
+        owner = path_of(given.expression) if given is not None else None
+        return None if owner is None else f"{owner}.{rest}" if rest else owner
+    return None if head in run.scope.bound else path
+
+
+def _region_loops(call: Call) -> list[Loop]:
+    """The loops around the call in which nothing trains, outermost first."""
+    loops: list[Loop] = []
     for loop in call.loop.outer() if call.loop is not None else ():
         if loop.is_training_loop:
             break
-        outermost = loop
-    return outermost
+        loops.insert(0, loop)
+    return loops
 
 
-def _region(module: Module, flow: Flow, loop: Loop | None, call: Call) -> EvaluationRegion | None:
+def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Call]) -> EvaluationRegion | None:
     scope = flow.scope
     if scope.words & _DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
         return None
-    questions = module.questions(call.result.conditions)
+    questions = module.questions(_carrying(call.result).conditions)
     if questions is None:
         return None
-    model = path_of(call.call.func)
-    evaluated = module.put_into_eval(scope, loop, model) if model is not None else None
+    evaluated = _evaluated(module, scope, loop, call, runs)
     evidence = f"`{evaluated}.eval()` was called" if evaluated is not None else _by_name(module, scope, loop)
     if evidence is None or _somebody_may_differentiate(flow, loop, call):
         return None
     leaves = _graph_leaves(module, flow, call)
     if evaluated is None and leaves:
         return None  # by its name an evaluation, but somebody gets the graph
+    if loop is None and call.is_statement and "register_forward_hook" in module.words:
+        return None  # the hooks take what they want out of it, maybe to be differentiated
     if loop is None and call.root in module.analysis.escaped:
         return None  # one forward pass, whose output unknown code gets: it may well be there to be differentiated
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
     function, statement, unused = _where_to_switch(module, flow, loop, leaves)
     one_off = loop is None and (not scope.is_function or not words_of(scope.name).isdisjoint(_CONVERTING_WORDS))
+    direct = call in runs
     return EvaluationRegion(
-        scope, loop, call, evidence, evaluated is not None, questions, function, statement, one_off, unused
+        scope,
+        loop,
+        call,
+        evidence,
+        evaluated is not None and direct,
+        questions,
+        function,
+        statement,
+        one_off,
+        unused and direct,
     )
+
+
+def _carrying(value: Value) -> Value:
+    """The value, or the first of its elements that carries a graph."""
+    return next((element for element in (value, *(value.elements or ())) if element.carries_graph), value)
+
+
+def _evaluated(module: Module, scope: Scope, loop: Loop | None, call: Call, runs: Sequence[Call]) -> str | None:
+    """The path of the model that was put into eval mode."""
+    for run in runs:
+        model = _model_path(module, call, run)
+        found = module.put_into_eval(scope, loop, model) if model is not None else None
+        if found is not None:
+            return found
+    return None
 
 
 def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
@@ -183,7 +272,7 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
     for call in flow.calls:
         if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in _loops(call)):
             continue
-        if call.root not in flow.analysis.unseen:
+        if call.root not in flow.analysis.unseen or call.names(known.EXPORTING_FUNCTIONS):
             continue
         given = [argument.value for argument in (*call.positional, *call.keywords.values())]
         if any(value.kind is Kind.MODULE for value in given):
@@ -216,4 +305,9 @@ def _cannot_notice(module: Module, flow: Flow, loop: Loop | None) -> bool:
         return False
     if module.words & (_FAST_PATH_WORDS | _NOTICING_WORDS) or module.mentions(PROJECT_DIFFERENTIATES):
         return False
+    if any(call.in_try for call in flow.calls):
+        return False  # with grad on some things raise that do not without, and a handler may be there for that
+    left_on_objects = (store for store in module.attribute_stores if store.scope.name != "__init__")
+    if any(store.value.grad is not Grad.NO for store in left_on_objects):
+        return False  # a forward pass that leaves its output on the model: somebody may differentiate it later
     return not any(value.grad is not Grad.NO or value.kind is Kind.MODULE for value in flow.returned)

@@ -76,6 +76,7 @@ class Circumstances(TypedDict):
     handler: bool
     in_try: bool
     order: int
+    branches: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,13 @@ class Event:
     """In the body of a `try` that has handlers: an exception may be expected."""
     order: int
     """Grows in the order in which the body is read."""
+    branches: tuple[tuple[int, int], ...]
+    """The branches of `if` statements around it: which statement, which of its branches."""
+
+    def excludes(self, other: Event) -> bool:
+        """Whether both cannot happen in one pass: they stand in different branches of one `if`."""
+        mine = dict(self.branches)
+        return any(mine.get(statement, branch) != branch for statement, branch in other.branches)
 
 
 @dataclass(frozen=True, eq=False)

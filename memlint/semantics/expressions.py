@@ -12,7 +12,7 @@ from memlint.semantics import calls
 from memlint.semantics.events import Backward, Call, Circumstances, Loop, Store, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.reading import literal_index
+from memlint.semantics.reading import literal_index, parsed_annotation
 from memlint.semantics.scopes import path_of
 from memlint.semantics.state import State, merge
 from memlint.semantics.values import (
@@ -57,6 +57,7 @@ class Expressions:
     handlers: int
     tries: int
     order: int
+    branches: tuple[tuple[int, int], ...]
     calls: list[Call]
     backwards: list[Backward]
     stores: list[Store]
@@ -89,8 +90,10 @@ class Expressions:
     def unknown(self, node: cst.CSTNode, roots: frozenset[int], root: int | None = None) -> Value:
         """A value of which nothing is known; a `backward()` on it would prove that it carries a graph."""
         root = self.root(node) if root is None else root
-        self.analysis.roots[root].ancestors = roots
-        self.analysis.roots[root].may_carry = True
+        made = self.analysis.roots[root]
+        made.ancestors = roots
+        made.may_carry = True
+        made.by_flag |= self.state.mode is Mode.UNKNOWN
         return Value(
             Kind.UNKNOWN,
             Grad.YES,
@@ -143,6 +146,7 @@ class Expressions:
             self.analysis.claim(ident, None if mode is Mode.UNKNOWN else conditions)
             self.analysis.roots[ident].ancestors = roots
             self.analysis.roots[ident].may_carry = True
+            self.analysis.roots[ident].by_flag |= mode is Mode.UNKNOWN
             conditions = frozenset({Proof(ident)})
         return Value(
             kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak, proves=proves
@@ -338,11 +342,20 @@ class Expressions:
             return self.derived(Kind.UNKNOWN, node, [base], root)
         return self.unknown(node, base.roots, root)
 
+    def output_named(self, base: Value, target: cst.BaseExpression) -> Value | None:
+        """`logits` of `logits, state = model(x)`: one of several outputs, by its name a part of the graph."""
+        if not isinstance(target, cst.Name) or len(base.idents) != 1 or base.grad is not Grad.YES:
+            return None
+        if not self.analysis.roots[next(iter(base.idents))].is_forward or base.kind is not Kind.UNKNOWN:
+            return None
+        if known.OUTPUT_WORDS.isdisjoint(target.value.lower().split("_")):
+            return None
+        return self.derived(Kind.UNKNOWN, target, [base], self.root(target)).as_weak()
+
     def _constant_key(self, node: cst.CSTNode) -> str | None:
         """The key of `logs[self.metric]` and `logs[name]`, where the function does not bind it."""
-        if not isinstance(node, cst.Subscript) or len(node.slice) != 1 or not isinstance(node.slice[0].slice, cst.Index):
-            return None
-        path = path_of(node.slice[0].slice.value)
+        index = node.slice[0].slice if isinstance(node, cst.Subscript) and len(node.slice) == 1 else None
+        path = path_of(index.value) if isinstance(index, cst.Index) else None
         if path is None or ("." in path and path in self.state.vars):
             return None
         head, dot, _ = path.partition(".")
@@ -578,7 +591,11 @@ class Expressions:
     def annotated(self, annotation: cst.BaseExpression) -> Value | None:
         """What an annotation says of a value; None where it says nothing that memlint knows."""
         if isinstance(annotation, cst.SimpleString):
-            return self.analysis.kind_of_annotation(frozenset({str(annotation.evaluated_value)}))
+            text = str(annotation.evaluated_value)
+            if "[" not in text and "|" not in text:
+                return self.analysis.kind_of_annotation(frozenset({text}))
+            parsed = parsed_annotation(text)
+            return None if parsed is None else self.annotated(parsed)
         inner = self._but_for_none(annotation)
         if inner is not None:
             return self.annotated(inner)
@@ -735,6 +752,9 @@ class Expressions:
         result: Value,
     ) -> Value:
         """`total += value`: mark what the target holds from now on, record where it is carried."""
+        if before.kind is Kind.INSTANCE:
+            self.escape(value)  # an object with an `__iadd__` of its own
+            return before
         root = self.mark(node)
         marked = Value(
             result.kind,
@@ -762,7 +782,7 @@ class Expressions:
         else:
             carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
         local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
-        if self.state.mode is Mode.OFF or not _adds_plainly(before):
+        if self.state.mode is Mode.OFF or not _adds_plainly(before, value):
             return marked
         self.stores.append(
             Store(
@@ -782,6 +802,30 @@ class Expressions:
         )
         return marked
 
+    def written_into(
+        self,
+        node: cst.CSTNode,
+        target: cst.BaseExpression,
+        path: str,
+        before: Value,
+        value: Value,
+        value_node: cst.BaseExpression,
+        result: Value,
+    ) -> Value:
+        """`total.add_(value)`, `losses[i] = value`: the tensor takes up the value's graph, in place."""
+        marked = self.accumulate(node, target, path, before, value, value_node, result)
+        if isinstance(target, cst.Name):  # it denotes the same object as before
+            marked = Value(
+                marked.kind,
+                marked.grad,
+                conditions=marked.conditions,
+                roots=marked.roots,
+                idents=before.idents | result.idents,
+                weak=marked.weak,
+            )
+        self.state.bind(path, marked)
+        return marked
+
     def here(self, node: cst.CSTNode) -> Circumstances:
         """Where and in which circumstances the node is read now."""
         self.order += 1
@@ -795,6 +839,7 @@ class Expressions:
             "handler": self.handlers > 0,
             "in_try": self.tries > 0,
             "order": self.order,
+            "branches": self.branches,
         }
 
 
@@ -803,8 +848,13 @@ def _is_item(value: Value) -> bool:
     return value.kind is not Kind.CONTAINER
 
 
-def _adds_plainly(before: Value) -> bool:
-    """Whether `+=` on the target is a sum: of an object from elsewhere it may be anything."""
+def _adds_plainly(before: Value, value: Value) -> bool:
+    """Whether `+=` on the target is a sum: of an object from elsewhere it may be anything.
+
+    `total = loss` in the first iteration makes the total what is added to it later.
+    """
+    if before.kind is Kind.UNKNOWN and before.idents and before.idents <= value.idents:
+        return True
     if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
         return True
     return before.kind is Kind.UNKNOWN and not before.idents

@@ -8,7 +8,7 @@ read twice, first to learn what an iteration leaves behind, then to record what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import libcst as cst
 
@@ -34,12 +34,15 @@ class Flow(Expressions):
         self.entry = entry
         self.state = State(variables, entry)
         self.quiet = 0
+        self.tensors_written: list[AttributeStore] = []
+        """What carries a graph and is written into an attribute's own memory: `self.mean[:] = value`."""
         self.loop: Loop | None = None
         self.statement: cst.CSTNode = scope.node
         self.guards = 0
         self.handlers = 0
         self.tries = 0
         self.order = 0
+        self.branches: tuple[tuple[int, int], ...] = ()
         self.captured = scope.captured()
         self.stacked_loop_exits: list[list[State]] = []
         self.stacked_breaks: list[list[State]] = []
@@ -60,6 +63,7 @@ class Flow(Expressions):
         self.has_backward = False
         self.has_step = False
         self.backed_at_end: frozenset[int] | None = None
+        self._made_at_end = NOTHING
         self.final: dict[str, Value] = {}
 
     # --- running ---
@@ -81,8 +85,8 @@ class Flow(Expressions):
             self.execute(statement)
 
     def execute(self, statement: cst.CSTNode) -> None:
-        if isinstance(statement, (cst.SimpleStatementLine, cst.SimpleStatementSuite, cst.IndentedBlock)):
-            for small in statement.body:
+        if type(statement) in _LINES:
+            for small in cast("cst.SimpleStatementLine", statement).body:
                 if self.state.alive:
                     self.execute(small)
             return
@@ -96,8 +100,13 @@ class Flow(Expressions):
 
     def _leave(self) -> None:
         """The end of the function is reached on this path."""
-        backed = self.state.backed
-        self.backed_at_end = backed if self.backed_at_end is None else self.backed_at_end & backed
+        backed, made = self.state.backed, self.state.made
+        if self.backed_at_end is None:
+            self.backed_at_end, self._made_at_end = backed, made
+        else:
+            before = self.backed_at_end
+            self.backed_at_end = (before - (made - backed)) | (backed - (self._made_at_end - before))
+            self._made_at_end |= made
         if not self.final:
             self.final = dict(self.state.vars)
         else:
@@ -163,7 +172,7 @@ class Flow(Expressions):
             if known_elements is not None and len(known_elements) == len(elements) and not starred:
                 item = known_elements[index]
             else:
-                item = self.element_of(value, element)
+                item = self.output_named(value, element) or self.element_of(value, element)
             self.assign(element, item, source)
 
     def _store_attribute(self, target: cst.Attribute, value: Value, source: cst.BaseExpression) -> None:
@@ -191,6 +200,16 @@ class Flow(Expressions):
             self.eval_slice(element.slice)
         self.use(base, "written", "[]", target)
         self.use(value, "store", "[]", target)
+        written = path_of(target.value)
+        if written is not None and "." in written and not base.boxes and value.grad is Grad.YES and not self.quiet:
+            self.tensors_written.append(
+                AttributeStore(**self.here(target), owner=base, name="[]", path=written, value=value, source=source)
+            )
+        path = path_of(target.value)
+        if base.is_tensor and not base.boxes and path is not None and value.grad is not Grad.NO:
+            result = self.derived(Kind.TENSOR, target, (base, value), self.root(target))
+            self.written_into(target, target.value, path, base, value, source, result)
+            return
         if key is not None:
             self.state.bind(key, value)
         if key is None or base.boxes:
@@ -292,7 +311,9 @@ class Flow(Expressions):
         ends: list[State] = []
         chain: cst.If | cst.Else | None = node
         guards = 0
+        around, statement = self.branches, id(node)
         while isinstance(chain, cst.If):
+            self.branches = (*around, (statement, len(ends)))
             truth = self.test(chain.test)
             if guards == 0:
                 self.guards += 1
@@ -308,8 +329,10 @@ class Flow(Expressions):
             if truth is True:
                 self.state.alive = False
             chain = chain.orelse
+        self.branches = (*around, (statement, len(ends)))
         if chain is not None and self.state.alive:
             self.suite(chain.body)
+        self.branches = around
         self.guards -= guards
         end = self.state
         some_left = any(not state.alive for state in ends) or not end.alive
@@ -480,12 +503,19 @@ class Flow(Expressions):
             return mode if inside is Mode.KEEP else inside or Mode.UNKNOWN
         return mode if is_neutral_context(value, item) else Mode.UNKNOWN
 
-    def result(self) -> Value:
-        """What the function returns, joined over its returns."""
+    def result(self, parts: int | None = None) -> Value:
+        """What the function returns, joined over its returns; with `parts`, over those of so many values, if any."""
         if not self.returned:
             return NONE
-        value = self.returned[0]
-        for other in self.returned[1:]:
+        fitting = [value for value in self.returned if value.elements is not None and len(value.elements) == parts]
+        returned = fitting or self.returned
+        differentiated = [value for value in returned if value.idents and value.idents <= self.analysis.proven]
+        if differentiated:
+            # `return self.other_step(batch)` out of view, next to a loss that was differentiated here.
+            returned = [value for value in returned if not value.idents or not value.idents <= self.analysis.unseen]
+            returned = returned or self.returned
+        value = returned[0]
+        for other in returned[1:]:
             value = join(value, other)
         # `None` at the end is mostly never reached (`if kind == "a": return ... elif ...`): it takes only the proof.
         return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
@@ -517,6 +547,7 @@ def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
     return path in (path_of(node.left), path_of(node.right))
 
 
+_LINES = frozenset({cst.SimpleStatementLine, cst.SimpleStatementSuite, cst.IndentedBlock})
 _STATEMENTS: dict[type, Callable[..., None]] = {
     cst.Expr: Flow._expr,
     cst.Assign: Flow._assign,

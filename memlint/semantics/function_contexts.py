@@ -44,15 +44,31 @@ class ContextTensor:
     """The class calls `save_for_backward` too."""
     is_alone: bool
     """The attribute is set once, by a statement that does nothing else."""
+    is_cleared: bool
+    """Another method takes it away again: where it runs, which it does in a backward pass only."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Setup:
+    """A function that fills the context: `forward`, `setup_context`, or one that is handed the context by these."""
+
+    scope: Scope
+    context: str
+    outputs: str | None
+    """The parameter with what `forward` has returned."""
 
 
 def context_tensors(module: Module) -> Iterator[ContextTensor]:
     if module.words.isdisjoint(_WORDS):
         return
+    seen: set[int] = set()
     for flow in module.flows:
         function = _function_of(module, flow.scope)
         if function is not None:
-            yield from _kept_by(module, flow, function)
+            for found in _kept_by(module, flow, function):
+                if id(found.store.node) not in seen:  # two classes may share a helper
+                    seen.add(id(found.store.node))
+                    yield found
 
 
 def _function_of(module: Module, scope: Scope) -> Scope | None:
@@ -62,32 +78,66 @@ def _function_of(module: Module, scope: Scope) -> Scope | None:
     return None if module.analysis.base_names(owner.qualname).isdisjoint(known.AUTOGRAD_FUNCTIONS) else owner
 
 
+def _setups(module: Module, method: Scope) -> list[_Setup]:
+    """The method, and the functions of this file that it hands its context to."""
+    context = _context_name(method)
+    if context is None:
+        return []
+    outputs = _param_at(method, 2) if method.name == "setup_context" else None
+    found = [_Setup(method, context, outputs)]
+    for call in module.calls_in(method):
+        given = [path_of(argument.expression) for argument in call.positional]
+        if context not in given or len(call.callee.quals) != 1 or call.unpacks:
+            continue
+        helper = module.analysis.scope_named(next(iter(call.callee.quals)))
+        if helper is None or helper is method or not isinstance(helper.node, cst.FunctionDef):
+            continue
+        shift = int(_param_at(helper, 0) in ("self", "cls"))
+        name = _param_at(helper, given.index(context) + shift)
+        handed = _param_at(helper, given.index(outputs) + shift) if outputs is not None and outputs in given else None
+        if name is not None:
+            found.append(_Setup(helper, name, handed))
+    return found
+
+
+def _param_at(scope: Scope, index: int) -> str | None:
+    assert isinstance(scope.node, (cst.FunctionDef, cst.Lambda))
+    params = parameters(scope.node.params)
+    return params[index].name.value if index < len(params) else None
+
+
 def _kept_by(module: Module, flow: Flow, function: Scope) -> Iterator[ContextTensor]:
-    context = _context_name(flow.scope)
-    if context is None or not flow.attribute_stores:
+    setups = _setups(module, flow.scope)
+    flows = [(setup, module.flow_of(setup.scope)) for setup in setups]
+    if not any(inner is not None and inner.attribute_stores for _, inner in flows):
         return
     mentions = list(_mentions(function))
-    cleared = _cleared(mentions, function)
+    for setup in setups[1:]:
+        if setup.scope.parent is not function:
+            mentions += _mentions_in(setup.scope, setup.context)
+    cleared = _cleared(mentions, function, frozenset(setup.scope.name for setup in setups))
     inputs = tensor_inputs(function)
     seen: set[str] = set()
-    for store in flow.attribute_stores:
-        if store.path != f"{context}.{store.name}" or store.name in cleared or store.name in seen:
-            continue
-        kept = _kept(module, flow, function, store, inputs)
-        if kept is None:
-            continue
-        seen.add(store.name)
-        yield ContextTensor(
-            store,
-            kept,
-            function,
-            tuple(item.node for item in mentions if item.name == store.name and not item.is_target),
-            "save_for_backward" in function.words_within,
-            sum(item.name == store.name and item.is_target for item in mentions) == 1
-            and isinstance(store.statement, cst.Assign)
-            and len(store.statement.targets) == 1
-            and store.statement.targets[0].target is store.node,
-        )
+    for setup, inner in flows:
+        for store in inner.attribute_stores if inner is not None else ():
+            if store.path != f"{setup.context}.{store.name}" or store.name in seen or cleared is None:
+                continue
+            kept = _kept(module, flow, function, store, inputs, setup)
+            if kept is None or (store.name in cleared and kept is not Kept.OUTPUT):
+                continue
+            seen.add(store.name)
+            yield ContextTensor(
+                store,
+                kept,
+                function,
+                tuple(item.node for item in mentions if item.name == store.name and not item.is_target),
+                "save_for_backward" in function.words_within or "save_for_backward" in setup.scope.words_within,
+                sum(item.name == store.name and item.is_target for item in mentions) == 1
+                and isinstance(store.statement, cst.Assign)
+                and len(store.statement.targets) == 1
+                and store.statement.targets[0].target is store.node,
+                store.name in cleared,
+            )
 
 
 def _context_name(scope: Scope) -> str | None:
@@ -99,10 +149,15 @@ def _context_name(scope: Scope) -> str | None:
 # --- what is put there ---
 
 
-def _kept(module: Module, flow: Flow, function: Scope, store: AttributeStore, inputs: frozenset[str]) -> Kept | None:
+def _kept(
+    module: Module, flow: Flow, function: Scope, store: AttributeStore, inputs: frozenset[str], setup: _Setup
+) -> Kept | None:
     value = store.value
-    if _is_output(flow, value):
+    is_own = setup.scope is flow.scope
+    if (is_own and _is_output(flow, value)) or _is_handed_output(setup, store.source):
         return Kept.OUTPUT
+    if is_own and any(_is_output(flow, element) for element in value.elements or ()):
+        return Kept.OUTPUT  # `ctx.cache = x, output`
     if _is_tensor(module, value, inputs):
         return None if _is_one_number(module, value) else Kept.TENSOR
     if value.kind is Kind.CONTAINER:
@@ -134,7 +189,25 @@ def _is_output(flow: Flow, value: Value) -> bool:
     for returned in flow.returned:
         first = returned.elements[0] if returned.elements else returned
         if first is value or (value.idents and value.idents == first.idents):
-            return not any(isinstance(flow.analysis.roots[root].node, cst.Param) for root in value.idents)
+            # An input that is returned as it is becomes another tensor.
+            return not value.idents or not all(
+                isinstance(flow.analysis.roots[root].node, cst.Param) for root in value.idents
+            )
+    return False
+
+
+def _is_handed_output(setup: _Setup, source: cst.BaseExpression) -> bool:
+    """`output` in `setup_context(ctx, inputs, output)`, the first of several that it is unpacked to."""
+    if setup.outputs is None or not isinstance(source, cst.Name) or _bindings(setup.scope.node, setup.outputs) != 1:
+        return False
+    if source.value == setup.outputs:
+        return True
+    for node in walk(setup.scope.node):
+        if isinstance(node, cst.Assign) and path_of(node.value) == setup.outputs:
+            target = node.targets[0].target
+            if isinstance(target, (cst.Tuple, cst.List)) and target.elements:
+                first = target.elements[0].value
+                return path_of(first) == source.value and _bindings(setup.scope.node, source.value) == 1
     return False
 
 
@@ -165,7 +238,8 @@ def _is_one_number(module: Module, value: Value) -> bool:
 
 
 def _gives_one_number(module: Module, call: Call) -> bool:
-    if call.method in known.COPYING_METHODS and not call.callee.quals and call.receiver is not None:
+    is_copy = call.method in known.COPYING_METHODS or call.method == "requires_grad_"
+    if is_copy and not call.callee.quals and call.receiver is not None:
         return _is_one_number(module, call.receiver)
     if call.callee.quals and all(qual in known.FACTORIES for qual in call.callee.quals):
         return call.names({"torch.tensor"}) and any(_is_short(argument) for argument in call.positional[:1])
@@ -225,29 +299,32 @@ def _mentions(function: Scope) -> Iterator[_Mention]:
     """Every `ctx.name` in the methods of the class."""
     for method in function.children:
         context = _context_name(method) if method.is_function else None
-        if context is None:
-            continue
-        targets: dict[int, bool] = {}
-        deleted: set[int] = set()
-        for node in walk(method.node):
-            if isinstance(node, cst.Assign):
-                for target in node.targets:
-                    for inner in walk(target.target):
-                        targets[id(inner)] = _gives_none(node.value)
-            elif isinstance(node, (cst.AugAssign, cst.AnnAssign)):
-                targets[id(node.target)] = False
-            elif isinstance(node, cst.Del):
-                deleted |= {id(inner) for inner in walk(node.target)}
-            elif isinstance(node, cst.Attribute) and path_of(node) == f"{context}.{node.attr.value}":
-                is_target = id(node) in targets
-                yield _Mention(
-                    node,
-                    node.attr.value,
-                    method.name,
-                    is_target,
-                    targets.get(id(node), False),
-                    id(node) in deleted,
-                )
+        if context is not None:
+            yield from _mentions_in(method, context)
+
+
+def _mentions_in(method: Scope, context: str) -> Iterator[_Mention]:
+    targets: dict[int, bool] = {}
+    deleted: set[int] = set()
+    for node in walk(method.node):
+        if isinstance(node, cst.Assign):
+            for target in node.targets:
+                for inner in walk(target.target):
+                    targets[id(inner)] = _gives_none(node.value)
+        elif isinstance(node, (cst.AugAssign, cst.AnnAssign)):
+            targets[id(node.target)] = False
+        elif isinstance(node, cst.Del):
+            deleted |= {id(inner) for inner in walk(node.target)}
+        elif isinstance(node, cst.Attribute) and path_of(node) == f"{context}.{node.attr.value}":
+            is_target = id(node) in targets
+            yield _Mention(
+                node,
+                node.attr.value,
+                method.name,
+                is_target,
+                targets.get(id(node), False),
+                id(node) in deleted,
+            )
 
 
 def _gives_none(value: cst.BaseExpression) -> bool:
@@ -257,11 +334,15 @@ def _gives_none(value: cst.BaseExpression) -> bool:
     return path_of(value) == "None"
 
 
-def _cleared(mentions: list[_Mention], function: Scope) -> frozenset[str]:
-    """The attributes that somebody takes away again, in backward for one: they do not outlive it."""
+def _cleared(mentions: list[_Mention], function: Scope, setups: frozenset[str]) -> frozenset[str] | None:
+    """The attributes that somebody takes away again, in backward for one; None where it may be any of them."""
     if not function.words_within.isdisjoint({"delattr", "__dict__"}):
-        return frozenset(item.name for item in mentions)
-    gone = (item for item in mentions if item.is_deleted or (item.sets_none and item.method not in _CONTEXT_METHODS))
+        return None
+    gone = (
+        item
+        for item in mentions
+        if item.is_deleted or (item.sets_none and item.method not in (*_CONTEXT_METHODS, *setups))
+    )
     return frozenset(item.name for item in gone)
 
 
@@ -277,6 +358,8 @@ def is_simple(found: ContextTensor) -> bool:
         and found.kept is not Kept.SEVERAL
         and not found.saves_others
         and not found.store.guarded
+        and not found.is_cleared
+        and found.store.scope.parent is found.function
         and found.store.loop is None
         and not any(id(read) in inside for read in found.reads)
         and isinstance(found.store.source, cst.Name)

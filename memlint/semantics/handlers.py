@@ -19,8 +19,8 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device, torch
 from memlint.semantics.knowledge import exceptions as known
 from memlint.semantics.module import Module, words_of
-from memlint.semantics.scopes import path_of, walk
-from memlint.semantics.values import Kind
+from memlint.semantics.scopes import Scope, path_of, target_names, walk
+from memlint.semantics.values import Kind, Mode
 
 _LIGHT_METHODS = (
     torch.DIFFERENTIABLE_METHODS
@@ -187,15 +187,18 @@ def _retry(module: Module, handler: Handler) -> Retry | None:
     flushes = [call.order for call in handler.calls if _flushes(call)]
     if not handler.catches_out_of_memory and not flushes:
         return None
-    if handler.releases or _falls_back_to_host(handler):
+    if handler.releases:
         return None
+    on_host = _falls_back_to_host(handler)
     perhaps: Call | None = None
     for call in handler.calls:
         if not handler.catches_out_of_memory and call.order < flushes[0]:
             continue
+        if on_host and not _comes_back(handler, call):
+            continue
         again = _does_again(module, handler, call)
         if again:
-            return Retry(handler, call, handler.catches_out_of_memory)
+            return Retry(handler, call, handler.catches_out_of_memory and not on_host)
         if again is False and perhaps is None:
             perhaps = call
     return Retry(handler, perhaps, False) if perhaps is not None else None
@@ -212,26 +215,138 @@ def _falls_back_to_host(handler: Handler) -> bool:
     return any(isinstance(node, cst.SimpleString) and "cpu" in node.value.lower() for node in handler.nodes)
 
 
+def _comes_back(handler: Handler, call: Call) -> bool:
+    """What was computed on the host then goes to the device again, where the failed call has left no room."""
+    return any(
+        other.order > call.order and other.receiver is not None and _goes_to_device(other) for other in handler.calls
+    )
+
+
+def _goes_to_device(call: Call) -> bool:
+    """`x.cuda()`, `x.to(device)`; not `x.to("cpu")`, `x.to(torch.float32)`."""
+    if call.method == "cuda":
+        return True
+    if call.method != "to":
+        return False
+    given = [*call.positional, *call.keywords.values()]
+    return any(
+        argument.value.kind is not Kind.CALLABLE
+        and not any(qual.startswith("torch.") for qual in argument.value.quals)
+        and not any("cpu" in word for word in _texts(argument.expression))
+        for argument in given[:1]
+    )
+
+
+def _texts(expression: cst.BaseExpression) -> list[str]:
+    return [node.value.lower() for node in walk(expression) if isinstance(node, (cst.Name, cst.SimpleString))]
+
+
 def _does_again(module: Module, handler: Handler, call: Call) -> bool | None:
     """Whether the call surely runs a model again; None where it may not be a retry at all."""
     scope = handler.flow.scope
     name = path_of(call.call.func)
-    if runs_model(module, call) and any(runs_model(module, tried) for tried in handler.tried):
-        return True
+    if runs_model(module, call):
+        if any(runs_model(module, tried) for tried in handler.tried):
+            return True
+        if any(_may_run_model(module, tried) for tried in handler.tried):
+            return _maybe(handler)
     recursive = call.callee.quals == {scope.qualname} or (
         scope.parent is not None and scope.parent.is_class and name in (f"self.{scope.name}", f"cls.{scope.name}")
     )
     if recursive:
         return True if any(runs_model(module, tried) for tried in handler.tried) else _maybe(handler)
-    if name is None or not _may_run_model(module, call):
+    if name is None:
         return None
-    return _maybe(handler) if any(path_of(tried.call.func) == name for tried in handler.tried) else None
+    own = _own_flow(module, call)
+    if own is not None:
+        return _maybe(handler) if _function_does_again(module, handler, call, own.scope) else None
+    if not _may_run_model(module, call):
+        return None
+    if any(path_of(tried.call.func) == name for tried in handler.tried):
+        return _maybe(handler)
+    return _maybe(handler) if _is_variant(module, handler, call) else None
+
+
+def _is_variant(module: Module, handler: Handler, call: Call) -> bool:
+    """`decode_tiled(latents)` in the place of `decode(latents)`: named after it, given the same, gives the same."""
+    words = words_of(_last_name(call))
+    return any(
+        words & words_of(_last_name(tried)) and _may_run_model(module, tried) for tried in handler.tried
+    ) and _gives_the_same(handler, call)
+
+
+def _last_name(call: Call) -> str:
+    return (path_of(call.call.func) or "").rpartition(".")[2]
+
+
+def _function_does_again(module: Module, handler: Handler, call: Call, function: Scope) -> bool:
+    """A function of this file that allocates: the one that failed, or one that stands in for what failed.
+
+    It stands in where it calls what the `try` calls (`self.model.decode`), or is given the same and gives the same:
+    both results are returned, or get the same name.
+    """
+    if not (call.positional or call.keywords):
+        return False
+    if any(tried.callee.quals == call.callee.quals for tried in handler.tried):
+        return _allocates(module, function)
+    tried = {path_of(item.call.func) for item in handler.tried if _may_run_model(module, item)} - {None}
+    if not tried:
+        return False  # operations of torch fail without a frame that could hold anything
+    inside = [item for scope in _with_inner(function) for item in module.calls_in(scope)]
+    if any(path_of(item.call.func) in tried for item in inside):
+        return True
+    return _gives_the_same(handler, call) and any(_may_run_model(module, item) for item in inside)
+
+
+def _gives_the_same(handler: Handler, call: Call) -> bool:
+    given = _names_given(call)
+    return any(
+        not given.isdisjoint(_names_given(tried)) and _result_goes_to(call) & _result_goes_to(tried)
+        for tried in handler.tried
+    )
+
+
+def _names_given(call: Call) -> set[str]:
+    arguments = (*call.positional, *call.keywords.values())
+    return {path for path in (path_of(argument.expression) for argument in arguments) if path is not None}
+
+
+def _result_goes_to(call: Call) -> set[str]:
+    statement = call.statement
+    if isinstance(statement, cst.Return):
+        return {"return"}
+    if isinstance(statement, cst.Assign):
+        return {name for target in statement.targets for name in target_names(target.target)}
+    return set()
+
+
+def _with_inner(function: Scope) -> Iterator[Scope]:
+    yield function
+    for child in function.children:
+        yield from _with_inner(child)
+
+
+def _allocates(module: Module, function: Scope) -> bool:
+    """It makes tensors: itself, or through functions of this file."""
+    pending, seen = [function], {function}
+    while pending:
+        for scope in _with_inner(pending.pop()):
+            for call in module.calls_in(scope):
+                if call.result.is_tensor or call.is_forward:
+                    return True
+                own = _own_flow(module, call)
+                if own is not None and own.scope not in seen:
+                    seen.add(own.scope)
+                    pending.append(own.scope)
+    return False
 
 
 def _may_run_model(module: Module, call: Call) -> bool:
     """Whether a function out of view may run a model: no method of tensors or loggers, no library's, no clean-up."""
     name = call.method or path_of(call.call.func)
-    if name is None or name in _LIGHT_METHODS or name.endswith("_") or not (call.positional or call.keywords):
+    if name is None or name in _LIGHT_METHODS or name.endswith("_"):
+        return False
+    if not (call.positional or call.keywords or call.unpacks):
         return False  # `buffer.resize_(n)` is a tensor's
     if call.receiver is not None and call.receiver.kind in _NO_MODELS:
         return False
@@ -242,7 +357,7 @@ def _may_run_model(module: Module, call: Call) -> bool:
 
 def _maybe(handler: Handler) -> bool | None:
     """A function out of view: a model it is only where the clause says that memory ran out."""
-    return False if handler.catches_out_of_memory else None
+    return False if handler.catches_out_of_memory or "empty_cache" in handler.words else None
 
 
 def movable_body(retry: Retry) -> cst.IndentedBlock | None:
@@ -301,11 +416,18 @@ def kept_exceptions(module: Module) -> Iterator[KeptException]:
 
 def _kept(module: Module, handler: Handler) -> Iterator[KeptException]:
     puts = list(_puts_away(module, handler))
-    certain = bool(puts) and any(runs_model(module, call) for call in handler.tried)
+    certain = bool(puts) and any(runs_model(module, call) or _infers(module, call) for call in handler.tried)
     if certain or (puts and handler.catches_out_of_memory):
         for held, target, how in puts:
             if how is not Kept.NAME or _runs_again(module, handler):
                 yield KeptException(handler, held, target, how, certain, isinstance(held, cst.Name))
+
+
+def _infers(module: Module, call: Call) -> bool:
+    """Something out of view is given a tensor where grad mode is off: `self.encoder(audio)` under inference mode."""
+    if call.mode is not Mode.OFF or not _may_run_model(module, call):
+        return False
+    return any(argument.value.is_tensor for argument in (*call.positional, *call.keywords.values()))
 
 
 def _puts_away(module: Module, handler: Handler) -> Iterator[tuple[cst.BaseExpression, cst.BaseExpression, Kept]]:

@@ -32,6 +32,8 @@ class LostHook:
     """What repeats it: the loop, the function that also runs the model, or a call of the function in a loop."""
     in_forward: bool
     certain: bool
+    is_left_behind: bool = False
+    """By the constructor of an object that has no way to remove it."""
 
 
 def lost_hooks(module: Module) -> Iterator[LostHook]:
@@ -56,6 +58,8 @@ def handle_is_lost(call: Call) -> bool:
     """Whether nobody keeps what the registration returns."""
     if call.is_statement:
         return True
+    if _is_in_forgotten_list(call):
+        return True
     statement = call.statement
     if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
         return False
@@ -65,10 +69,45 @@ def handle_is_lost(call: Call) -> bool:
     return not is_read(call.scope.node, target.value)
 
 
+def _is_in_forgotten_list(call: Call) -> bool:
+    """`handles.append(net.register_forward_hook(f))`, `handles = [...]`: a local list that is filled and never read."""
+    statement = call.statement
+    name: str | None = None
+    if isinstance(statement, cst.Expr) and isinstance(statement.value, cst.Call):
+        func, arguments = statement.value.func, statement.value.args
+        is_append = isinstance(func, cst.Attribute) and func.attr.value == "append" and len(arguments) == 1
+        if is_append and arguments[0].value is call.node and isinstance(func, cst.Attribute):
+            name = path_of(func.value)
+    elif isinstance(statement, cst.Assign) and len(statement.targets) == 1:
+        inner = statement.value
+        elements = [element.value for element in inner.elements] if isinstance(inner, (cst.List, cst.Tuple)) else []
+        is_listed = any(element is call.node for element in elements)
+        if is_listed or (isinstance(inner, cst.ListComp) and inner.elt is call.node):
+            name = path_of(statement.targets[0].target)
+    if name is None or "." in name or not call.scope.is_function or name in call.scope.nonlocal_names:
+        return False
+    if name not in call.scope.bound or name in _parameter_names(call.scope):
+        return False
+    filling = {
+        id(node.func.value)
+        for node in walk(call.scope.node)
+        if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value == "append"
+    }
+    targets = {
+        id(inner)
+        for node in walk(call.scope.node)
+        if isinstance(node, cst.Assign) and not isinstance(node.value, cst.Name)
+        for target in node.targets
+        for inner in walk(target.target)
+    }
+    names = [node for node in walk(call.scope.node) if isinstance(node, cst.Name) and node.value == name]
+    return all(id(node) in filling | targets for node in names)
+
+
 def _repeated(module: Module, call: Call) -> LostHook | None:
     scope = call.scope
     assert call.receiver_node is not None
-    if _is_guarded(call):
+    if _is_guarded(call, _picked_by_recursion(module, scope)):
         return None
     loop = _repeating_loop(module, call)
     if loop is not None:
@@ -76,7 +115,7 @@ def _repeated(module: Module, call: Call) -> LostHook | None:
         return LostHook(call, loop, loop.node, False, is_batch)
     owners = _owners(module, scope, call.receiver_node)
     if not scope.is_function or scope.name in _ONCE or not owners:
-        return _constructed_in_loop(module, call)
+        return _constructed_in_loop(module, call) or _left_by_explainer(module, call)
     if _is_forward(module, scope):
         return LostHook(call, None, scope.node, True, True)
     site = _called_in_loop(module, scope)
@@ -84,7 +123,9 @@ def _repeated(module: Module, call: Call) -> LostHook | None:
         return LostHook(call, site.loop, site.node, False, True)
     run = _run_of(module, call, owners) if call.method in known.MODULE_HOOKS else None
     if run is None:
-        return None
+        run = _run_around(module, call) if call.method in known.MODULE_HOOKS else None
+    if run is None:
+        return _left_by_explainer(module, call)
     return LostHook(call, None, run.node, False, False)
 
 
@@ -101,10 +142,19 @@ def _is_forward(module: Module, scope: Scope) -> bool:
 # --- conditions ---
 
 
-def _is_guarded(call: Call) -> bool:
+def _picked_by_recursion(module: Module, scope: Scope) -> frozenset[str]:
+    """In a function that descends through the modules by calling itself: what it is given, and their parts."""
+    if not any(inner.callee.quals == {scope.qualname} for inner in module.calls_in(scope)):
+        return _NOBODY
+    given = _parameter_names(scope)
+    parts = {name for name, found in _sources(scope.node).items() if all(_whole(item) in given for item in found)}
+    return frozenset(given | parts)
+
+
+def _is_guarded(call: Call, picked: frozenset[str] = _NOBODY) -> bool:
     """Behind a condition that may hold but once. One that picks modules out of a loop over them is none."""
     path = path_to(call.scope.node, call.node)
-    targets: set[str] = set()
+    targets: set[str] = set(picked)
     for parent, child in pairwise(path):
         if isinstance(parent, cst.For):
             targets.update(target_names(parent.target))
@@ -278,6 +328,102 @@ def _constructed_in_loop(module: Module, call: Call) -> LostHook | None:
     return None
 
 
+def _left_by_explainer(module: Module, call: Call) -> LostHook | None:
+    """An object that watches activations and gradients of a model it was given, and has no way to let go of it.
+
+    Such objects (Grad-CAM and the like) are made again and again, for another layer or image: the hooks of each stay on
+    the model, keep the object alive and run at every forward pass. One that is made once, by a script, is none.
+    """
+    owner = call.scope.parent
+    if owner is None or not owner.is_class or module.analysis.is_module_class(owner.qualname):
+        return None
+    words = owner.words_within
+    if words.isdisjoint(known.FORWARD_HOOKS) or words.isdisjoint(known.GRADIENT_HOOKS) or words & known.LETTING_GO:
+        return None
+    if not all(base == "object" for base in module.analysis.base_names(owner.qualname)):
+        return None
+    constructor = next((child for child in owner.children if child.name == "__init__" and child.is_function), None)
+    if constructor is None or not _is_part_of_construction(module, call.scope, constructor):
+        return None
+    if not _is_given(module, call, constructor) or not _hook_is_of_object(module, call):
+        return None
+    sites = list(module.calls_of(frozenset({owner.qualname})))
+    if any(_runs_once(module, site.scope) for site in sites) or _is_made_by_script(module, owner):
+        return None
+    return LostHook(call, None, constructor.node, False, False, True)
+
+
+def _is_made_by_script(module: Module, owner: Scope) -> bool:
+    """Another file of the project makes the object, once."""
+    view = module.analysis.view
+    sites = view.sites(owner.qualname) if view is not None else ()
+    return sites is None or any(site.caller.partition(":")[2] in ("", "main") for site in sites)
+
+
+def _is_part_of_construction(module: Module, scope: Scope, constructor: Scope) -> bool:
+    if scope is constructor:
+        return True
+    return any(call.callee.quals == {scope.qualname} for call in module.calls_in(constructor))
+
+
+def _is_given(module: Module, call: Call, constructor: Scope) -> bool:
+    """The hook's module is a part of what the constructor, or this method of it, was given."""
+    assert call.receiver_node is not None
+    given = _parameter_names(constructor) - {"self"}
+    expressions = [call.receiver_node]
+    sources = _sources(call.scope.node)
+    for _ in range(_MAX_STEPS):
+        following: list[cst.BaseExpression] = []
+        for expression in expressions:
+            head = _whole(expression)
+            if head is None:
+                continue
+            if head == "self":
+                path = (path_of(expression) or _self_path(expression) or "").split(".")
+                return len(path) > 1 and _is_set_from(constructor, path[1], given)
+            if head in _parameter_names(call.scope):
+                return True
+            following += [item for item in sources.get(head, []) if item is not expression]
+        expressions = following
+    return False
+
+
+def _self_path(expression: cst.BaseExpression) -> str | None:
+    """`self.model` in `self.model.layers[3]`, in `self.model.named_modules()`."""
+    inner = (path_of(node) for node in walk(expression) if isinstance(node, cst.Attribute))
+    return next((path for path in inner if path is not None and path.startswith("self.")), None)
+
+
+def _is_set_from(constructor: Scope, attribute: str, given: set[str]) -> bool:
+    for node in walk(constructor.node):
+        if isinstance(node, cst.Assign) and path_of(node.targets[0].target) == f"self.{attribute}":
+            head = _whole(node.value)
+            return head in given
+    return False
+
+
+def _hook_is_of_object(module: Module, call: Call) -> bool:
+    """`self.save`, a function of the constructor that uses `self`, what a method of the object returns."""
+    given = [*call.positional, *call.keywords.values()]
+    if not given:
+        return False
+    hook = given[0].expression
+    if any(isinstance(node, cst.Name) and node.value == "self" for node in walk(hook)):
+        return True
+    name = hook.value if isinstance(hook, cst.Name) else None
+    return any(child.name == name and "self" in child.words_within for child in call.scope.children)
+
+
+def _runs_once(module: Module, scope: Scope) -> bool:
+    """The script itself, its `main`, or a function that nobody but the script calls."""
+    if not scope.is_function:
+        return True
+    if scope.enclosing_class() is not None:
+        return False
+    sites = module.facts.calls_of.get(scope.qualname, [])
+    return scope.name == "main" or (bool(sites) and all(site.caller == ":" for site in sites))
+
+
 def _parameter_behind(module: Module, scope: Scope, receiver: cst.Attribute) -> str | None:
     """`self.model.layer4` where `self.model = model` stands in the constructor."""
     path = path_of(receiver) or ""
@@ -329,12 +475,31 @@ def _run_of(module: Module, call: Call, owners: frozenset[str]) -> Call | None:
     return None
 
 
+def _run_around(module: Module, call: Call) -> Call | None:
+    """The function is an inner one that is handed the model, `add_hooks(net)`, and the outer one runs the model."""
+    scope, outer = call.scope, call.scope.parent
+    assert call.receiver_node is not None
+    if outer is None or not outer.is_function or _whole(call.receiver_node) not in _parameter_names(scope):
+        return None
+    given = _parameter_names(outer) - {"self", "cls"}
+    handed: set[str] = set()
+    for inner in module.calls_in(outer):
+        if inner.callee.quals == {scope.qualname} and inner.loop is None:
+            handed |= {
+                path for path in (path_of(argument.expression) for argument in inner.positional) if path in given
+            }
+    for other in module.calls_in(outer):
+        if path_of(other.call.func) in handed and (other.positional or other.keywords) and not _loops_of(other):
+            return other
+    return None
+
+
 def _loops_of(call: Call) -> list[Loop]:
     return [loop for loop in (call.loop.outer() if call.loop is not None else ()) if not loop.is_comprehension]
 
 
 def _runs_member(call: Call, rest: str, other: Call) -> bool:
     """`self.model(x)` after a hook on `self.model.layer4`."""
-    path = path_of(call.receiver_node) if call.receiver_node is not None else None
+    path = _self_path(call.receiver_node) if call.receiver_node is not None else None
     member = (path or "self.").split(".")[1]
     return bool(rest) and (rest.split(".", maxsplit=1)[0] == member or other.is_forward) and not other.callee.quals

@@ -15,14 +15,14 @@ from memlint.semantics.events import Argument, Call, Loop, Store
 from memlint.semantics.knowledge import libraries, meters
 from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.module import Module
+from memlint.semantics.project import View
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.retention import Retention, retention_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.summaries import TYPE_TESTS, is_in_object
 from memlint.semantics.values import NOTHING, Kind, Mode, Proof, Value
 
 _NO_ROOT = -1
-# A function that asks these of its parameter thinks of tensors that carry a graph.
-_TYPE_TESTS = frozenset({"isinstance", "torch.is_tensor", "hasattr", "type", "torch.is_grad_enabled"})
 _PARTS = frozenset({"items", "values"})
 
 
@@ -70,7 +70,8 @@ def keeps(module: Module, call: Call, argument: Argument) -> Keeping | None:
     if callees:
         found = [summaries.of(scope, call, argument) for scope in callees]
         return found[0] if all(found) else None
-    return _by_name(module, call, argument)
+    known, keeping = _of_project(module, call, argument)
+    return keeping if known else _by_name(module, call, argument)
 
 
 # --- calls ---
@@ -95,7 +96,7 @@ def _kept(
     if not carriers:
         return None
     keeping = keeps(module, call, argument)
-    if keeping is None or keeping.bounded:
+    if keeping is None or keeping.bounded or (argument.value.boxes and not keeping.certain):
         return None
     if keeping.sums and call.mode in (Mode.OFF, Mode.UNKNOWN):
         return None
@@ -126,6 +127,7 @@ def _as_store(
         handler=call.handler,
         in_try=call.in_try,
         order=call.order,
+        branches=call.branches,
         how="call",
         target=keeper,
         path=path_of(keeper),
@@ -244,7 +246,7 @@ class _Summaries:
         return [] if None in scopes else [scope for scope in scopes if scope is not None]
 
     def of(self, scope: Scope, call: Call, argument: Argument) -> Keeping | None:
-        name = _bound_parameter(scope, call, argument)
+        name = bound_parameter(scope, call, argument)
         return None if name is None else self.kept_by(scope).get(name)
 
     def kept_by(self, scope: Scope) -> dict[str, Keeping]:
@@ -271,7 +273,7 @@ class _Summaries:
         flow = self.module.flow_of(scope)
         for store in flow.stores if flow is not None else ():
             boxes = [self.module.box(index) for index in store.boxes]
-            if not store.in_object and not any(box.in_object for box in boxes):
+            if not is_in_object(self.module.analysis, store):
                 continue
             values = [store.value, *(value for _, value in store.carriers)]  # of a tuple, each of its elements
             if not any(value.carries_graph and self._comes_from(scope, value, root) for value in values):
@@ -322,7 +324,7 @@ class _Summaries:
 
     def _thinks_of_tensors(self, scope: Scope, root: int) -> bool:
         return any(
-            call.callee.quals & _TYPE_TESTS and call.positional and root in call.positional[0].value.roots
+            call.callee.quals & TYPE_TESTS and call.positional and root in call.positional[0].value.roots
             for call in self.module.calls_in(scope)
         )
 
@@ -346,7 +348,7 @@ def _attribute(target: cst.BaseExpression) -> str | None:
     return None
 
 
-def _bound_parameter(scope: Scope, call: Call, argument: Argument) -> str | None:
+def bound_parameter(scope: Scope, call: Call, argument: Argument) -> str | None:
     """The parameter that gets the argument."""
     node = scope.node
     if not isinstance(node, cst.FunctionDef):
@@ -369,6 +371,36 @@ def _bound_parameter(scope: Scope, call: Call, argument: Argument) -> str | None
     if keyword.value in keyword_names:
         return keyword.value
     return None if node.params.star_kwarg is None else node.params.star_kwarg.name.value
+
+
+# --- functions of other files of the project ---
+
+
+def _of_project(module: Module, call: Call, argument: Argument) -> tuple[bool, Keeping | None]:
+    """Whether the callee stands in the project, and what it then does with the argument."""
+    view = module.analysis.view
+    symbols = sorted(call.callee.quals)
+    if view is None or not symbols or not all(symbol.startswith("@") for symbol in symbols):
+        return False, None
+    found: list[Keeping | None] = []
+    for symbol in symbols:
+        summary = view.summary(symbol) if view.defines(symbol) and not view.is_class(symbol) else None
+        if summary is None:
+            return False, None
+        name = _parameter_of_project(view, symbol, call, argument)
+        effects = summary.effects.get(name) if name is not None else None
+        kept = effects is not None and effects.kept
+        found.append(Keeping(_NO_ROOT, effects.summed, None, True, False) if kept and effects is not None else None)
+    return True, found[0] if all(found) else None
+
+
+def _parameter_of_project(view: View, symbol: str, call: Call, argument: Argument) -> str | None:
+    names = view.parameters(symbol)
+    if argument not in call.positional:
+        keyword = argument.node.keyword
+        return keyword.value if keyword is not None else None
+    index = call.positional.index(argument)
+    return names[index] if index < len(names) else None
 
 
 # --- classes out of view ---

@@ -94,6 +94,10 @@ def _dataset(flow: Flow, reading: Reading, qual: str) -> Value:
     return Value(Kind.DATASET, cls=qual)
 
 
+def _frozen_module(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.MODULE, mode=Mode.OFF)
+
+
 def _its_module(flow: Flow, reading: Reading, qual: str) -> Value | None:
     return reading.first()
 
@@ -116,6 +120,26 @@ def _factory(flow: Flow, reading: Reading, qual: str) -> Value:
 def _loaded(flow: Flow, reading: Reading, qual: str) -> Value:
     reading.root = flow.root(reading.node)
     return Value(Kind.STATE, idents=frozenset({reading.root}), roots=frozenset({reading.root}))
+
+
+def _variable(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    """`Variable(x)` is `x` since 0.4; `Variable(x, requires_grad=True)` is a leaf."""
+    first = reading.first()
+    if first is None or len(reading.positional) > 1:
+        return None
+    reading.root = flow.root(reading.node)
+    requires_grad = reading.keywords.get("requires_grad")
+    if requires_grad is not None and requires_grad.value.literal is not False:
+        return flow.graph(Kind.TENSOR, reading.node, roots=first.roots, ident=reading.root)
+    return Value(
+        Kind.TENSOR,
+        first.grad,
+        conditions=first.conditions,
+        roots=first.roots | {reading.root},
+        idents=frozenset({reading.root}),
+        weak=first.weak,
+        proves=first.proves,
+    )
 
 
 def _parameter(flow: Flow, reading: Reading, qual: str) -> Value:
@@ -364,12 +388,14 @@ def _table() -> dict[str, Handler]:
         (known.SCALERS, _scaler),
         (known.DATASET_BASES, _dataset),
         (known.RETURNS_ITS_MODULE, _its_module),
+        (known.RETURNS_FROZEN_MODULE, _frozen_module),
         (known.FACTORIES | known.TENSOR_TYPES, _factory),
         (known.ITERATION_WRAPPERS, _wrapped_iteration),
         (known.MODULE_BUILDERS, _built_module),
         (("torch.device",), _device),
         (("torch.load", "torch.hub.load_state_dict_from_url"), _loaded),
         (("torch.nn.Parameter", "torch.nn.parameter.Parameter"), _parameter),
+        (("torch.autograd.Variable", "torch.autograd.variable.Variable"), _variable),
         (("copy.deepcopy", "copy.copy"), _copy),
         (("len", "int", "float", "bool", "round", "hash", "id", "ord", "range"), _number),
         (("super",), _object),

@@ -32,6 +32,12 @@ def method_mode(name: str, bases: Set[str]) -> Mode:
     return Mode.ENTRY
 
 
+def is_layer_method(name: str, words: Set[str]) -> bool:
+    """Whether a method computes what a layer puts out: it is `forward`, or does something in training only."""
+    is_hook = any(word in name for word in ("valid", "test", "eval", "predict"))
+    return name == "forward" or ("training" in words and not is_hook)
+
+
 def is_module_base(name: str) -> bool:
     """Whether it is a class of torch, or of a known library, that derives from `torch.nn.Module`."""
     if name in known.MODULE_BASES:
@@ -50,5 +56,5 @@ def is_known_base(name: str) -> bool:
         or name in known.DATASET_BASES
         or is_module_base(name)
         or libraries.leaves_grad_mode(name)
-        or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names
+        or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names | frameworks.PLAIN_LIBRARIES
     )

@@ -27,6 +27,7 @@ _DATA_WORDS = frozenset(
     """loader loaders dataloader dataloaders dl dls set sets dataset datasets ds data batch batches iter iterator
     iterable generator gen samples examples images queue""".split()
 )
+_TEST_FOLDERS = frozenset({"test", "tests", "testing", "unittests", "unit_tests"})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 _T = TypeVar("_T")
@@ -52,6 +53,14 @@ class Module:
         self.tree = tree
         self.analysis = Analysis(tree, view)
         self._done: dict[Callable[[Module], object], object] = {}
+
+    def release(self) -> None:
+        """Take the analysis apart: its objects refer to each other, and would wait for the garbage collector.
+
+        Nothing can be asked afterwards.
+        """
+        self.analysis.release()
+        self.__dict__.clear()
 
     def once(self, work: Callable[[Module], _T]) -> _T:
         """The result of the work on this file, done once."""
@@ -121,13 +130,17 @@ class Module:
 
     @property
     def is_test_file(self) -> bool:
-        """Named as pytest wants it, and with tests in it."""
-        name = self.path.replace("\\", "/").rpartition("/")[2]
-        if not (name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"):
+        """Named as pytest wants it, or in a folder of tests, and with tests in it."""
+        view = self.analysis.view
+        *folders, name = (self.path if view is None else view.file).replace("\\", "/").split("/")
+        is_named_so = name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"
+        if not is_named_so and _TEST_FOLDERS.isdisjoint(folders):
             return False
         if not self.words.isdisjoint({"pytest", "unittest"}):
             return True
-        return any(scope.name.startswith(("test_", "Test")) for scope in self.scopes)
+        # `test/run.py` may well hold a `test_epoch`.
+        named = (scope.name.startswith(("test_", "Test")) and is_named_so for scope in self.scopes)
+        return any(named) or any(scope.name.endswith("TestCase") for scope in self.scopes)
 
     @property
     def scopes(self) -> list[Scope]:

@@ -22,6 +22,8 @@ from memlint.semantics.scopes import path_of, walk
 
 _SCOPES = (cst.FunctionDef, cst.Lambda, cst.ClassDef)
 _VIEWS = known.SHAPING_METHODS | {"view", "unsqueeze", "view_as", "reshape_as"}
+# A copy in float32 holds twice as much.
+_COPIES = frozenset({"float"})
 _FLATTENING = frozenset({"view", "reshape"})
 # `_, loss = model(x, y)`: the name that nobody reads holds what it is given all the same.
 _IGNORED = "_"
@@ -81,7 +83,10 @@ def _lingering(module: Module, flow: Flow, forward: Call, backward: Backward) ->
     if not held.are_simple:
         return None
     certain = is_language_model(forward)
-    if not certain and (is_over_characters(module) or not _is_over_vocabulary(module, nodes, held.names)):
+    if not certain and (
+        is_over_characters(module)
+        or not (_is_over_vocabulary(module, nodes, held.names) or _is_by_token(module, forward, held.names))
+    ):
         return None
     places = {id(node): place for place, node in enumerate(nodes)}
     start, end = places.get(id(forward.node)), places.get(id(backward.node))
@@ -148,7 +153,7 @@ def _viewed(node: cst.BaseExpression) -> cst.BaseExpression | None:
         return node.value if node.attr.value not in _SMALL_MEMBERS else None
     if isinstance(node, cst.Subscript):
         return node.value
-    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in _VIEWS:
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in _VIEWS | _COPIES:
         return node.func.value
     return None
 
@@ -313,6 +318,31 @@ def _is_over_vocabulary(module: Module, nodes: list[cst.CSTNode], names: list[st
     if any(words_of(name) & vocabulary.LOGITS_WORDS for name in names):
         return bool(module.words & vocabulary.VOCABULARY_WORDS)
     return _IGNORED in names and "vocab_size" in module.words
+
+
+def _is_by_token(module: Module, forward: Call, names: list[str]) -> bool:
+    """`pred = model(input_ids)`, and `pred.flatten(0, 1)`: one row of numbers for each token, for a cross entropy."""
+    if module.words & vocabulary.FEW_CLASSES or not module.words & vocabulary.CROSS_ENTROPY:
+        return False
+    given = [*forward.positional, *forward.keywords.values()]
+    paths = {(path_of(argument.expression) or "").rpartition(".")[2] for argument in given}
+    if not paths & vocabulary.TOKEN_INPUTS:
+        return False
+    return any(isinstance(node, cst.Call) and _flattened_rows(node) in names for node in walk(module.tree))
+
+
+def _flattened_rows(node: cst.Call) -> str | None:
+    """`pred` of `pred.flatten(0, 1)` and of `pred.view(-1, pred.size(-1))`."""
+    if not isinstance(node.func, cst.Attribute) or len(node.args) != 2:
+        return None
+    name = path_of(node.func.value)
+    first, last = node.args[0].value, node.args[1].value
+    if node.func.attr.value == "flatten":
+        is_rows = all(isinstance(item, cst.Integer) for item in (first, last))
+        return name if is_rows and (first.value, last.value) == ("0", "1") else None  # type: ignore[attr-defined]
+    if node.func.attr.value not in _FLATTENING or not isinstance(first, cst.UnaryOperation):
+        return None
+    return name if any(path_of(item) == name for item in walk(last)) else None
 
 
 def is_over_characters(module: Module) -> bool:

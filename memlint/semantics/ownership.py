@@ -310,6 +310,8 @@ class _Register:
         if method in torch_known.MODULE_SELF_METHODS - {"requires_grad_", "apply"}:
             return self._classify_result(result, parent)
         if method in known.NEUTRAL_MODULE_METHODS:
+            if method in known.PARTS_OF_A_MODULE and self._freezes_in_loop(parent):
+                return _Mention.DOUBTFUL
             result.loads |= method == "load_state_dict"
             return _Mention.HARMLESS
         doubtful = method in ("requires_grad_", "apply", "zero_grad") or words_of(method) & known.FREEZING_WORDS
@@ -359,10 +361,18 @@ class _Register:
         else:
             body = loop.body
         names = {node.value for node in walk(body) if isinstance(node, cst.Name)}
-        if not names.isdisjoint({"grad", "requires_grad", "requires_grad_"}) and isinstance(loop, cst.For):
+        if not names.isdisjoint(known.FREEZING_A_PARAMETER) and isinstance(loop, cst.For):
             return _Mention.DOUBTFUL
         appended = names & {"append", "extend", "add"}
         return _Mention.DOUBTFUL if appended else _Mention.HARMLESS
+
+    def _freezes_in_loop(self, call: cst.Call) -> bool:
+        """`for part in model.modules(): for p in part.parameters(recurse=False): p.detach_()`."""
+        loop = self._parents.get(id(call))
+        if not isinstance(loop, cst.For) or loop.iter is not call:
+            return False
+        names = {node.value for node in walk(loop.body) if isinstance(node, cst.Name)}
+        return not names.isdisjoint(known.FREEZING_A_PARAMETER - {"grad"})
 
     # --- who gets it ---
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -13,7 +13,7 @@ from memlint.semantics.knowledge import predictions as known
 from memlint.semantics.loaders import is_named_loader, unwrapped
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode
+from memlint.semantics.values import Grad, Kind, Mode, Value
 
 _DEPTH = 8
 
@@ -29,6 +29,8 @@ class PiledPredictions:
     """The call that moves everything to the host."""
     certain: bool
     """It surely loops over a loader."""
+    grows: bool = False
+    """No list: `preds = torch.cat((preds, out))` copies, each time, all that there is."""
 
     @property
     def tensor(self) -> cst.BaseExpression:
@@ -43,7 +45,11 @@ def piled_predictions(module: Module) -> Iterator[PiledPredictions]:
     for store in module.stores:
         if store.how not in ("append", "extend") or not store.boxes:
             continue
-        if store.value.grad is not Grad.NO and store.mode is not Mode.OFF:
+        if (
+            store.value.grad is not Grad.NO
+            and store.mode is not Mode.OFF
+            and not _ran_without_grad(module, store.value)
+        ):
             continue
         loop = _evaluating_loop(module, store)
         if loop is None or not _is_output(module, store.value_node, loop.node, _DEPTH):
@@ -57,6 +63,89 @@ def piled_predictions(module: Module) -> Iterator[PiledPredictions]:
         found = _in_comprehension(module, loop)
         if found is not None:
             yield found
+    if not module.words.isdisjoint(known.JOINING_WORDS):
+        for call in module.calls:
+            found = _growing(module, call)
+            if found is not None:
+                yield found
+
+
+def _ran_without_grad(module: Module, value: Value) -> bool:
+    """The models that may have made it all ran with grad off, whatever the mode is where it is kept."""
+    made = (module.call_at(module.analysis.roots[root].node) for root in value.roots)
+    models = [call for call in made if call is not None and _runs_a_model(call)]
+    return bool(models) and all(call.mode is Mode.OFF for call in models)
+
+
+# --- a tensor that grows ---
+
+
+def _growing(module: Module, call: Call) -> PiledPredictions | None:
+    """`preds = out if preds is None else torch.cat((preds, out))` in an evaluation loop, `preds.cpu()` after it."""
+    if call.loop is None or not (call.names(known.JOINS) or call.names(known.NESTED_JOINS)) or not call.positional:
+        return None
+    path, added = _grown(call)
+    statement = call.statement
+    if path is None or added is None or not isinstance(statement, cst.Assign):
+        return None
+    loop = _evaluating(module, call.loop.outer(), frozenset())
+    if loop is None or not _only_grows(loop.node, path) or not _is_output(module, added, loop.node, _DEPTH):
+        return None
+    if not _carries_no_graph(module, call, added):
+        return None
+    inside = [other for other in module.calls_in(call.scope) if _within(other, loop) and other is not call]
+    roots = call.result.idents
+    if not roots or any(_takes(other, roots) for other in inside) or not module.once(uses_a_device):
+        return None
+    last = max((other.order for other in (*inside, call)), default=0)
+    after = [other for other in module.calls_in(call.scope) if other.order > last]
+    moved = _moved_after(module, call, after, last)
+    return None if moved is None else PiledPredictions(call.node, added, moved, loop.draws_from_loader, grows=True)
+
+
+def _grown(call: Call) -> tuple[str | None, cst.BaseExpression | None]:
+    """The variable that grows, and what is added to it."""
+    statement, parts = call.statement, [argument.expression for argument in call.positional[:2]]
+    if call.names(known.JOINS):
+        together = parts[0]
+        if not isinstance(together, (cst.Tuple, cst.List)):
+            return None, None
+        parts = [element.value for element in together.elements]
+    if not isinstance(statement, cst.Assign) or len(statement.targets) != 1 or len(parts) != 2:
+        return None, None
+    value, path = statement.value, path_of(statement.targets[0].target)
+    chosen = (value.body, value.orelse) if isinstance(value, cst.IfExp) else (value,)
+    if path is None or path_of(parts[0]) != path or not any(item is call.node for item in chosen):
+        return None, None
+    return path, parts[1]
+
+
+def _only_grows(loop: cst.CSTNode, path: str) -> bool:
+    """Nothing in the loop sets it anew, but for what the first batch gives."""
+    for node in walk(loop):
+        if isinstance(node, (cst.AssignTarget, cst.NamedExpr)) and isinstance(node.target, cst.Tuple):
+            if any(path_of(element.value) == path for element in node.target.elements):
+                return False  # `preds, labels = None, None`
+        elif isinstance(node, cst.Assign) and any(path_of(item.target) == path for item in node.targets):
+            if path_of(node.value) == "None" or isinstance(node.value, (cst.List, cst.Subscript)):
+                return False
+            if isinstance(node.value, cst.Call) and path_of(node.value.func) in ("torch.empty", "torch.zeros"):
+                return False
+        elif isinstance(node, (cst.For, cst.CompFor)) and path_of(node.target) == path:
+            return False
+    return True
+
+
+def _carries_no_graph(module: Module, call: Call, added: cst.BaseExpression) -> bool:
+    if call.mode is Mode.OFF or call.result.grad is Grad.NO:
+        return True
+    return _ran_without_grad(module, call.result)
+
+
+def _takes(call: Call, roots: frozenset[int]) -> bool:
+    given = (*call.positional, *call.keywords.values())
+    received = call.receiver.idents if call.receiver is not None else frozenset()
+    return bool(received & roots) or any(argument.value.idents & roots for argument in given)
 
 
 def _in_comprehension(module: Module, loop: Loop) -> PiledPredictions | None:
@@ -78,10 +167,14 @@ def _in_comprehension(module: Module, loop: Loop) -> PiledPredictions | None:
 
 def _evaluating_loop(module: Module, store: Store) -> Loop | None:
     """The loop over batches around the store; nothing in it trains, nothing empties the list."""
-    for loop in store.carried_by:
+    return _evaluating(module, store.carried_by, store.boxes)
+
+
+def _evaluating(module: Module, loops: Sequence[Loop], boxes: frozenset[int]) -> Loop | None:
+    for loop in loops:
         if loop.is_comprehension or loop.is_training_loop:
             return None
-        if any(loop.node in module.box(box).emptied_in or module.box(box).bounded for box in store.boxes):
+        if any(loop.node in module.box(box).emptied_in or module.box(box).bounded for box in boxes):
             return None
         if not loop.runs_layers and (loop.draws_from_loader or loop.feeds_forward or _takes_batches(module, loop)):
             return loop
@@ -217,7 +310,7 @@ def _moved_together(module: Module, boxes: frozenset[int], loop: Loop, store: St
     calls = [call for call in module.calls if not _within(call, loop) and not _earlier(call, store)]
     for call in calls:
         if call.names(known.JOINS) and call.positional and call.positional[0].value.boxes & boxes:
-            moved = _moved_after(module, call, calls)
+            moved = _moved_after(module, call, calls) or _moved_by_callers(module, call, calls)
             if moved is not None:
                 return moved
     for call in calls:
@@ -233,8 +326,98 @@ def _goes_to_host(module: Module, call: Call) -> bool:
     return call.method == "tolist" or moved_to(module, call) is Place.HOST
 
 
-def _moved_after(module: Module, joined: Call, calls: list[Call]) -> Call | None:
-    """The call that moves the joined tensor to the host, if that is all that happens to it."""
+def _moved_by_callers(module: Module, joined: Call, calls: list[Call]) -> Call | None:
+    """`return torch.cat(outputs)`, of which every caller in view makes `predict(model, loader).cpu()`."""
+    name = joined.scope.qualname
+    callers = list(module.calls_of(frozenset({name})))
+    if not callers or name in module.analysis.handed_over or any(caller.scope is joined.scope for caller in callers):
+        return None
+    if any(_takes(call, joined.result.idents) for call in calls if call.scope is joined.scope and call is not joined):
+        return None
+    index = _returned_at(joined)
+    if index is None:
+        return None
+    moves = [_moved_by(module, caller, index) for caller in callers]
+    return moves[0] if None not in moves else None
+
+
+def _moved_by(module: Module, caller: Call, index: int) -> Call | None:
+    """The call that moves what the function returned to the host, if that is what the caller does with it."""
+    statement = caller.statement
+    if not isinstance(statement, cst.Assign) or statement.value is not caller.node or len(statement.targets) != 1:
+        return _moved_chain(module, caller.node) if index < 0 else None
+    target: cst.BaseExpression = statement.targets[0].target
+    if index >= 0:
+        if not isinstance(target, cst.Tuple) or index >= len(target.elements):
+            return None
+        target = target.elements[index].value
+    if not isinstance(target, cst.Name):
+        return None
+    found: Call | None = None
+    nodes = list(walk(caller.scope.node))
+    at = next((place for place, node in enumerate(nodes) if node is statement), len(nodes))
+    bound = {id(node.target) for node in nodes if isinstance(node, (cst.AssignTarget, cst.For, cst.CompFor))}
+    within = {id(node) for node in walk(statement)}
+    for node in nodes[at:]:
+        if not _is_name(node, target.value) or id(node) in within:
+            continue
+        if id(node) in bound:
+            break  # `feats = feats.cpu()`: its value, which is read first, decides below
+        moved = _moved_chain(module, node)
+        if moved is None:
+            return None
+        found = found or moved
+    again = next((node for node in nodes[at + 1 :] if _binds(node, target.value)), None)
+    if found is None and isinstance(again, cst.Assign):
+        return _first_moved(module, again.value, target.value)
+    return found
+
+
+def _first_moved(module: Module, value: cst.BaseExpression, name: str) -> Call | None:
+    for node in walk(value):
+        if _is_name(node, name):
+            return _moved_chain(module, node)
+    return None
+
+
+def _binds(node: cst.CSTNode, name: str) -> bool:
+    return isinstance(node, cst.Assign) and any(_is_name(target.target, name) for target in node.targets)
+
+
+def _moved_chain(module: Module, node: cst.CSTNode) -> Call | None:
+    """`node.float().cpu()`."""
+    for _ in range(_DEPTH):
+        call = next((item for item in module.calls if item.receiver_node is node), None)
+        if call is None or _goes_to_host(module, call):
+            return call
+        if call.method not in known.AFTER_JOINING:
+            return None
+        node = call.node
+    return None
+
+
+def _returned_at(joined: Call) -> int | None:
+    """Where the result is in what the function returns: -1 for all of it; None where it is not returned, once."""
+    statement = joined.statement
+    path = None
+    if isinstance(statement, cst.Assign) and statement.value is joined.node and len(statement.targets) == 1:
+        path = path_of(statement.targets[0].target)
+        if path is None or "." in path:
+            return None
+    returned = [
+        node.value for node in walk(joined.scope.node) if isinstance(node, cst.Return) and node.value is not None
+    ]
+    if len(returned) != 1:
+        return None
+    parts = [item.value for item in returned[0].elements] if isinstance(returned[0], cst.Tuple) else [returned[0]]
+    places = [at for at, part in enumerate(parts) if part is joined.node or (path is not None and _is_name(part, path))]
+    if len(places) != 1:
+        return None
+    return places[0] if isinstance(returned[0], cst.Tuple) else -1
+
+
+def _moved_after(module: Module, joined: Call, calls: list[Call], since: int = 0) -> Call | None:
+    """The call that moves the joined tensor to the host, if that is all that happens to it since then."""
     nodes, roots = {id(joined.node)}, set(joined.result.idents)
     found: Call | None = None
     for call in calls:
@@ -258,8 +441,8 @@ def _moved_after(module: Module, joined: Call, calls: list[Call]) -> Call | None
             roots |= call.result.idents
         else:
             return None
-    operands = (use for root in joined.result.idents for use in module.uses_of(root))
-    return None if any(use.how == "operand" for use in operands) else found
+    uses = (use for root in joined.result.idents for use in module.uses_of(root))
+    return None if any(use.how == "operand" and use.order >= since for use in uses) else found
 
 
 def _is_same_size_function(call: Call) -> bool:

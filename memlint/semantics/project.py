@@ -65,7 +65,10 @@ class Project:
         except (cst.ParserSyntaxError, cst.CSTValidationError, cst.CSTLogicError):
             return None
         name = ":" + name_in_file(symbol)
-        return Analysis(tree, View(self, file_of(symbol), depth), only=name).summary(name, seeds)
+        analysis = Analysis(tree, View(self, file_of(symbol), depth), only=name)
+        summary = analysis.summary(name, seeds)
+        analysis.release()
+        return summary
 
 
 class View:

@@ -83,3 +83,11 @@ def reduced_pair(flow: Flow, reading: Reading, name: str, receiver: Value, argum
         indices = Value(Kind.TENSOR if receiver.is_tensor else Kind.UNKNOWN)
         return Value(Kind.CONTAINER, roots=values.roots, elements=(values, indices))
     return values
+
+
+def parsed_annotation(text: str) -> cst.BaseExpression | None:
+    """The annotation in a string; None where it is none."""
+    try:
+        return cst.parse_expression(text)
+    except cst.ParserSyntaxError:
+        return None

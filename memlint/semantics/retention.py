@@ -79,8 +79,10 @@ def retention_of(module: Module, store: Store) -> Retention | None:
     boxes = [module.box(index) for index in store.boxes]
     if any(box.bounded or loop.node in box.emptied_in for box in boxes):
         return None
-    if store.root in analysis.differentiated:
+    if store.root in analysis.differentiated or _overwrites(store, loop):
         return None  # REINFORCE, sums of losses: the graph is needed
+    if _only_where_not_differentiated(module, store):
+        return None
     questions = module.questions(value.conditions)
     if questions is None:
         return None
@@ -96,11 +98,36 @@ def retention_of(module: Module, store: Store) -> Retention | None:
         loop,
         kept,
         questions,
-        value.weak,
+        _is_weak(module, store),
         _proven_tensors(module, store, loop),
         _copied_by(module, store),
         escapes,
     )
+
+
+def _only_where_not_differentiated(module: Module, store: Store) -> bool:
+    """`with set_grad_enabled(train): ...`, `if train: loss.backward()`, `else: total += loss`: there grad was off."""
+    by_flag = [root for root in store.value.roots if module.analysis.roots[root].by_flag]
+    backwards = module.backwards_over(by_flag)
+    return bool(backwards) and all(store.excludes(backward) for backward in backwards)
+
+
+def _overwrites(store: Store, loop: Loop) -> bool:
+    """`best[i] = outputs[i]` for all `i` of a range: each iteration of the loop around it fills the same places."""
+    if store.how != "setitem" or not isinstance(store.node, cst.Subscript) or len(store.node.slice) != 1:
+        return False
+    key = store.node.slice[0].slice
+    if not isinstance(key, cst.Index) or not isinstance(key.value, cst.Name):
+        return False
+    inner = [item for item in (store.loop.outer() if store.loop is not None else ()) if loop in item.outer()[1:]]
+    counting = [item.node for item in inner if item.iterates.kind is Kind.NUMBER and isinstance(item.node, cst.For)]
+    return any(path_of(node.target) == key.value.value for node in counting)
+
+
+def _is_weak(module: Module, store: Store) -> bool:
+    """Whether a name was part of the evidence; a backward pass on the very value is better evidence."""
+    value = store.value
+    return value.weak and not (value.idents and value.idents <= module.analysis.proven)
 
 
 def _by_call(module: Module, store: Store) -> Retention | None:
@@ -116,7 +143,8 @@ def _by_call(module: Module, store: Store) -> Retention | None:
     freed = store.backed | (flow.backed_at_end or NOTHING)
     if questions is None or not roots or not roots <= freed or store.root in flow.return_roots:
         return None
-    return Retention(store, None, Kept.NODES, questions, store.value.weak, False, _copied_by(module, store), True)
+    weak, copied_by = _is_weak(module, store), _copied_by(module, store)
+    return Retention(store, None, Kept.NODES, questions, weak, False, copied_by, True)
 
 
 def _outlives_call(module: Module, store: Store) -> bool:
@@ -196,7 +224,7 @@ def _kept(module: Module, store: Store, loop: Loop) -> Kept:
         return Kept.RETAINED
     if not roots <= analysis.differentiated:
         return Kept.OTHER_BRANCH
-    if analysis.unproven(store.value):
+    if any(analysis.roots[root].by_flag for root in roots):
         return Kept.NODES  # `with set_grad_enabled(train)`: there is a graph only where there is a backward
     return Kept.SKIPPED
 
@@ -218,7 +246,17 @@ def _escapes(module: Module, store: Store) -> bool:
     boxes = [module.box(index) for index in store.boxes]
     if any(box.escaped or box.in_object for box in boxes):
         return True
-    return not all(module.answer(ResultNotDifferentiated(name)) for name in _returning(module, store))
+    returning = _returning(module, store)
+    if returning and module.words & _NOTICING_WORDS:
+        return True  # a caller may ask
+    return not all(_only_called_here(module, name) for name in returning)
+
+
+def _only_called_here(module: Module, function: str) -> bool:
+    """Whether all callers are in this file, and none of them differentiates the result."""
+    view = module.analysis.view
+    sites = view.sites(function) if view is not None and "<" not in function else ()
+    return sites is not None and not sites and module.answer(ResultNotDifferentiated(function))
 
 
 def _returning(module: Module, store: Store) -> frozenset[str]:

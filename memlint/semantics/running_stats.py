@@ -10,15 +10,21 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.events import Call, Loop, Store
+from memlint.semantics.events import Argument, AttributeStore, Call, Loop, Store
 from memlint.semantics.flow import Flow
-from memlint.semantics.module import Module
+from memlint.semantics.keepers import bound_parameter
+from memlint.semantics.knowledge import normalisers as known
+from memlint.semantics.modes import is_layer_method
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retention_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
+from memlint.semantics.values import Condition, Grad, Kind, Mode, Proof, Value
 
-_ADDING = frozenset({"add_", "lerp_"})
+_ADDING = frozenset({"add_", "sub_", "lerp_", "copy_"})
+# Methods, and functions of torch, that compute a new average from the last one.
+_AVERAGING = frozenset({"add", "lerp"})
+_LERP = frozenset({"torch.lerp"})
 _SCALING = frozenset({"mul_", "div_"})
 _KEEPS_GRAPH = frozenset({"to", "cpu", "cuda", "clone", "float"})
 
@@ -39,18 +45,43 @@ class RunningStat:
 
 
 def running_stats(module: Module) -> Iterator[RunningStat]:
+    seen: set[int] = set()
+    for stat in _all_stats(module):
+        if id(stat.node) not in seen:
+            seen.add(id(stat.node))
+            yield stat
+
+
+def _all_stats(module: Module) -> Iterator[RunningStat]:
     for flow in module.flows:
         if not flow.scope.is_function or flow.scope.name == "__init__":
             continue
         for store in flow.stores:
-            found = _assigned(module, flow, store) if store.how == "accumulate" else _averaged_weights(module, store)
+            found = _stored(module, flow, store)
             if found is not None:
                 yield found
         for call in flow.calls:
             if call.method in _ADDING:
                 found = _in_place(module, flow, call)
-                if found is not None:
-                    yield found
+            elif call.method in _AVERAGING or call.names(_LERP):
+                found = _computed(module, flow, call)
+            else:
+                continue
+            if found is not None:
+                yield found
+        for written in flow.tensors_written:
+            found = _written(module, flow, written)
+            if found is not None:
+                yield found
+        yield from _returned(module, flow)
+
+
+def _stored(module: Module, flow: Flow, store: Store) -> RunningStat | None:
+    if store.how != "accumulate":
+        return _averaged_weights(module, store)
+    if isinstance(store.statement, cst.AugAssign):
+        return _augmented(module, flow, store)
+    return _assigned(module, flow, store)
 
 
 # --- attributes of an object ---
@@ -74,31 +105,117 @@ def _assigned(module: Module, flow: Flow, store: Store) -> RunningStat | None:
     return RunningStat(store.statement, store.target, added, False, *ground)
 
 
-def _in_place(module: Module, flow: Flow, call: Call) -> RunningStat | None:
-    """`self.mean.mul_(0.9).add_(e)`, `self.mean.lerp_(e, 0.1)`."""
-    target = call.receiver_node
-    scaled = call.method == "lerp_"
-    while isinstance(target, cst.Call) and isinstance(target.func, cst.Attribute):
-        if target.func.attr.value not in _SCALING:
-            return None
-        scaled, target = True, target.func.value
-    if target is None or not scaled or not call.positional or call.mode in (Mode.OFF, Mode.UNKNOWN):
+def _augmented(module: Module, flow: Flow, store: Store) -> RunningStat | None:
+    """`self.mean *= 0.9` and `self.mean += 0.1 * e`; `self.mean += 0.1 * (e - self.mean)`."""
+    statement, attribute = store.statement, _own_attribute(store.target)
+    if attribute is None or not isinstance(statement, cst.AugAssign) or store.mode in (Mode.OFF, Mode.UNKNOWN):
         return None
-    if isinstance(target, cst.Name):
-        return _averaged_in_place(module, flow, call, target)
+    if not store.value.carries_graph or not _is_own_tensor(module, flow, attribute):
+        return None
+    if not _moves_towards(statement.value, attribute) and not _is_scaled_apart(module, flow, attribute):
+        return None
+    if retention_of(module, store) is not None:
+        return None  # MEM101
+    return _updated(module, flow, store.node, store.target, store.value_node, store.value)
+
+
+def _written(module: Module, flow: Flow, store: AttributeStore) -> RunningStat | None:
+    """`self.mean[:] = 0.9 * self.mean + 0.1 * e`."""
+    target = store.node.value if isinstance(store.node, cst.Subscript) else None
+    attribute = _own_attribute(target) if target is not None else None
+    if target is None or attribute is None or store.mode in (Mode.OFF, Mode.UNKNOWN):
+        return None
+    if not _decays(store.source, attribute) or not _is_own_tensor(module, flow, attribute):
+        return None
+    return _updated(module, flow, store.statement, target, store.source, store.value)
+
+
+def _computed(module: Module, flow: Flow, call: Call) -> RunningStat | None:
+    """`self.mean = torch.lerp(self.mean, e, 0.1)`, `self.mean = self.mean.mul(0.9).add(e)`."""
+    statement = call.statement
+    if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
+        return None
+    given = list(call.positional)
+    last = call.receiver_node
+    if call.names(_LERP) and given:
+        last = given.pop(0).expression
+    target = statement.targets[0].target
     attribute = _own_attribute(target)
+    if last is None or not given or attribute is None or call.mode in (Mode.OFF, Mode.UNKNOWN):
+        return None
+    base, scaled = _unscaled(last, frozenset({"mul", "div"}))
+    if _own_attribute(base) != attribute or not (scaled or call.method != "add"):
+        return None
+    argument = given[0] if call.method != "add" else given[-1]
+    if not argument.value.carries_graph or not _is_own_tensor(module, flow, attribute):
+        return None
+    made = call.result.idents | (call.result.roots - argument.value.roots)
+    if not made or made & flow.return_roots:
+        return None  # a state that the output depends on
+    return _updated(module, flow, statement, target, argument.expression, argument.value)
+
+
+def _in_place(module: Module, flow: Flow, call: Call) -> RunningStat | None:
+    """`self.mean.mul_(0.9).add_(e)`, `self.mean.lerp_(e, 0.1)`, `self.mean.copy_(0.9 * self.mean + 0.1 * e)`."""
+    if call.receiver_node is None or not call.positional or call.mode in (Mode.OFF, Mode.UNKNOWN):
+        return None
+    target, scaled = _unscaled(call.receiver_node, _SCALING)
+    argument = call.positional[0] if call.method in ("lerp_", "copy_") else call.positional[-1]
+    if isinstance(target, cst.Name):
+        is_average = call.method == "lerp_" or (call.method == "add_" and scaled)
+        return _averaged_in_place(module, flow, call, target) if is_average else None
+    attribute = _own_attribute(target)
+    if attribute is None or not argument.value.carries_graph:
+        return None
+    if call.method == "copy_":
+        scaled = _decays(argument.expression, attribute)
+    elif call.method != "lerp_":
+        scaled |= _moves_towards(argument.expression, attribute) or _is_scaled_apart(module, flow, attribute)
+    else:
+        scaled = True
+    if not scaled or not _is_own_tensor(module, flow, attribute):
+        return None  # of a parameter: torch raises
+    return _updated(module, flow, call.node, target, argument.expression, argument.value)
+
+
+def _unscaled(node: cst.BaseExpression, scaling: frozenset[str]) -> tuple[cst.BaseExpression, bool]:
+    """`self.mean` of `self.mean.mul_(0.9)`, and whether it is scaled."""
+    scaled = False
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in scaling:
+        scaled, node = True, node.func.value
+    return node, scaled
+
+
+def _updated(
+    module: Module,
+    flow: Flow,
+    node: cst.CSTNode,
+    statistic: cst.BaseExpression,
+    added: cst.BaseExpression,
+    value: Value,
+) -> RunningStat | None:
+    ground = _ground(module, flow, value)
+    return None if ground is None else RunningStat(node, statistic, (added,), False, *ground)
+
+
+def _is_own_tensor(module: Module, flow: Flow, attribute: str) -> bool:
     owner = flow.scope.enclosing_class()
-    if attribute is None or owner is None:
-        return None
-    if not _is_plain_tensor(module, owner, attribute):
-        return None  # a parameter: torch raises
-    argument = call.positional[-1]
-    if call.method == "lerp_":
-        argument = call.positional[0]
-    if not argument.value.carries_graph:
-        return None
-    ground = _ground(module, flow, argument.value)
-    return None if ground is None else RunningStat(call.node, target, (argument.expression,), False, *ground)
+    return owner is not None and _is_plain_tensor(module, owner, attribute)
+
+
+def _is_scaled_apart(module: Module, flow: Flow, attribute: str) -> bool:
+    """`self.mean.mul_(0.9)` or `self.mean *= 0.9` as a statement of its own."""
+    path = f"self.{attribute}"
+    for call in flow.calls:
+        scales = call.method in _SCALING and call.is_statement
+        if scales and call.receiver_node is not None and path_of(call.receiver_node) == path:
+            return True
+    return any(
+        isinstance(node, cst.AugAssign)
+        and isinstance(node.operator, (cst.MultiplyAssign, cst.DivideAssign))
+        and path_of(node.target) == path
+        for node in walk(flow.scope.node)
+    )
 
 
 def _is_plain_tensor(module: Module, owner: Scope, attribute: str) -> bool:
@@ -120,11 +237,28 @@ def _own_attribute(node: cst.BaseExpression) -> str | None:
 
 def _decays(node: cst.BaseExpression, attribute: str) -> bool:
     """Whether the last value is scaled: `0.9 * self.mean + ...`. A plain sum is a total."""
+    return _is_scaled(node, f"self.{attribute}") or _moves_towards(node, attribute)
+
+
+def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
+    for part in walk(node):
+        if not isinstance(part, cst.BinaryOperation) or not isinstance(part.operator, (cst.Multiply, cst.Divide)):
+            continue
+        if path in (path_of(part.left), path_of(part.right)):
+            return True
+    return False
+
+
+def _moves_towards(node: cst.BaseExpression, attribute: str) -> bool:
+    """`0.1 * (e - self.mean)`: what is added takes away some of the last value."""
     path = f"self.{attribute}"
     for part in walk(node):
-        is_scaled = isinstance(part, cst.BinaryOperation) and isinstance(part.operator, (cst.Multiply, cst.Divide))
-        if is_scaled and path in (path_of(part.left), path_of(part.right)):  # type: ignore[attr-defined]
-            return True
+        if not isinstance(part, cst.BinaryOperation) or not isinstance(part.operator, (cst.Multiply, cst.Divide)):
+            continue
+        for side in (part.left, part.right):
+            is_distance = isinstance(side, cst.BinaryOperation) and isinstance(side.operator, cst.Subtract)
+            if is_distance and path_of(side.right) == path:  # type: ignore[attr-defined]
+                return True
     return False
 
 
@@ -133,16 +267,75 @@ def _ground(module: Module, flow: Flow, value: Value) -> tuple[bool, frozenset[Q
     questions = module.questions(value.conditions)
     if questions is not None:
         return True, questions
-    scope = flow.scope
-    owner = scope.enclosing_class()
-    if owner is None or scope.name != "forward" or not module.surely_a_module(owner) or not _learns(module, owner):
+    owner = flow.scope.enclosing_class()
+    if owner is None or not _is_module(module, owner) or not _learns(module, owner):
         return None
-    entry = GradOnEntry(scope.qualname)
     left = module.analysis.basis(value.conditions)
+    asked = _asked_of_input(module, flow.scope, left, frozenset())
+    return None if asked is None else (False, asked)
+
+
+def _asked_of_input(
+    module: Module, scope: Scope, left: frozenset[Condition], seen: frozenset[Scope]
+) -> frozenset[Question] | None:
+    """What is left to ask where only the input of the layer must carry a graph; None: something else must, too."""
+    entry = GradOnEntry(scope.qualname)
     layer_input = _first_input(module, scope)
-    if all(item == entry or (isinstance(item, Proof) and item.root == layer_input) for item in left):
-        return False, frozenset({entry}) & left
+    if is_layer_method(scope.name, scope.words) and all(
+        item == entry or (isinstance(item, Proof) and item.root == layer_input) for item in left
+    ):
+        return frozenset({entry}) & left
+    return None if scope in seen else _asked_of_callers(module, scope, left, seen | {scope})
+
+
+def _asked_of_callers(
+    module: Module, scope: Scope, left: frozenset[Condition], seen: frozenset[Scope]
+) -> frozenset[Question] | None:
+    """`self._update(x.mean(0))` in the forward of the class: the helper's parameters are what its callers give."""
+    entry, owner = GradOnEntry(scope.qualname), scope.enclosing_class()
+    node = scope.node
+    names = (
+        {module.analysis.root_for(p): p.name.value for p in parameters(node.params)}
+        if isinstance(node, cst.FunctionDef)
+        else {}
+    )
+    needed = {item.root for item in left if isinstance(item, Proof)}
+    if (
+        owner is None
+        or not needed
+        or not needed <= set(names)
+        or any(not isinstance(item, Proof) and item != entry for item in left)
+    ):
+        return None
+    asked: frozenset[Question] = frozenset({entry}) & left
+    found = False
+    for method in owner.children:
+        for call in module.calls_in(method) if scope.name in method.words else ():
+            if call.callee.quals != {scope.qualname} or method is scope:
+                continue
+            for root in needed:
+                value = _given(scope, call, names[root])
+                if value is None or not value.carries_graph or call.mode is Mode.OFF:
+                    return None
+                more = _asked_of_input(module, method, module.analysis.basis(value.conditions), seen)
+                if more is None:
+                    return None
+                asked |= more
+                found = True
+    return asked if found else None
+
+
+def _given(scope: Scope, call: Call, name: str) -> Value | None:
+    """What a call of a method gives for one of its parameters."""
+    for argument in (*call.positional, *call.keywords.values()):
+        if bound_parameter(scope, call, argument) == name:
+            return argument.value
     return None
+
+
+def _is_module(module: Module, owner: Scope) -> bool:
+    """Whether torch, or a buffer that the class registers, says that it is a module; its base may be out of view."""
+    return module.surely_a_module(owner) or "register_buffer" in owner.words_within
 
 
 def _first_input(module: Module, scope: Scope) -> int | None:
@@ -152,13 +345,126 @@ def _first_input(module: Module, scope: Scope) -> int | None:
     return module.analysis.root_for(given[0]) if given else None
 
 
+def _stands_in_network(name: str) -> bool:
+    """Whether a class is named for what only ever stands behind other layers: a batch norm, a codebook."""
+    words = words_of(name)
+    return bool(words & known.INNER_LAYERS) or (bool(words & known.NORMS) and bool(words & known.NORMED))
+
+
 def _learns(module: Module, owner: Scope) -> bool:
     """Whether the class has parameters or layers: it stands inside a network, its input was computed by others."""
-    if "Parameter" in owner.words_within:
+    if "Parameter" in owner.words_within or _stands_in_network(owner.name) or module.mentions(known.OVER_CHANNELS):
         return True
     names = {name for method in owner.children for name in method.attributes_stored}
     members = (module.analysis.member(owner.qualname, name) for name in sorted(names))
     return any(member is not None and member.kind is Kind.MODULE for member in members)
+
+
+# --- averages that a function of this file returns ---
+
+
+def _returned(module: Module, flow: Flow) -> Iterator[RunningStat]:
+    """`y, self.mean, self.var = batch_norm(x, self.mean, self.var)`, where the function decays what it is given."""
+    for store in flow.attribute_stores:
+        target = store.node
+        assert isinstance(target, cst.Attribute)
+        attribute = _own_attribute(target)
+        call = module.call_at(store.source) if attribute is not None else None
+        if attribute is None or call is None or call.mode in (Mode.OFF, Mode.UNKNOWN) or len(call.callee.quals) != 1:
+            continue
+        scope = module.analysis.scope_named(min(call.callee.quals))
+        inner = module.flow_of(scope) if scope is not None else None
+        if scope is None or inner is None or scope is flow.scope:
+            continue
+        place = _place(store.statement, store.node)
+        ground = None if place is None else _decayed_by(module, flow, call, inner, f"self.{attribute}", place)
+        if ground is not None:
+            yield RunningStat(store.node, target, (call.call,), False, *ground)
+
+
+def _place(statement: cst.CSTNode, target: cst.CSTNode) -> int | None:
+    """Where in `y, self.mean = ...` the target stands; -1: it is the only one."""
+    if not isinstance(statement, cst.Assign) or len(statement.targets) != 1:
+        return None
+    targets = statement.targets[0].target
+    if targets is target:
+        return -1
+    if not isinstance(targets, (cst.Tuple, cst.List)):
+        return None
+    return next((place for place, element in enumerate(targets.elements) if element.value is target), None)
+
+
+def _decayed_by(
+    module: Module, flow: Flow, call: Call, inner: Flow, path: str, place: int
+) -> tuple[bool, frozenset[Question]] | None:
+    """Whether the function returns, at the place, the parameter that gets the last value, after it decayed it."""
+    scope = inner.scope
+    given = {bound_parameter(scope, call, item): item for item in (*call.positional, *call.keywords.values())}
+    name = next((name for name, item in given.items() if path_of(item.expression) == path), None)
+    owner = flow.scope.enclosing_class()
+    if name is None or owner is None:
+        return None
+    if not (_is_module(module, owner) and _learns(module, owner)):
+        return None
+    for part in walk(scope.node):
+        if not isinstance(part, cst.Assign) or path_of(part.targets[0].target) != name:
+            continue
+        if _returned_after(scope.node, part, place) != {name}:
+            continue
+        needed = _needed_by_addend(module, inner, part.value, name, given) if _is_scaled(part.value, name) else None
+        asked = None if needed is None else _asked_of_input(module, flow.scope, needed, frozenset())
+        if asked is not None:
+            entry = {GradOnEntry(flow.scope.qualname)} if call.mode is Mode.ENTRY else set()
+            return False, asked | entry
+    return None
+
+
+def _needed_by_addend(
+    module: Module, inner: Flow, average: cst.BaseExpression, name: str, given: dict[str | None, Argument]
+) -> frozenset[Condition] | None:
+    """What the caller's arguments rest on that give `mean` in `0.9 * moving_mean + 0.1 * mean` its graph."""
+    added = {item.value for item in walk(average) if isinstance(item, cst.Name)} - {name}
+    made = [
+        call
+        for call in inner.calls
+        if isinstance(call.statement, cst.Assign)
+        and call.statement.value is call.node
+        and path_of(call.statement.targets[0].target) in added
+    ]
+    needed: set[Condition] = set()
+    for call in made:
+        if not call.result.carries_graph or call.mode is Mode.OFF:
+            return None
+        for item in module.analysis.basis(call.result.conditions):
+            if item == GradOnEntry(inner.scope.qualname):
+                continue
+            of = next((of for of in given if of and item == Proof(_root(module, inner.scope, of))), None)
+            if of is None or not given[of].value.carries_graph:
+                return None
+            needed |= given[of].value.conditions
+    return module.analysis.basis(needed) if needed else None
+
+
+def _root(module: Module, scope: Scope, name: str) -> int:
+    node = scope.node
+    found = parameters(node.params) if isinstance(node, cst.FunctionDef) else []
+    return next((module.analysis.root_for(item) for item in found if item.name.value == name), -1)
+
+
+def _returned_after(node: cst.CSTNode, statement: cst.CSTNode, place: int) -> set[str]:
+    """The names that a function returns at a place of its tuple, in the returns below a statement; `?` for the rest."""
+    names: set[str] = set()
+    below = False
+    for part in walk(node):
+        below |= part is statement
+        if not below or not isinstance(part, cst.Return):
+            continue
+        value = part.value
+        if place >= 0:
+            elements = value.elements if isinstance(value, cst.Tuple) else ()
+            value = elements[place].value if place < len(elements) else None
+        names.add(value.value if isinstance(value, cst.Name) else "?")
+    return names
 
 
 # --- moving averages of weights ---

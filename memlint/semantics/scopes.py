@@ -56,13 +56,21 @@ def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
 
 def path_of(node: cst.CSTNode) -> str | None:
     """`a.b.c` for a chain of names, None for anything else."""
-    parts: list[str] = []
-    while isinstance(node, cst.Attribute):
-        parts.append(node.attr.value)
-        node = node.value
-    if not isinstance(node, cst.Name):
+    # By type, not isinstance: LibCST's nodes are abstract base classes, and this is asked of every expression.
+    kind = type(node)
+    if kind is cst.Name:
+        return cast("cst.Name", node).value
+    if kind is not cst.Attribute:
         return None
-    parts.append(node.value)
+    parts: list[str] = []
+    while kind is cst.Attribute:
+        attribute = cast("cst.Attribute", node)
+        parts.append(attribute.attr.value)
+        node = attribute.value
+        kind = type(node)
+    if kind is not cst.Name:
+        return None
+    parts.append(cast("cst.Name", node).value)
     return ".".join(reversed(parts))
 
 
@@ -71,6 +79,8 @@ class Scope:
 
     def __init__(self, node: cst.CSTNode, name: str, parent: Scope | None) -> None:
         self.node = node
+        self.is_class = type(node) is cst.ClassDef
+        self.is_function = type(node) is cst.FunctionDef or type(node) is cst.Lambda
         self.name = name
         self.parent = parent
         self.words: set[str] = set()
@@ -86,15 +96,7 @@ class Scope:
         self.children: list[Scope] = []
         self.has_yield = False
 
-    @property
-    def is_function(self) -> bool:
-        return isinstance(self.node, (cst.FunctionDef, cst.Lambda))
-
-    @property
-    def is_class(self) -> bool:
-        return isinstance(self.node, cst.ClassDef)
-
-    @property
+    @cached_property
     def qualname(self) -> str:
         """`:Class.method`; the colon says "of this file"."""
         if self.parent is None:
@@ -279,7 +281,7 @@ def _parameters_of(iterable: cst.BaseExpression) -> str | None:
 
 
 def _freezes(body: cst.BaseSuite) -> bool:
-    """`p.requires_grad = False` or `p.requires_grad_(False)`, unconditionally."""
+    """`p.requires_grad = False`, `p.requires_grad_(False)` or `p.detach_()`, unconditionally."""
     for line in body.body:
         for statement in line.body if isinstance(line, cst.SimpleStatementLine) else [line]:
             if isinstance(statement, cst.Assign) and path_of(statement.value) == "False":
@@ -288,9 +290,11 @@ def _freezes(body: cst.BaseSuite) -> bool:
                     return True
             if isinstance(statement, cst.Expr) and isinstance(statement.value, cst.Call):
                 call = statement.value
-                is_freezing = isinstance(call.func, cst.Attribute) and call.func.attr.value == "requires_grad_"
-                if is_freezing and call.args and path_of(call.args[0].value) == "False":
+                method = call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
+                if method == "requires_grad_" and call.args and path_of(call.args[0].value) == "False":
                     return True
+                if method == "detach_":
+                    return True  # of a parameter it does the same
     return False
 
 

@@ -15,7 +15,7 @@ from memlint.semantics.knowledge import snapshots as known
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
-from memlint.semantics.values import Kind
+from memlint.semantics.values import Kind, Value
 
 
 class Copied(Enum):
@@ -60,6 +60,7 @@ def snapshots(module: Module) -> Iterator[Snapshot]:
 
 # --- what is copied ---
 
+_ORDERING = (cst.LessThan, cst.LessThanEqual, cst.GreaterThan, cst.GreaterThanEqual)
 _Found = tuple[cst.BaseExpression, Copied, cst.BaseExpression, "cst.BaseExpression | None"]
 
 
@@ -69,12 +70,24 @@ def _copied(module: Module, call: Call) -> _Found | None:
         state = module.call_at(argument.expression)
         if state is not None and state.method == "state_dict":
             return call.call, _owner(state), argument.expression, None
-        if argument.value.kind is Kind.MODULE and path_of(argument.expression) is not None:
+        path = path_of(argument.expression)
+        if path is not None and (
+            argument.value.kind is Kind.MODULE or _is_named_best_model(call, path, argument.value)
+        ):
             return call.call, Copied.MODEL, argument.expression, None
         return None
     if call.method not in ("items", "named_parameters"):
         return None
     return _copied_one_by_one(module, call)
+
+
+def _is_named_best_model(call: Call, path: str, value: Value) -> bool:
+    """`self.best_model = copy.deepcopy(self.model)`, of which nothing else says that it is a module."""
+    statement = call.statement
+    if value.kind is not Kind.UNKNOWN or not isinstance(statement, cst.Assign):
+        return False
+    named = words_of(path.rpartition(".")[2]) & known.MODEL_WORDS
+    return bool(named) and bool(_words(statement.targets[0].target) & known.BEST_WORDS)
 
 
 def _owner(state: Call) -> Copied:
@@ -183,10 +196,27 @@ def _if_better(module: Module, call: Call, target: cst.BaseExpression) -> bool:
     for item in path:
         if not isinstance(item, (cst.If, cst.IfExp)):
             continue
+        if isinstance(item, cst.If) and _records_the_better(item):
+            return True
         words = _words(item.test)
         if words & known.BEST_WORDS or (kept and any(isinstance(node, cst.Comparison) for node in walk(item.test))):
             return True
     return False
+
+
+def _records_the_better(node: cst.If) -> bool:
+    """`if score > top: top = score`."""
+    sides = {
+        frozenset((path_of(test.left) or "", path_of(test.comparisons[0].comparator) or ""))
+        for test in walk(node.test)
+        if isinstance(test, cst.Comparison) and isinstance(test.comparisons[0].operator, _ORDERING)
+    }
+    assigned = {
+        frozenset((path_of(item.targets[0].target) or "", path_of(item.value) or ""))
+        for item in walk(node.body)
+        if isinstance(item, cst.Assign)
+    }
+    return any("" not in pair and len(pair) == 2 for pair in sides & assigned)
 
 
 def _words(node: cst.CSTNode) -> frozenset[str]:

@@ -262,12 +262,14 @@ def _on_host(node: cst.BaseExpression) -> bool:
 def _graph_kept(module: Module, store: Store, step: str) -> frozenset[Question] | None:
     """In training: what is left to ask about whether the stored value carries a graph; None: it does not."""
     value = store.value
-    if step not in known.TRAINING_STEPS or not value.carries_graph or store.root in module.analysis.differentiated:
+    if step not in known.TRAINING_STEPS or store.root in module.analysis.differentiated:
         return None
+    if not value.carries_graph:
+        return frozenset() if _is_what_is_returned(module, store) else None
     if not _trains(module, store):
         return None
     questions = module.questions(value.conditions)
-    if questions is None and _is_the_loss(module, store):
+    if questions is None and (_is_the_loss(module, store) or _is_what_is_returned(module, store)):
         return frozenset()
     return questions
 
@@ -286,6 +288,38 @@ def _is_the_loss(module: Module, store: Store) -> bool:
     if flow is None or store.scope.name != "training_step" or not store.value.idents:
         return False
     return any(store.value.idents & _differentiated_by_lightning(module, flow, value) for value in flow.returned)
+
+
+def _is_what_is_returned(module: Module, store: Store) -> bool:
+    """The very object that `training_step` returns: the loss, or a dictionary with the loss in it.
+
+    Lightning differentiates the loss in it, and leaves the object as it is.
+    """
+    flow = module.flow_of(store.scope)
+    if flow is None or store.scope.name != "training_step" or store.how != "append" or store.guarded:
+        return False
+    if not module.words.isdisjoint({"automatic_optimization", "manual_backward"}):
+        return False
+    given = [value for value in flow.returned if value.kind is not Kind.NONE]
+    path = path_of(store.value_node)
+    put = (flow.final.get(path) if path is not None else None) or store.value
+    return bool(given) and all(_is_same(put, value) for value in given) and not _is_written(module, put)
+
+
+def _is_same(value: Value, other: Value) -> bool:
+    if value.kind is Kind.CONTAINER:
+        return len(value.boxes) == 1 and value.boxes == other.boxes
+    return value.kind in (Kind.UNKNOWN, Kind.TENSOR) and bool(value.idents) and value.idents == other.idents
+
+
+def _is_written(module: Module, value: Value) -> bool:
+    """`log["loss"] = log["loss"].detach()`, `log.update(...)`: it may hold something else by then."""
+    changing = known.EMPTYING_METHODS | {"update", "detach_", "apply", "setdefault"}
+    return any(
+        use.how == "written" or (use.how == "method" and use.detail in changing)
+        for ident in value.idents
+        for use in module.uses_of(ident)
+    )
 
 
 def _differentiated_by_lightning(module: Module, flow: Flow, value: Value) -> frozenset[int]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import libcst as cst
+
 from memlint.semantics.questions import GradOnEntry
+from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
 
 if TYPE_CHECKING:
     from memlint.semantics.analysis import Analysis
+    from memlint.semantics.events import Call, Store
     from memlint.semantics.flow import Flow
 
 
@@ -47,6 +51,10 @@ class ParameterEffects:
     """It reaches an attribute, a global or a closure with the graph it has."""
     freed: bool
     """A backward pass frees its graph on every path."""
+    kept: bool = False
+    """Put, with its graph, next to what earlier calls have left in an object: added to a sum, appended."""
+    summed: bool = False
+    """Added: with grad mode off in the function, the sum carries no graph."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,75 @@ class FunctionSummary:
     has_forward: bool = False
     has_backward: bool = False
     has_step: bool = False
+
+
+def store_of(analysis: Analysis, flow: Flow, root: int) -> Store | None:
+    """Where a function keeps a parameter next to what earlier calls have left, with its graph if it has one."""
+    if any(call.callee.quals & TYPE_TESTS and _is_asked(call, root) for call in flow.calls):
+        return None  # it thinks of tensors that carry a graph
+    for store in flow.stores:
+        boxes = [analysis.boxes[index] for index in store.boxes]
+        if not is_in_object(analysis, store) or any(box.bounded for box in boxes):
+            continue
+        if any(value.carries_graph and _rests_on(analysis, flow, value, root) for value in _stored(store)):
+            return store
+    return None
+
+
+def is_in_object(analysis: Analysis, store: Store) -> bool:
+    """Whether what the store puts away is there in the next call: `self.totals[key] += value` too."""
+    if _is_overwritten(store):
+        return False
+    if store.in_object or any(analysis.boxes[index].in_object for index in store.boxes):
+        return True
+    target: cst.BaseExpression = store.target
+    while isinstance(target, cst.Subscript):
+        target = target.value
+    path = path_of(target) or ""
+    attribute = path.removeprefix("self.")
+    return path.startswith("self.") and attribute not in store.scope.attributes_stored
+
+
+def _is_overwritten(store: Store) -> bool:
+    """`for key in loss: self.last[key] = loss[key]`: the same keys in each call, so only the last values are kept."""
+    target = store.node
+    if store.how != "setitem" or not isinstance(target, cst.Subscript):
+        return False
+    names = {item.value for item in walk(target) if isinstance(item, cst.Name)}
+    loops = [item for item in walk(store.scope.node) if isinstance(item, cst.For)]
+    over = {item.value for loop in loops for item in walk(loop.target) if isinstance(item, cst.Name)}
+    held = path_of(target.value)
+    adds = any(path_of(item) == held for item in walk(store.value_node) if isinstance(item, cst.Attribute))
+    return bool(names & over) and not adds
+
+
+# A function that asks these of its parameter thinks of tensors that carry a graph.
+TYPE_TESTS = frozenset({"isinstance", "torch.is_tensor", "hasattr", "type", "torch.is_grad_enabled"})
+
+
+def _is_asked(call: Call, root: int) -> bool:
+    return bool(call.positional) and root in call.positional[0].value.roots
+
+
+def _stored(store: Store) -> list[Value]:
+    return [store.value, *(value for _, value in store.carriers)]
+
+
+def _rests_on(analysis: Analysis, flow: Flow, value: Value, root: int) -> bool:
+    left = {item for item in analysis.basis(value.conditions) if item != GradOnEntry(flow.scope.qualname)}
+    return root in value.roots and all(isinstance(item, Proof) and _is_part(analysis, item.root, root) for item in left)
+
+
+def _is_part(analysis: Analysis, part: int, root: int) -> bool:
+    """The parameter, or an item of it: `loss[key]`, what iterating over `.items()` gives."""
+    made = analysis.roots[part]
+    if part == root or made.node is analysis.roots[root].node:
+        return True
+    if root not in made.ancestors:
+        return False
+    return not isinstance(made.node, cst.Call) or (
+        isinstance(made.node.func, cst.Attribute) and made.node.func.attr.value in ("items", "values")
+    )
 
 
 def result_of(analysis: Analysis, flow: Flow, value: Value, parameters: dict[int, str], file: str) -> Result:

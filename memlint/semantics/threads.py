@@ -14,7 +14,7 @@ import libcst as cst
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.knowledge import threads as known
 from memlint.semantics.knowledge import torch
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import Scope, parameters, path_of
 from memlint.semantics.values import Grad, Kind, Mode, Value
 
@@ -174,7 +174,12 @@ def _given_modules(module: Module, scope: Scope, call: Call, rest: int) -> froze
     arguments = call.keywords.get("args")
     if rest < 0 and arguments is not None:
         given = list(arguments.value.elements or ())
-    return frozenset(name for name, value in zip(names, given, strict=False) if value.kind is Kind.MODULE)
+    pairs = zip(names, given, strict=False)
+    return frozenset(
+        name
+        for name, value in pairs
+        if value.kind is Kind.MODULE and value.mode is not Mode.OFF  # not a frozen one
+    )
 
 
 def _handled(module: Module, scope: Scope, node: cst.FunctionDef) -> Iterator[ThreadStart]:
@@ -238,16 +243,33 @@ def _in_entry_mode(module: Module, start: ThreadStart, call: Call) -> bool:
 def _forward(start: ThreadStart, module: Module, reached: list[Scope]) -> Call | None:
     for scope in reached:
         for call in module.calls_in(scope):
-            if not _in_entry_mode(module, start, call):
+            if not _in_entry_mode(module, start, call) or _is_frozen(module, call):
                 continue
             if call.is_forward and call.result.grad is not Grad.NO and not _is_part_of_module(module, scope):
                 return call
             func = call.call.func
             if scope is start.function and isinstance(func, cst.Name) and func.value in start.modules:
                 return call
-            if _is_submodule_call(module, call):
+            if _is_submodule_call(module, call) or _is_named_as_model(call):
                 return call
     return None
+
+
+def _is_frozen(module: Module, call: Call) -> bool:
+    """No parameter of the model needs a gradient: its outputs have no graph in any grad mode."""
+    if call.callee.mode is Mode.OFF or (call.receiver is not None and call.receiver.mode is Mode.OFF):
+        return True
+    parts = (path_of(call.call.func) or "").split(".")
+    return any(module.analysis.is_frozen(call.scope, ".".join(parts[:end])) for end in range(1, len(parts) + 1))
+
+
+def _is_named_as_model(call: Call) -> bool:
+    """`model(batch)` of which nothing else is known, where the other thread had switched grad mode off for it."""
+    if call.callee.quals or call.callee.kind is not Kind.UNKNOWN or not (call.positional or call.keywords):
+        return False
+    name = path_of(call.call.func) or ""
+    words = words_of(name.rpartition(".")[2])
+    return bool(words) and words <= known.MODEL_WORDS  # none of `load_model(path)`
 
 
 def _is_submodule_call(module: Module, call: Call) -> bool:

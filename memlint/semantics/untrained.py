@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.semantics.detached_outputs import is_frozen_elsewhere, may_be_frozen
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.ownership import Home, Standing, home_of, optimizers, standing
+from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Mode
 
@@ -46,6 +48,68 @@ def untrained_forwards(module: Module) -> Iterator[UntrainedForward]:
         if not found.is_open:
             seen.add(home)
             yield UntrainedForward(call, path, found, _has_role(path), _passes_gradient(call))
+
+
+@dataclass(frozen=True, eq=False)
+class AveragedCopy:
+    """`self.ema_model = copy.deepcopy(model)`: weights that are averages, of which nobody says that they are."""
+
+    built: Call
+    path: str
+    forward: Call
+    """Where it runs with grad on, for whoever calls that."""
+
+
+def averaged_copies(module: Module) -> Iterator[AveragedCopy]:
+    """Copies that a class keeps up to date by hand, runs for its callers, and never freezes."""
+    if "deepcopy" not in module.words or may_be_frozen(module.words) or optimizers(module):
+        return
+    for call in module.calls_of(_DEEP_COPIES):
+        home, path = _kept_copy(call)
+        if home is None or words_of(home.name).isdisjoint(known.AVERAGED_WORDS) or not _is_updated(module, home):
+            continue
+        forward = next((item for item in module.calls if _hands_out(module, item, home, path)), None)
+        if forward is not None and not is_frozen_elsewhere(module, call):
+            yield AveragedCopy(call, path, forward)
+
+
+_DEEP_COPIES = frozenset({"copy.deepcopy"})
+
+
+def _kept_copy(call: Call) -> tuple[Home | None, str]:
+    statement = call.statement
+    if not isinstance(statement, cst.Assign) or len(statement.targets) != 1 or statement.value is not call.node:
+        return None, ""
+    path = path_of(statement.targets[0].target) or ""
+    home = home_of(call.scope, path) if path.startswith("self.") else None
+    return home, path
+
+
+def _is_updated(module: Module, home: Home) -> bool:
+    """Its class goes through its parameters, or gives it to a method that does."""
+    attribute = f"self.{home.name}"
+    scopes = [home.scope, *home.scope.descendants()]
+    if any(not _ALL_OF.isdisjoint(scope.methods_called.get(attribute, ())) for scope in scopes):
+        return True
+    return any(
+        any(path_of(argument.expression) == attribute for argument in call.positional)
+        and call.callee.quals
+        and all(qual.startswith(":") for qual in call.callee.quals)
+        for scope in scopes
+        for call in module.calls_in(scope)
+    )
+
+
+_ALL_OF = frozenset({"parameters", "named_parameters", "state_dict"})
+
+
+def _hands_out(module: Module, call: Call, home: Home, path: str) -> bool:
+    """`return self.ema_model(x)` in `forward` or `__call__`, in the grad mode of the caller."""
+    if path_of(call.call.func) != path or call.scope.name not in ("forward", "__call__"):
+        return False
+    if call.mode not in (Mode.ON, Mode.ENTRY) or call.scope.parent is not home.scope:
+        return False
+    return call.mode is Mode.ON or module.answer(GradOnEntry(call.scope.qualname))
 
 
 def _may_run_a_model(module: Module, call: Call) -> bool:

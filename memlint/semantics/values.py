@@ -152,6 +152,19 @@ class Value:
             proves=self.proves,
         )
 
+    def as_weak(self) -> Value:
+        """The same value; a name was part of the evidence."""
+        return Value(
+            self.kind,
+            self.grad,
+            conditions=self.conditions,
+            roots=self.roots,
+            idents=self.idents,
+            cls=self.cls,
+            weak=True,
+            proves=self.proves,
+        )
+
     @property
     def depth(self) -> int:
         """How deep its tuples are nested."""
@@ -236,7 +249,7 @@ def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
 class Root:
     """A definition: the expression that made a value whose graph others may hold."""
 
-    __slots__ = ("ancestors", "is_forward", "may_carry", "members", "node", "saves")
+    __slots__ = ("ancestors", "by_flag", "is_forward", "may_carry", "members", "node", "saves")
 
     def __init__(self, node: cst.CSTNode) -> None:
         self.node = node
@@ -246,6 +259,8 @@ class Root:
         """A call that saves tensors for backward, or may."""
         self.may_carry = False
         """The value defined here carries a graph, or may."""
+        self.by_flag = False
+        """Made where grad mode is not known: a flag (`set_grad_enabled(train)`) may decide whether there is a graph."""
         self.ancestors: frozenset[int] = NOTHING
         """The definitions from which it was computed."""
         self.members: dict[str, int] = {}

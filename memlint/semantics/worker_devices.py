@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from memlint.semantics.events import Call
 from memlint.semantics.knowledge import loaders as known
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.module import Module, words_of
+from memlint.semantics.project import View
 from memlint.semantics.scopes import Scope
 from memlint.semantics.values import Kind, Value
 
@@ -30,6 +32,8 @@ class WorkerMove:
     """Only names say that it is a data set, or a collate function."""
     spawns: bool
     """The file sets how processes are started: on purpose, it may be."""
+    is_sure: bool
+    """A loader in view has workers, one of the project has, or a device is named: not kept on it on purpose."""
 
     @property
     def moved(self) -> cst.BaseExpression | None:
@@ -55,14 +59,22 @@ def worker_moves(module: Module) -> Iterator[WorkerMove]:
     for entry in (*_data_sets(module, loaders), *_collating(module, loaders)):
         if entry.has_workers is False:
             continue
+        elsewhere: list[bool] | None = None
         for scope in _run_by(module, entry.scope):
             for call in module.calls_in(scope):
                 place = _puts_on(module, call)
                 if place not in (Place.DEVICE, Place.VARIABLE) or call.statement in seen:
                     continue
+                if elsewhere is None and entry.has_workers is None:
+                    elsewhere = _workers_elsewhere(module, entry)
+                if elsewhere is not None and not any(elsewhere):
+                    break
                 seen.add(call.statement)
                 name = ".".join(entry.scope.qualname.lstrip(":").split(".")[-2:])
-                yield WorkerMove(call, name, place, entry.has_workers, entry.by_name, spawns)
+                sure = bool(entry.has_workers or elsewhere) or (
+                    place is Place.DEVICE and not _keeps_all_on(module, entry.scope.enclosing_class())
+                )
+                yield WorkerMove(call, name, place, entry.has_workers, entry.by_name, spawns, sure)
 
 
 # --- what runs in a worker ---
@@ -170,7 +182,51 @@ def _workers_of(call: Call) -> bool | None:
     return given.value.literal != "0"
 
 
+def _workers_elsewhere(module: Module, entry: _Entry) -> list[bool] | None:
+    """Whether each loader in a file that mentions the class, or the function, may have workers; None: there is none."""
+    view, owner = module.analysis.view, entry.scope
+    if view is None:
+        return None
+    name = owner.parent.name if owner.parent is not None and owner.parent.is_class else owner.name
+    # A unit test loads without workers whatever its library is made for.
+    files = (file for file in view.project.callers.mentioning(name) or () if not _is_test(file))
+    return [workers for file in files for workers in _workers_in(view, file)] or None
+
+
+def _is_test(file: str) -> bool:
+    return any(part in ("test", "tests") or part.startswith("test_") for part in file.replace("\\", "/").split("/"))
+
+
+def _workers_in(view: View, file: str) -> Iterator[bool]:
+    """Of each `DataLoader(...)` in a file of the project, whether it may have workers."""
+    text = view.names.text(file)
+    if b"DataLoader" not in text:
+        return
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        yield True
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2].endswith("DataLoader"):
+            given = {item.arg: item.value for item in node.keywords}
+            workers = given.get(known.NUM_WORKERS)
+            if workers is None:
+                yield None in given or len(node.args) > known.NUM_WORKERS_POSITION
+            else:
+                yield not (isinstance(workers, ast.Constant) and workers.value == 0)
+
+
 # --- what puts something on a device ---
+
+
+def _keeps_all_on(module: Module, owner: Scope | None) -> bool:
+    """Its constructor puts the data on the device: it is meant for the main process."""
+    made = module.analysis.method(owner.qualname, "__init__") if owner is not None else None
+    if made is None:
+        return False
+    moved = (call for call in module.calls_in(made) if isinstance(call.statement, cst.Assign))
+    return any(_puts_on(module, call) in (Place.DEVICE, Place.VARIABLE) for call in moved)
 
 
 def _puts_on(module: Module, call: Call) -> Place | None:

@@ -15,7 +15,8 @@ class CloneBeforeDetach(Rule):
     """A copy is recorded in the autograd graph, only to be cut out of it again.
 
     ## What it does
-    Flags `x.clone().detach()` where grad mode is on and `x` may carry a graph.
+    Flags `x.clone().detach()` (and `.detach_()`, `torch.clone(x).detach()`) where grad mode is on, for one caller at
+    least, and `x` may carry a graph.
 
     ## What it costs
     Time and a graph node, not bytes: the clone is recorded as an operation of the graph (a node of about 0.7 kB on
@@ -47,7 +48,10 @@ class CloneBeforeDetach(Rule):
     ## When it stays silent
     With grad mode off or unknown; when the value carries no graph anyway (`.data`, a state dict, an index, a
     comparison); when anything stands between the two calls; when the object is known to be something else than a
-    tensor. Of a value of unknown origin it speaks with low confidence only, which is not shown by default.
+    tensor. Of a value of unknown origin it speaks with low confidence only, which is not shown by default, unless the
+    code takes it for part of a graph: it is called a loss, a layer's `weight` or what a model returned; its
+    `requires_grad` is read; an annotation or a forward hook says what it is; the function is called
+    `repackage_hidden` or `detach_all`.
 
     ## References
     - `torch.Tensor.clone` and `torch.Tensor.detach` documentation
@@ -63,11 +67,11 @@ class CloneBeforeDetach(Rule):
         for found in detached_clones(module):
             source = module.text(found.source, 30)
             yield self.finding(
-                found.clone_name,
+                found.clone_name if found.is_method else found.clone.node,
                 f"the copy of `{source}` enters the autograd graph and is cut out again: detach first, then clone",
                 cost=Cost(CostClass.CONSTANT, "one graph node"),
                 confidence=_confidence(found),
-                fix=_fix(found),
+                fix=_fix(found) if found.is_method else None,
                 questions=found.questions,
             )
 
@@ -75,8 +79,8 @@ class CloneBeforeDetach(Rule):
 def _confidence(found: DetachedClone) -> Confidence:
     if found.carries_graph and found.proven:
         return Confidence.HIGH
-    # Of data a clone records nothing: what is not even known to be a tensor is data as a rule.
-    return Confidence.MEDIUM if found.carries_graph or found.proven else Confidence.LOW
+    # Of data a clone records nothing: what nothing says to be a tensor, or part of a graph, is data as a rule.
+    return Confidence.MEDIUM if found.carries_graph or found.proven or found.by_signs else Confidence.LOW
 
 
 def _fix(found: DetachedClone) -> FixDraft:

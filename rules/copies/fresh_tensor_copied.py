@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memlint.linting.edits import AddArgument, EditDraft, KeepOnly
-from memlint.linting.finding import Cost, CostClass
+from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.copies import FreshCopy, fresh_copies
 from memlint.semantics.module import Module
@@ -16,7 +16,9 @@ class FreshTensorCopied(Rule):
 
     ## What it does
     Flags `torch.zeros(n).clone()` and `torch.tensor(torch.zeros(n))`, `(a + b).clone()`, and factories whose result
-    is made on the host and moved at once: `torch.zeros(n).to(device)`, `torch.ones(n).cuda()`.
+    is made on the host and moved at once: `torch.zeros(n).to(device)`, `torch.ones(n).cuda()`, also with a shape, a
+    type or a filling in between (`torch.arange(n).unsqueeze(0).to(device)`). And `torch.tensor(array).to(device)` of
+    a NumPy array, which is copied on the host first.
 
     ## What it costs
     Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host it
@@ -44,14 +46,14 @@ class FreshTensorCopied(Rule):
     Dropping the copy of a factory's result is safe: nobody else can hold the original. So is dropping the copy of
     an operation's result if it is only read afterwards; a caller that gets it might write to it, then the fix is
     unsafe. Passing `device=` is safe for factories whose values are the same on every device when the argument
-    surely is a device; unsafe for random numbers (each device draws its own) and for computed floating-point
-    ranges.
+    surely is a device; unsafe for random numbers (each device draws its own), for computed floating-point ranges, for
+    NumPy arrays and where calls stand in between. There is no fix where the same call also changes the type.
 
     ## When it stays silent
     For views and for operations that may return their argument (`.float()`, `.reshape()`, `.contiguous()`): there
     the clone has a purpose. For operations that save their result for the backward pass (`sigmoid`, `exp`,
-    `softmax`). For leaves that require grad, pinned memory, values from Python or NumPy, `out=`, and random numbers
-    in a file that seeds a generator. When a default device is set.
+    `softmax`). For leaves that require grad, pinned memory, values from Python, arrays that change their type, `out=`,
+    a handful of elements, and random numbers in a file that seeds a generator. When a default device is set.
 
     ## References
     - PyTorch performance tuning guide, "Create tensors directly on the target device"
@@ -67,13 +69,16 @@ class FreshTensorCopied(Rule):
             source = module.text(found.source, 40)
             if found.device is None:
                 message = f"the value is allocated twice: nobody but this copy can see `{source}`"
+            elif found.is_array:
+                message = f"`{source}` copies the array on the host before it is copied to the device: pass `device=`"
             else:
                 message = f"`{source}` is built on the host and copied to the device: make it there with `device=`"
             yield self.finding(
                 found.call.node,
                 message,
                 cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
-                fix=_fix(found),
+                confidence=Confidence.MEDIUM if found.is_array or found.made is not None else Confidence.HIGH,
+                fix=_fix(found) if found.fixable else None,
             )
 
 

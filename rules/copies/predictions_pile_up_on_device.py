@@ -16,8 +16,10 @@ class PredictionsPileUpOnDevice(Rule):
 
     ## What it does
     Flags `outputs.append(model(x))` in an evaluation loop whose list is joined and moved to the host as a whole
-    afterwards, as by `torch.cat(outputs).cpu()`, or whose items are: `[o.cpu() for o in outputs]`. The outputs carry no
-    graph (grad mode is off, or they are detached); if they do, MEM102 speaks.
+    afterwards, as by `torch.cat(outputs).cpu()`, or whose items are: `[o.cpu() for o in outputs]`; by every caller in
+    view where the function returns it. So too a tensor that grows, `preds = torch.cat((preds, model(x)))`, which copies
+    all that there is for each batch. The outputs carry no graph (grad mode is off, or they are detached); if they do,
+    MEM102 speaks.
 
     ## What it costs
     N x the bytes of an output on the device, and twice that while `torch.cat` makes one tensor of them (measured: a
@@ -56,7 +58,7 @@ class PredictionsPileUpOnDevice(Rule):
 
     ## Fix safety
     Adding `.cpu()` is unsafe: what the model returns may be no tensor, later code may need it on the device, and each
-    batch then waits for the device.
+    batch then waits for the device. A tensor that grows gets no fix: what it starts with has to go to the host as well.
 
     ## When it stays silent
     When the list holds numbers, classes or other reductions, or is on the host already; when the joined tensor is
@@ -85,5 +87,7 @@ class PredictionsPileUpOnDevice(Rule):
             )
 
 
-def _fix(found: PiledPredictions) -> FixDraft:
+def _fix(found: PiledPredictions) -> FixDraft | None:
+    if found.grows:
+        return None  # what it starts with has to go to the host as well
     return unsafe_fix("move each batch to the host", InsertAfter(found.tensor, ".cpu()"))

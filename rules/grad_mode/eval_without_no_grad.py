@@ -15,9 +15,10 @@ class EvalWithoutNoGrad(Rule):
     """An evaluation runs the model with grad mode on.
 
     ## What it does
-    Flags a loop over batches, or a function without one, that calls a model and differentiates nothing, with grad mode
-    on, where something says that it evaluates: `.eval()` was called on the model, or the loader or the function is
-    named so. One finding for each such place, at its first forward pass.
+    Flags a loop over batches, or a function without one, that calls a model (itself or by way of a function of the
+    file) and differentiates nothing, with grad mode on, where something says that it evaluates: `.eval()` was called
+    on the model, or the loader or the function is named so. One finding for each such place, at its first forward
+    pass.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound

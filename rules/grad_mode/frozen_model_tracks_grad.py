@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from memlint.linting.edits import InsertAfter
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
+from memlint.semantics.detached_outputs import detached_forwards
 from memlint.semantics.module import Module
-from memlint.semantics.untrained import UntrainedForward, untrained_forwards
+from memlint.semantics.untrained import UntrainedForward, averaged_copies, untrained_forwards
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -20,7 +21,10 @@ class FrozenModelTracksGrad(Rule):
 
     ## What it does
     Flags the forward pass, in a training step with grad mode on, of a model that is built in view, whose parameters
-    are given to no optimizer and which nobody freezes, where the backward pass goes through its output.
+    are given to no optimizer and which nobody freezes, where the backward pass goes through its output. Also the
+    forward pass of a teacher whose every output is detached later, while the student runs or the backward pass does;
+    and the copy that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers
+    and never freezes.
 
     ## What it costs
     The activations that gradients of its parameters need (A of that model), and gradients for all its parameters (P),
@@ -76,7 +80,8 @@ class FrozenModelTracksGrad(Rule):
     When not everything that is done with the model is in view: its parameters are given to an optimizer, a list or a
     function; it is returned, kept in a container or handed to unknown code; it comes from a caller out of view, or from
     a function that may freeze it; it is a part of a module whose optimizer is made elsewhere. When its output is
-    detached, or its forward pass runs with grad off.
+    detached at once, or its forward pass runs with grad off. What is detached later, and averaged copies, are left
+    alone where the file, or one of the project that mentions the class, speaks of `requires_grad` or of freezing.
 
     ## References
     - PyTorch notes, "Autograd mechanics", section on setting `requires_grad`
@@ -86,9 +91,28 @@ class FrozenModelTracksGrad(Rule):
     code = "MEM204"
     name = "frozen-model-tracks-grad"
     since = "0.1"
-    triggers = frozenset({"backward", "manual_backward", "training_step", "compute_loss"})
+    triggers = frozenset({"backward", "manual_backward", "training_step", "compute_loss", "detach", "deepcopy"})
 
     def check(self, module: Module) -> Iterator[Draft]:
+        for detached in detached_forwards(module):
+            yield self.finding(
+                detached.call.node,
+                f"every output of `{detached.path}` is detached, but it runs with grad on: its activations are kept "
+                "for a backward pass that never reaches them; run it under `torch.no_grad()`",
+                cost=Cost(CostClass.RAISES_PEAK, "A of that model"),
+                confidence=Confidence.MEDIUM,
+                related=[(detached.detached, "its output is detached here")],
+            )
+        for copy in averaged_copies(module):
+            yield self.finding(
+                copy.built.node,
+                f"`{copy.path}` is averaged, not trained, but nobody freezes it: whoever runs it keeps activations "
+                f"for gradients that nobody uses; freeze it, once: `{copy.path}.requires_grad_(False)`",
+                cost=Cost(CostClass.RAISES_PEAK, "A + P of that model"),
+                confidence=Confidence.MEDIUM,
+                related=[(copy.forward.node, "it runs here")],
+                fix=unsafe_fix("freeze it", InsertAfter(copy.built.call, ".requires_grad_(False)")),
+            )
         for forward in untrained_forwards(module):
             confidence = _confidence(forward)
             if confidence is None:

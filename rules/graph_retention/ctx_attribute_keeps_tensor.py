@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from memlint.linting.edits import RemoveStatement, Replace
-from memlint.linting.finding import Cost, CostClass
+from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
 from memlint.semantics.function_contexts import ContextTensor, Kept, context_tensors, is_simple
 from memlint.semantics.module import Module
@@ -19,6 +19,10 @@ _STORIES = {
     Kept.SEVERAL: "`{target}` keeps the tensors in it until the whole graph is dropped: backward frees only what "
     "`save_for_backward` has saved",
 }
+_CLEARED = (
+    "`{target}` keeps the output, whose graph keeps this context: where backward does not run (evaluation, an output "
+    "without part in the loss), only the garbage collector can free the cycle"
+)
 _COSTS = {
     Kept.OUTPUT: Cost(CostClass.GROWS_ON_DEVICE, "the output's bytes for each call"),
     Kept.TENSOR: Cost(CostClass.RAISES_PEAK, "the tensor's bytes for each call"),
@@ -86,12 +90,13 @@ class CtxAttributeKeepsTensor(Rule):
 
     ## When it stays silent
     For numbers, shapes, dtypes, devices, groups, callables and random number states; for tensors of a single number;
-    for inputs that nothing proves to be tensors; when a method deletes the attribute or sets it to None.
+    for inputs that nothing proves to be tensors; when a method deletes the attribute or sets it to None (of an output:
+    medium confidence, for a backward pass that never comes frees nothing).
 
     ## References
     - PyTorch notes, "Extending PyTorch", section on `torch.autograd.Function`
     - pytorch/pytorch#25340, pytorch/pytorch#5569
-    - asappresearch/sru#171, pyro-ppl/pyro#1049
+    - asappresearch/sru#171, pyro-ppl/pyro#1049, RobinBruegger/RevTorch#1, getkeops/keops#353
     """
 
     code = "MEM108"
@@ -105,8 +110,11 @@ class CtxAttributeKeepsTensor(Rule):
             for index, found in enumerate(together):
                 yield self.finding(
                     found.store.node,
-                    _STORIES[found.kept].format(target=module.text(found.store.node)),
+                    (_CLEARED if found.is_cleared else _STORIES[found.kept]).format(
+                        target=module.text(found.store.node)
+                    ),
                     cost=_COSTS[found.kept],
+                    confidence=Confidence.MEDIUM if found.is_cleared else Confidence.HIGH,
                     fix=_fix(module, together) if index == 0 else None,
                 )
 

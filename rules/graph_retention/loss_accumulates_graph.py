@@ -15,10 +15,11 @@ class LossAccumulatesGraph(Rule):
     """A running total keeps the autograd graph of every batch.
 
     ## What it does
-    Flags `total += loss` (also `total = total + loss`, `totals[key] += loss`, `self.total += loss`) in a loop over
-    batches when `loss` still carries its autograd graph and nothing computed from the total is ever differentiated. The
-    total is then the last node of a graph that grows with every batch. Also `self.total += loss` in a training step, a
-    method that differentiates `loss` and steps the optimizer: it is called for each batch.
+    Flags `total += loss` (also `total = total + loss`, `totals[key] += loss`, `self.total += loss`,
+    `total.add_(loss)`, and `losses[i] = loss` where `losses` is a tensor) in a loop over batches when `loss` still
+    carries its autograd graph and nothing computed from the total is ever differentiated. The total is then the last
+    node of a graph that grows with every batch. Also `self.total += loss` in a training step, a method that
+    differentiates `loss` and steps the optimizer: it is called for each batch.
 
     ## What it costs
     It depends on the backward pass, and the message says which it is:

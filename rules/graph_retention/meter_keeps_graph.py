@@ -88,7 +88,7 @@ class MeterKeepsGraph(Rule):
     `torch.is_tensor`), keeps only the last value, or the last few (`deque(maxlen=...)`); when the meter is made anew or
     reset in the same loop; when what it holds is ever differentiated; when the value is a number, detached, or made
     with grad mode off; for loggers (`wandb.log`, `add_scalar`, `self.log`), progress bars, torchmetrics and other
-    libraries that convert; when the class is out of view and its name says nothing.
+    libraries that convert; when the class is out of view and its name says nothing (a class of another file of the project is read).
 
     ## References
     - PyTorch FAQ, "Don't accumulate history across your training loop"
@@ -111,7 +111,8 @@ class MeterKeepsGraph(Rule):
                 cost=retained_cost(retention),
                 confidence=retained_confidence(retention) if kept.keeping.certain else Confidence.MEDIUM,
                 related=related,
-                fix=unsafe_retained_fix(retention),
+                # `.detach()` is a tensor's: not of a dictionary of losses.
+                fix=None if kept.argument.value.boxes else unsafe_retained_fix(retention),
                 questions=retention.questions,
             )
 

@@ -8,6 +8,7 @@ from memlint.linting.edits import InsertAfter
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
 from memlint.semantics.activations import KeptActivation, kept_activations
+from memlint.semantics.hooked_activations import HookedActivation, Left, hooked_activations
 from memlint.semantics.module import Module
 
 
@@ -72,17 +73,18 @@ class ModuleKeepsActivation(Rule):
     When the attribute is read in any other way, in this file or, where the project is in view, in another one: an
     auxiliary loss, deep supervision, features for a criterion; when the list is emptied, returned or handed on; behind
     a condition (a switch for debugging); for the state that the next forward pass reads; for dictionaries, whose slots
-    are mostly overwritten; when the value carries no graph.
+    are mostly overwritten; when the value carries no graph. A single slot that nobody reads has low confidence where
+    nothing in view runs the module: its training script, which may read it, is out of view.
 
     ## References
     - PyTorch FAQ, "Don't hold onto tensors and variables you don't need"
-    - opacus#176
+    - opacus#176, jmschrei/tangermeme#84, jacobgil/pytorch-grad-cam#88
     """
 
     code = "MEM109"
     name = "module-keeps-activation"
     since = "0.1"
-    triggers = frozenset({"forward"})
+    triggers = frozenset({"forward", "register_forward_hook", "register_forward_pre_hook"})
 
     def check(self, module: Module) -> Iterator[Draft]:
         for kept in kept_activations(module):
@@ -90,10 +92,24 @@ class ModuleKeepsActivation(Rule):
                 kept.node,
                 _story(module, kept),
                 cost=Cost(CostClass.GROWS_ON_DEVICE, "N x A") if kept.grows else Cost(CostClass.RAISES_PEAK, "A"),
-                confidence=Confidence.HIGH if kept.certain else Confidence.MEDIUM,
+                confidence=_confidence(kept),
                 fix=_fix(kept),
                 questions=kept.questions,
             )
+        for left in hooked_activations(module):
+            yield self.finding(
+                left.node,
+                _HOOK_STORIES[left.left].format(path=left.path, what=module.text(left.source)),
+                cost=Cost(CostClass.RAISES_PEAK, "bytes(activation) for each module hooked"),
+                confidence=Confidence.MEDIUM,
+                fix=_fix(left) if left.left is Left.WITH_GRAPH else None,
+            )
+
+
+def _confidence(kept: KeptActivation) -> Confidence:
+    if not kept.is_run:
+        return Confidence.LOW  # a training script out of view may read it
+    return Confidence.HIGH if kept.certain else Confidence.MEDIUM
 
 
 def _story(module: Module, kept: KeptActivation) -> str:
@@ -107,5 +123,11 @@ def _story(module: Module, kept: KeptActivation) -> str:
     )
 
 
-def _fix(kept: KeptActivation) -> FixDraft | None:
+_HOOK_STORIES = {
+    Left.AFTER_REMOVAL: "`{path}` keeps `{what}` after the hook has been removed: nobody takes it off the module again",
+    Left.WITH_GRAPH: "`{path}` keeps `{what}`, a copy on the host that keeps the autograd graph on the device",
+}
+
+
+def _fix(kept: KeptActivation | HookedActivation) -> FixDraft | None:
     return unsafe_fix("detach it from its graph", InsertAfter(kept.source, ".detach()"))

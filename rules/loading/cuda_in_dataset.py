@@ -74,8 +74,10 @@ class CudaInDataset(Rule):
     ## When it stays silent
     When the loaders in view have no workers (`num_workers` is 0 by default): then the main process does all of it, and
     a data set may well be kept on the GPU; when the device is the CPU, or that of another tensor; when the class is no
-    data set that memlint knows. Where no loader is in view, the confidence is medium for a GPU that is named and low,
-    not shown by default, for a device that a variable holds; it is low too where the file sets how processes start.
+    data set that memlint knows. Where no loader is in view, those of the
+    project's files that mention the class are asked; where there are none, the confidence is medium for a GPU that is
+    named and low, not shown by default, for a device that a variable holds, and for a data set that puts its data on
+    the device in its constructor; it is low too where the file sets how processes start.
 
     ## References
     - `torch.utils.data` documentation, "Multi-process data loading": "It is generally not recommended to return CUDA
@@ -101,7 +103,7 @@ class CudaInDataset(Rule):
 
 
 def _confidence(move: WorkerMove) -> Confidence:
-    if move.spawns or (move.place is Place.VARIABLE and (not move.has_workers or move.by_name)):
+    if move.spawns or not move.is_sure or (move.place is Place.VARIABLE and move.by_name):
         return Confidence.LOW
     if move.place is Place.VARIABLE or not move.has_workers or move.by_name:
         return Confidence.MEDIUM

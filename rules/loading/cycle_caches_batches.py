@@ -54,8 +54,9 @@ class CycleCachesBatches(Rule):
 
     ## When it stays silent
     When `cycle` is not that of `itertools`; when it repeats a list, a range, names, a list of loaders, a batch
-    sampler, or the first few batches (`islice`); when one batch is the whole data set. Where only the name says that
-    something is a loader the confidence is medium.
+    sampler, or the first few batches (`islice`); when one batch is the whole data set. Where only a name says that
+    something is a loader the confidence is medium; that of `tee` is low, but for a `cycle` made by hand:
+    `it, copy = tee(it)` in an endless loop that reads each copy to its end.
 
     ## References
     - `itertools.cycle` and `itertools.tee` documentation
@@ -80,6 +81,6 @@ class CycleCachesBatches(Rule):
 
 
 def _confidence(found: RememberedBatches) -> Confidence:
-    if not found.every_item:
+    if not found.every_item and not found.again:
         return Confidence.LOW  # `tee` is often meant: the items are read again
     return Confidence.MEDIUM if found.by_name else Confidence.HIGH

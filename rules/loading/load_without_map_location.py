@@ -19,7 +19,8 @@ class LoadWithoutMapLocation(Rule):
 
     ## What it does
     Flags `torch.load(path)` without `map_location` where the code shows that the file is a checkpoint: what it
-    returns goes into a `load_state_dict`, is read by a key such as `"state_dict"`, or is itself used as a module.
+    returns goes into a `load_state_dict` (or a function whose name says that), is read by a key such as
+    `"state_dict"`, is itself used as a module, or is called a checkpoint.
     Also `load_from_checkpoint(path)` of a Lightning module of the same file.
 
     ## What it costs
@@ -61,10 +62,11 @@ class LoadWithoutMapLocation(Rule):
 
     ## When it stays silent
     When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
-    that the file is a checkpoint (a data set stored as tensors is loaded as often); when only a scheduler or a gradient
-    scaler reads it, whose state is numbers; when the same function has written it from host memory; when `load` is not
-    torch's; in files that use torch_xla. With low confidence, not shown by default, in one process: a pickled module
-    and the state of an optimizer alone, whose tensors are used themselves.
+    that the file is a checkpoint (a data set stored as tensors is loaded as often); when only a scheduler or a
+    gradient scaler reads it, whose state is numbers; when the same function has written it from host memory; when
+    `load` is not torch's; in files that need torch_xla (not where its import stands below a condition). With low
+    confidence, not shown by default, in one process: a pickled module and the state of an optimizer alone, whose
+    tensors are used themselves.
 
     ## References
     - `torch.load` documentation, parameter `map_location`

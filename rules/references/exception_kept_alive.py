@@ -74,8 +74,8 @@ class ExceptionKeptAlive(Rule):
 
     ## When it stays silent
     When text is kept (`str(e)`, `repr(e)`, `traceback.format_exc()`); when the clause takes the traceback or the frames
-    away; when the file raises again what it has kept; when the `try` runs nothing that is known to be a model and
-    nothing says that memory ran out.
+    away; when the file raises again what it has kept; when the `try` runs nothing that is known to be a model (or that
+    is given a tensor where grad mode is off) and nothing says that memory ran out.
 
     ## References
     - PyTorch FAQ, "My out of memory exception handler can't allocate memory"

@@ -17,7 +17,8 @@ class HookNeverRemoved(Rule):
     Flags `register_forward_hook`, `register_full_backward_hook` and their kin on a module (and `register_hook` on a
     parameter) whose handle is thrown away, where the same module gets the hook again and again: in a loop, in
     `forward`, in a function that also runs the model it was given, in a function or constructor that this file
-    calls in a loop.
+    calls in a loop; and the hooks for activations and gradients that an object (Grad-CAM and the like) puts on a model
+    that it was given, without a way to take them away (medium confidence).
 
     ## What it costs
     Each call adds one more hook, each forward pass runs all of them, and each keeps what its closure holds: memory and
@@ -52,13 +53,14 @@ class HookNeverRemoved(Rule):
 
     ## When it stays silent
     When the handle is kept (in a variable that is read, an attribute, a container, an argument); for a hook that a
-    constructor or a setup function registers once; when the model was made or copied in the same function; when the
-    hook is registered once and the model then runs in a loop; behind a condition that may hold only once; for hooks
-    of activations, which die with their graph; when the file empties the tables of hooks itself.
+    constructor or a setup function registers once, and for an object that a script makes once; when the model was made
+    or copied in the same function; when the hook is registered once and the model then runs in a loop; behind a
+    condition that may hold only once; for hooks of activations, which die with their graph; when the file empties the
+    tables of hooks itself.
 
     ## References
     - `torch.nn.Module.register_forward_hook` documentation
-    - opacus#176, pytorch#46386
+    - opacus#176, pytorch#46386, jacobgil/pytorch-grad-cam#133
     """
 
     code = "MEM305"
@@ -87,10 +89,14 @@ def _when(hook: LostHook) -> str:
         return "each forward pass"
     if hook.loop is not None and hook.loop.node is hook.repeats:
         return "each iteration"
+    if hook.is_left_behind:
+        return f"each `{hook.call.scope.parent.name}`" if hook.call.scope.parent is not None else "each object"
     return f"each call of `{hook.call.scope.name}`"
 
 
 def _why(hook: LostHook) -> str:
     if hook.loop is not None and hook.loop.node is hook.repeats:
         return "the loop"
+    if hook.is_left_behind:
+        return "the object and its hooks stay with the model"
     return "called in a loop" if hook.loop is not None else "the model runs here, with all hooks of earlier calls"

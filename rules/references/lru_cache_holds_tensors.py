@@ -15,6 +15,7 @@ _STORIES = {
     Key.DATASET_SELF: _SELF + "in each worker process",
     Key.SAMPLE: "this cache keeps the samples of `{name}` in host memory, once in each worker process",
     Key.HOLDER_SELF: _SELF + "with the modules it holds",
+    Key.TENSORS_SELF: _SELF + "with the tensors it holds",
     Key.TENSOR: "the tensor `{name}` is the key of this cache: it is compared by identity, so an equal tensor misses, "
     "and each one is kept",
     Key.MODULE: "the module `{name}` is the key of this cache, which keeps it alive with all its parameters",
@@ -26,6 +27,7 @@ _COSTS = {
     Key.DATASET_SELF: Cost(CostClass.GROWS_ON_HOST, "the data set for each worker"),
     Key.SAMPLE: Cost(CostClass.GROWS_ON_HOST, "N x the bytes of a sample for each worker"),
     Key.HOLDER_SELF: Cost(CostClass.GROWS_ON_DEVICE, "P for each dead object"),
+    Key.TENSORS_SELF: Cost(CostClass.GROWS_ON_DEVICE, "the tensors of each dead object"),
     Key.TENSOR: Cost(CostClass.GROWS_ON_DEVICE, "maxsize x the bytes of the tensors, with their graphs"),
     Key.MODULE: Cost(CostClass.GROWS_ON_DEVICE, "P for each dead module"),
     Key.TENSOR_ID: Cost(CostClass.GROWS_ON_DEVICE, "N x the bytes of an entry"),
@@ -37,8 +39,8 @@ class LruCacheHoldsTensors(Rule):
 
     ## What it does
     Flags `functools.lru_cache` and `functools.cache` on a method of a module, of a data set or of a class that holds
-    modules (the key contains `self`), and on a function with a tensor or a module as a parameter; also a dictionary
-    of the module that is filled under `id(tensor)` or under the tensor itself and never emptied.
+    modules or tensors (the key contains `self`), and on a function with a tensor or a module as a parameter; also a
+    dictionary of the module that is filled under `id(tensor)` or under the tensor itself and never emptied.
 
     ## What it costs
     - On a method the cache keeps every object that ever called it: P bytes for each dead module, or the data set,
@@ -86,8 +88,8 @@ class LruCacheHoldsTensors(Rule):
     ## When it stays silent
     When the key holds only numbers, strings, shapes, devices and dtypes; on static and class methods; for
     `cached_property`; with `maxsize=0`, or a handful of samples of a data set; when the file calls `cache_clear()`;
-    for other libraries' caches; for classes that hold no modules in view (ruff's B019 speaks about methods in
-    general).
+    for other libraries' caches; for classes that hold no modules and tensors in view (ruff's B019 speaks about
+    methods in general).
 
     ## References
     - `functools.lru_cache` documentation

@@ -19,7 +19,8 @@ class OomRetryInsideExcept(Rule):
     ## What it does
     Flags an `except` clause that catches a failed allocation (`torch.OutOfMemoryError`, a test for "out of memory", or
     a `RuntimeError` after which the clause calls `empty_cache()`) and runs the model again: a forward pass, a function
-    that makes one, the function that failed, or the function itself with a smaller batch.
+    that makes one, the function that failed, a variant of it (`decode_tiled` for `decode`), or the function itself with
+    a smaller batch.
 
     ## What it costs
     While the clause runs, the exception's traceback holds every frame of the failed call, and each frame its locals:
@@ -61,14 +62,14 @@ class OomRetryInsideExcept(Rule):
 
     ## When it stays silent
     When the clause only logs, counts, sets a flag, skips the batch or raises again; when the retry is the next
-    iteration of a loop; when it runs on the CPU; when the clause clears the frames or the traceback
-    (`traceback.clear_frames`, `e.__traceback__ = None`); when what is called again is out of view and nothing says
-    that memory ran out.
+    iteration of a loop; when it runs on the CPU and its result stays there; when the clause clears the frames or the
+    traceback (`traceback.clear_frames`, `e.__traceback__ = None`); when only operations of torch failed, which have no
+    frame; when what is called again is out of view and nothing says that memory ran out.
 
     ## References
     - PyTorch FAQ, "My out of memory exception handler can't allocate memory"
     - pytorch/pytorch#18853
-    - Comfy-Org/ComfyUI#11038
+    - Comfy-Org/ComfyUI#10139, Comfy-Org/ComfyUI#11038
     """
 
     code = "MEM304"

@@ -15,9 +15,7 @@ CHECKPOINT_KEY_ENDINGS = ("state_dict", "optimizer_states", "optim_dict")
 # Functions that put a loaded object into modules and optimizers (ignite.handlers.Checkpoint.load_objects).
 RESTORING_FUNCTIONS = frozenset({"load_state_dict", "load_objects"})
 # What a variable that holds a checkpoint, and a function that returns one, is called; and what is only about one.
-CHECKPOINT_WORDS = frozenset(
-    {"checkpoint", "checkpoints", "ckpt", "ckpts", "statedict", "snapshot", "weights", "pretrained"}
-)
+CHECKPOINT_WORDS = frozenset({"checkpoint", "checkpoints", "ckpt", "ckpts", "statedict", "snapshot", "pretrained"})
 ABOUT_CHECKPOINTS = frozenset(
     """path paths file files name names dir epoch step config cfg args info metadata meta index keys version latest
     convert converted quantized rng random class sample samples loss losses""".split()

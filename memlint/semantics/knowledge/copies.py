@@ -124,3 +124,23 @@ GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "enable_grad", "set_gr
 
 # Factories whose positional arguments are the shape.
 SHAPED_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros", "ones", "empty", "rand", "randn"))
+
+# What may stand between a factory and the copy to the device: it works on the device as well.
+HOST_CHAIN_METHODS = frozenset(
+    """unsqueeze squeeze view reshape expand repeat tile flatten transpose permute t long float double half bool int
+    bfloat16 type contiguous triu tril fill_ zero_ fill_diagonal_ uniform_ normal_ random_ bernoulli_
+    exponential_""".split()
+)
+RANDOM_FILLING_METHODS = frozenset({"uniform_", "normal_", "random_", "bernoulli_", "exponential_"})
+MASKING_FUNCTIONS = frozenset({"torch.triu", "torch.tril"})
+
+# NumPy functions and methods that give arrays (numpy documentation), and annotations that name one. `torch.tensor` of
+# an array with `device=` reads the array itself; without, it copies it first (torch/csrc/utils/tensor_new.cpp,
+# internal_new_from_data).
+ARRAY_FUNCTIONS = frozenset(
+    f"numpy.{name}"
+    for name in """array asarray ascontiguousarray stack concatenate vstack hstack zeros ones full empty arange
+    linspace load expand_dims""".split()
+)
+ARRAY_METHODS = frozenset({"numpy", "to_numpy"})
+ARRAY_ANNOTATIONS = frozenset({"numpy.ndarray", "numpy.typing.NDArray", "numpy.array"})

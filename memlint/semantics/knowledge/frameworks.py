@@ -9,7 +9,7 @@ TORCH_LIBRARIES = frozenset(
     torch_geometric pyro gpytorch botorch skorch open_clip detectron2 mmcv mmengine fairseq speechbrain
     segmentation_models_pytorch stable_baselines3 tianshou captum opacus einops xformers flash_attn bitsandbytes apex
     horovod""".split()
-)
+) | {"register_forward_hook", "register_full_backward_hook"}  # nobody else has methods of these names
 
 # torch runs these methods of a torch.autograd.Function with grad mode off (backward too, without create_graph;
 # checked on 2.13).
@@ -36,6 +36,12 @@ PLAIN_BASES = frozenset(
         "torch.autograd.Function",
         "torch.autograd.function.Function",
     }
+)
+
+# Nothing in these libraries switches grad mode: a method of a class with one of their classes as base is as good as a
+# function.
+PLAIN_LIBRARIES = frozenset(
+    {"sklearn", "numpy", "gym", "gymnasium", "pydantic", "attr", "attrs", "six", "future", "nltk", "omegaconf"}
 )
 
 # Decorators that leave grad mode alone.

@@ -10,6 +10,13 @@ MODULE_HOOKS = frozenset(
 # torch.Tensor: of a parameter it stays as long as the parameter does; of an activation it dies with the graph.
 TENSOR_HOOKS = frozenset({"register_hook", "register_post_accumulate_grad_hook"})
 
+FORWARD_HOOKS = frozenset({"register_forward_hook", "register_forward_pre_hook"})
+GRADIENT_HOOKS = frozenset(
+    {"register_full_backward_hook", "register_full_backward_pre_hook", "register_backward_hook", "register_hook"}
+)
+# In a class that mentions one of these, hooks may be taken out.
+LETTING_GO = frozenset({"remove", "RemovableHandle", "__exit__", "__del__", "weakref", "WeakMethod"})
+
 # Code that touches these takes hooks out by another way.
 HOOK_TABLES = frozenset(
     """_forward_hooks _forward_pre_hooks _backward_hooks _full_backward_hooks _backward_pre_hooks

@@ -6,6 +6,11 @@ from __future__ import annotations
 JOINS = frozenset(
     f"torch.{name}" for name in ("cat", "concat", "concatenate", "stack", "vstack", "hstack", "dstack", "row_stack")
 )
+JOINING_WORDS = frozenset(name.rpartition(".")[2] for name in JOINS) | {"nested_concat"}
+# Functions of two arguments that join what stands in nested tuples (transformers: trainer_pt_utils).
+NESTED_JOINS = frozenset(
+    f"transformers.{module}.nested_concat" for module in ("trainer_pt_utils", "trainer_utils", "trainer")
+)
 # Methods that end on the host. `.numpy()` alone does not show it: it raises for a tensor of a device.
 HOST_METHODS = frozenset({"cpu", "tolist"})
 # Methods and functions with as many numbers in the result as go in, or nearly so.

@@ -9,6 +9,8 @@ BEST_WORDS = frozenset(
     largest optimal""".split()
 )
 KEPT_WORDS = BEST_WORDS | frozenset({"checkpoint", "ckpt", "snapshot", "saved", "backup", "restore"})
+# What a copied model is called.
+MODEL_WORDS = frozenset({"model", "net", "network", "backbone", "classifier"})
 # A function with one of these in its name is called when the model is the best so far.
 KEEPING_WORDS = frozenset({"checkpoint", "snapshot", "best", "save", "store", "backup", "improve", "improved"})
 # What a copy is taken apart, averaged or compared by: then it is computed with.

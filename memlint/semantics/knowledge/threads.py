@@ -36,3 +36,6 @@ CALLBACK_CLASSES = frozenset({"gradio.Interface", "gradio.ChatInterface"})
 
 # Code that mentions one of these wants a graph.
 EXEMPTING_WORDS = frozenset({"enable_grad", "requires_grad", "requires_grad_", "backward"})
+
+# What a model is called where nothing else is known of it.
+MODEL_WORDS = frozenset({"model", "net", "network", "encoder", "decoder", "backbone", "generator", "unet", "vae"})

@@ -115,6 +115,17 @@ RETURNS_ITS_MODULE = frozenset(
         "copy.deepcopy",
     }
 )
+# What these return has constants or packed weights for parameters: its output requires no grad (checked on 2.13).
+RETURNS_FROZEN_MODULE = frozenset(
+    {
+        "torch.jit.freeze",
+        "torch.jit.optimize_for_inference",
+        "torch.ao.quantization.convert",
+        "torch.ao.quantization.quantize_dynamic",
+        "torch.quantization.convert",
+        "torch.quantization.quantize_dynamic",
+    }
+)
 # Attributes of torch.nn that are no module classes, or hold other namespaces.
 NN_NOT_MODULES = frozenset(
     {"Parameter", "Buffer", "functional", "init", "utils", "parallel", "modules", "UninitializedParameter"}
@@ -376,6 +387,18 @@ TENSOR_ONLY_METHODS = frozenset(
         "requires_grad_",
     }
 ) - {"requires_grad_"}
+# They run or store the model they are given, and differentiate nothing (their documentation).
+EXPORTING_FUNCTIONS = frozenset(
+    """torch.save torch.onnx.export torch.onnx.utils.export torch.jit.trace torch.jit.script torch.jit.save
+    torch.jit.freeze torch.export.export torch.compile torch.nn.DataParallel thop.profile torchsummary.summary
+    torchinfo.summary""".split()
+)
+# What one of several outputs of a model is called, by a word of its name, when it depends on the parameters. (`preds`
+# and `actions` may be indices.)
+OUTPUT_WORDS = frozenset(
+    """logits logit output outputs out outs loss recon recons reconstruction reconstructed features feats feat embedding
+    embeddings emb embs scores hat""".split()
+)
 # What is called by one of these names is a model, if anything says that it may be one.
 MODEL_NAMES = frozenset(
     "model net network module encoder decoder generator discriminator critic classifier backbone policy unet".split()
@@ -465,3 +488,9 @@ TENSOR_TYPES = frozenset(
     for place in ("", "cuda.")
     for kind in ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
 ) | {"torch.Tensor"}
+
+# torch.dtype documentation.
+DTYPES = frozenset(
+    """float float16 float32 float64 half double bfloat16 int int8 int16 int32 int64 long short uint8 bool complex64
+    complex128 cfloat cdouble""".split()
+)

@@ -35,6 +35,9 @@ NEUTRAL_MODULE_METHODS = frozenset(
     """load_state_dict state_dict modules named_modules children named_children buffers named_buffers share_memory
     compile register_forward_hook register_forward_pre_hook forward __call__ get_submodule extra_repr""".split()
 )
+PARTS_OF_A_MODULE = frozenset({"modules", "named_modules", "children", "named_children"})
+# What a loop over parameters may freeze them with (`detach_` takes `requires_grad` from a leaf), or reads instead.
+FREEZING_A_PARAMETER = frozenset({"grad", "requires_grad", "requires_grad_", "detach_"})
 # Attributes of a module that hold no parameters.
 PLAIN_ATTRIBUTES = ("config", "device", "dtype", "training", "features", "dim", "size", "name", "classes", "channels")
 # A method or a function with one of these words in its name may freeze a module, or hand its parameters on.
@@ -80,6 +83,10 @@ FROZEN_ROLES = frozenset(
     """teacher ref reference target targ tgt ema momentum frozen old prev previous pretrained vgg vae clip anchor
     slow""".split()
 )
+# Names of models from which another one learns: their outputs are targets.
+TEACHER_WORDS = frozenset({"teacher", "tea", "ema", "target", "tgt", "momentum", "reference", "ref"})
+# Names of copies whose weights are averages, or taken over, of those of a model that is trained.
+AVERAGED_WORDS = frozenset({"ema", "averaged", "shadow", "momentum"})
 
 # What these methods return is differentiated by the framework (lightning, transformers.Trainer documentation).
 DIFFERENTIATED_RESULTS = {

@@ -33,3 +33,6 @@ FEW_CLASSES = frozenset(
 ALPHABETS = frozenset({"stoi", "itos", "chars", "char_to_idx", "idx_to_char", "char2idx", "idx2char", "char2int"})
 # Names that only a language model's training script has.
 VOCABULARY_WORDS = frozenset({"vocab_size", "n_vocab", "block_size", "padded_vocab_size", "context_length", "ctx_len"})
+# What a model over tokens is called with, and what its rows of numbers are compared by.
+TOKEN_INPUTS = frozenset({"input_ids", "token_ids", "tokens", "input_tokens"})
+CROSS_ENTROPY = frozenset({"cross_entropy", "CrossEntropyLoss", "nll_loss"})

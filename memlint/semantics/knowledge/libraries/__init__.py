@@ -8,6 +8,7 @@ from memlint.semantics.knowledge.libraries.accelerate import ACCELERATE
 from memlint.semantics.knowledge.libraries.deepspeed import DEEPSPEED
 from memlint.semantics.knowledge.libraries.diffusers import DIFFUSERS
 from memlint.semantics.knowledge.libraries.fastai import FASTAI
+from memlint.semantics.knowledge.libraries.horovod import HOROVOD
 from memlint.semantics.knowledge.libraries.ignite import IGNITE
 from memlint.semantics.knowledge.libraries.lightning import LIGHTNING
 from memlint.semantics.knowledge.libraries.peft import PEFT
@@ -16,7 +17,19 @@ from memlint.semantics.knowledge.libraries.torchmetrics import TORCHMETRICS
 from memlint.semantics.knowledge.libraries.transformers import TRANSFORMERS
 from memlint.semantics.knowledge.libraries.trl import TRL
 
-LIBRARIES = (ACCELERATE, DEEPSPEED, DIFFUSERS, FASTAI, IGNITE, LIGHTNING, PEFT, TORCHMETRICS, TRANSFORMERS, TRL)
+LIBRARIES = (
+    ACCELERATE,
+    DEEPSPEED,
+    DIFFUSERS,
+    FASTAI,
+    HOROVOD,
+    IGNITE,
+    LIGHTNING,
+    PEFT,
+    TORCHMETRICS,
+    TRANSFORMERS,
+    TRL,
+)
 _BY_PACKAGE = {package: library for library in LIBRARIES for package in library.packages}
 
 # What `torch.optim.lr_scheduler` builds; its `step` is no optimizer's.
