@@ -98,9 +98,8 @@ def score_bug(folder: Path, bug: Record) -> Outcome:
     if bug["text"] == "thread":
         return Outcome(bug, None, None)
     if bug["text"] == "package":
-        before, after = (
-            folder / f"{bug['package']}-{bug[f'{when}_version']}" / bug["path"] for when in ("before", "after")
-        )
+        before = folder / f"{bug['package']}-{bug['before_version']}" / bug["path"]
+        after = folder / f"{bug['package']}-{bug['after_version']}" / bug.get("after_path", bug["path"])
     else:
         before, after = folder / bug["id"] / "before.py", folder / bug["id"] / "after.py"
     found = flags(before, bug["codes"], bug["before_lines"])

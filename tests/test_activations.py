@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from memlint.linting.finding import Confidence
 from memlint.linting.lint import lint
 from memlint.linting.policy import Policy
 
@@ -23,15 +24,42 @@ class Attention(nn.Module):
 """
 
 
-def codes(folder: Path, other: str) -> list[str]:
+TRAIN = """\
+from model import Attention
+
+
+def train(loader):
+    attention = Attention()
+    for x in loader:
+        attention(x).sum().backward()
+
+
+train([])
+"""
+
+
+def codes(folder: Path, other: str, confidence: Confidence = Confidence.MEDIUM) -> list[str]:
     (folder / "model.py").write_bytes(MODEL)
     (folder / "other.py").write_text(other)
-    policy = Policy(codes=frozenset({"MEM109"}), project=str(folder), file=folder / "model.py")
+    policy = Policy(frozenset({"MEM109"}), confidence, project=str(folder), file=folder / "model.py")
     return [finding.code for finding in lint(str(folder / "model.py"), MODEL, policy).findings]
 
 
 def test_a_slot_that_nobody_reads_is_found(tmp_path: Path) -> None:
-    assert codes(tmp_path, "import model\n") == ["MEM109"]
+    assert codes(tmp_path, TRAIN) == ["MEM109"]
+
+
+def test_a_slot_of_a_module_that_nobody_runs_has_low_confidence(tmp_path: Path) -> None:
+    library = "from model import Attention\n\n\ndef build():\n    return Attention()\n"
+    for name, other in (("alone", "import model\n"), ("library", library)):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert codes(folder, other) == []
+        assert codes(folder, other, Confidence.LOW) == ["MEM109"]
+
+
+def test_a_module_that_is_handed_over_may_be_run(tmp_path: Path) -> None:
+    assert codes(tmp_path, 'from model import Attention\n\nMODELS = {"attention": Attention}\n') == ["MEM109"]
 
 
 def test_a_slot_that_another_file_reads_is_not(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from memlint.semantics.knowledge import attention as known
 from memlint.semantics.module import Module
 from memlint.semantics.reading import literal_index
 from memlint.semantics.reads import is_read, is_unpacked
-from memlint.semantics.scopes import walk
+from memlint.semantics.scopes import path_of, walk
 
 _ONLY_FIRST = frozenset({"subscript", "delete"})
 
@@ -41,8 +41,23 @@ def discarded_weights(module: Module) -> Iterator[DiscardedWeights]:
             asked = call.positional[position]
         if call.unpacks or (asked is not None and asked.value.literal is not True):
             continue
-        if _is_discarded(module, call, subscripts.get(id(call.node))):
+        if _is_discarded(module, call, subscripts.get(id(call.node))) and not _is_hooked_elsewhere(module, call):
             yield DiscardedWeights(call, asked, known.BOUND_TO_WEIGHTS.isdisjoint(call.keywords))
+
+
+def _is_hooked_elsewhere(module: Module, call: Call) -> bool:
+    """Whether a file of the project registers forward hooks and speaks of the attribute: `block.attn`."""
+    view = module.analysis.view
+    name = (path_of(call.call.func) or "").rpartition(".")[2]
+    if view is None or "." not in (path_of(call.call.func) or ""):
+        return False
+    pieces = tuple(piece.encode() for piece in (f".{name}.", f".{name},", f".{name})", f'"{name}"', f"'{name}'"))
+    for word in known.HOOKING_WORDS:
+        for file in view.project.callers.mentioning(word) or ():
+            text = view.names.text(file)
+            if any(piece in text for piece in pieces):
+                return True
+    return False
 
 
 def _flag_position(module: Module, call: Call) -> int | None:

@@ -224,6 +224,14 @@ class Callers:
         tree = self.names.tree(file)
         return tree is not None and _is_clean(tree, line, column)
 
+    def words_around(self, site: Site) -> frozenset[str]:
+        """The words of the function in which a call stands, or of the file where it stands at its top level."""
+        if site.place is None:
+            return frozenset()
+        file, line, _ = site.place
+        tree = self.names.tree(file)
+        return words_of(_function_at(tree, line)) if tree is not None else frozenset()
+
     def _candidates(self, symbol: str, name: str) -> list[str] | None:
         """The files that may call it: for a function, those that also mention its module or a package around it."""
         if "." in name_in_file(symbol):

@@ -11,6 +11,7 @@ import libcst as cst
 from memlint.semantics.events import Backward, Call, Event, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
+from memlint.semantics.running import is_called_in_view
 from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Kind
 
@@ -42,6 +43,8 @@ class CreatedGraph:
     certain: bool
     is_script: bool
     """A script's one backward pass over something that is no model."""
+    is_helper: bool = False
+    """It differentiates a loss that it was given, for callers of whom none is in view: they may reset the gradients."""
 
 
 def created_graphs(module: Module) -> Iterator[CreatedGraph]:
@@ -90,8 +93,14 @@ def _judged(module: Module, flow: Flow, backward: Backward) -> CreatedGraph | No
     if not resets and _is_reset_elsewhere(module, flow.scope):
         return None
     built = _built(flow, backward)
-    certain = bool(built) and not _file_resets(module)
-    return CreatedGraph(backward, Leak.NEVER_RESET, "", certain, not built and not flow.scope.is_function)
+    is_function = flow.scope.is_function
+    returns = backward.loop is None and is_function  # to somebody who may reset the gradients before the next call
+    if returns and _is_reset_by_other_files(module, flow.scope):
+        return None
+    is_open = returns and not is_called_in_view(module, flow.scope)
+    certain = bool(built) and not is_open and not _file_resets(module)
+    is_helper = is_open and not built
+    return CreatedGraph(backward, Leak.NEVER_RESET, "", certain, not built and not is_function, is_helper)
 
 
 def _built(flow: Flow, backward: Backward) -> list[int]:
@@ -167,6 +176,13 @@ def _is_reset_elsewhere(module: Module, scope: Scope) -> bool:
             asked.add(caller.qualname)
             pending.append(caller.qualname)
     return False
+
+
+def _is_reset_by_other_files(module: Module, scope: Scope) -> bool:
+    """By the function, or the script, of another file that calls this one."""
+    view = module.analysis.view
+    sites = view.sites(scope.qualname) if view is not None else None
+    return view is not None and sites is not None and any(view.words_around(site) & _RESETTING for site in sites)
 
 
 def _is_plain_class(module: Module, owner: Scope) -> bool:

@@ -11,7 +11,7 @@ import libcst as cst
 from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.knowledge import hooks as known
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.reads import is_read
 from memlint.semantics.scopes import Scope, parameters, path_of, target_names, walk
 from memlint.semantics.values import Kind
@@ -189,7 +189,7 @@ def _repeating_loop(module: Module, call: Call) -> Loop | None:
         if loop.is_comprehension or not isinstance(loop.node, (cst.For, cst.While)):
             continue
         changing = _bound_in(loop.node)
-        if _names_of(loop.node, call.receiver_node) & changing:
+        if _makes_new(call.receiver_node) or _names_of(loop.node, call.receiver_node) & changing:
             continue
         targets = set(target_names(loop.node.target)) if isinstance(loop.node, cst.For) else set()
         hook = [argument.expression for argument in (*call.positional, *call.keywords.values())]
@@ -211,7 +211,10 @@ def _bound_in(loop: cst.For | cst.While) -> set[str]:
 
 
 def _names_of(loop: cst.For | cst.While, expression: cst.BaseExpression) -> set[str]:
-    """The names on which the expression depends: those of inner loops over an outer module stand for that module."""
+    """The names on which the expression depends: those of inner loops over an outer module stand for that module.
+
+    What the loop makes itself, `net = nn.Linear(3, 3)`, it makes in each iteration: that name stands for itself.
+    """
     inner = _sources(loop.body)
     names: set[str] = set()
     pending = [expression]
@@ -220,10 +223,23 @@ def _names_of(loop: cst.For | cst.While, expression: cst.BaseExpression) -> set[
             if isinstance(node, cst.Name) and node.value not in names:
                 names.add(node.value)
                 sources = inner.get(node.value, [])
-                if len(sources) == 1:
+                if len(sources) == 1 and not _makes_new(sources[0]):
                     names.discard(node.value)
                     pending.append(sources[0])
     return names
+
+
+def _makes_new(expression: cst.BaseExpression) -> bool:
+    """A call of something that is not known to give parts of what it is given: it may build, load or copy a module."""
+    for node in walk(expression):
+        if isinstance(node, cst.Call):
+            name = node.func.attr.value if isinstance(node.func, cst.Attribute) else path_of(node.func) or ""
+            table = known.PARTS if isinstance(node.func, cst.Attribute) else known.PICKING
+            words = words_of(name)
+            finds = words & known.FINDING_WORDS and words & known.PART_WORDS
+            if name not in table and not finds:
+                return True
+    return False
 
 
 def _sources(inside: cst.CSTNode) -> dict[str, list[cst.BaseExpression]]:
@@ -452,6 +468,8 @@ def _same_arguments(call: Call) -> bool:
     depends = [bool(_names_of(loop.node, expression) & changing) for expression in given]
     if not depends:
         return True
+    if _makes_new(given[0]):
+        return False  # `watch(build(), x)`
     return not any(depends) or (not depends[0] and loop.is_batch_loop)
 
 

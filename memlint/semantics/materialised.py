@@ -126,10 +126,31 @@ def _is_loader(module: Module, node: cst.BaseExpression, value: Value) -> bool |
     if not is_named_loader(module, node, value):
         return None
     path = path_of(unwrapped(module, node))
-    if path is None:
+    if path is None or not (_says_data(path) or _is_drawn_from(module, path)):
         return None
     called = {name for scope in module.scopes for name in scope.methods_called.get(path, ())}
     return False if called.isdisjoint(known.NO_LOADER_METHODS) else None
+
+
+def _says_data(path: str) -> bool:
+    """`train_loader`, not `yaml_loader`: all that the name says is a role of data."""
+    words = words_of(path.rpartition(".")[2])
+    return all(word in known.DATA_WORDS or len(word) == 1 or word.endswith("loader") for word in words)
+
+
+def _is_drawn_from(module: Module, path: str) -> bool:
+    """A loop that takes batches from it: it takes them apart, or feeds them to a model."""
+    return any(
+        loop.iterable is not None
+        and path_of(unwrapped(module, loop.iterable)) == path
+        and (loop.feeds_forward or loop.has_backward or _takes_pairs(loop))
+        for loop in module.loops
+    )
+
+
+def _takes_pairs(loop: Loop) -> bool:
+    clause = loop.node.for_in if isinstance(loop.node, _COMPREHENSIONS) else loop.node
+    return isinstance(clause, (cst.For, cst.CompFor)) and isinstance(clause.target, (cst.Tuple, cst.List))
 
 
 def _loader_calls(module: Module, node: cst.BaseExpression, value: Value) -> Iterator[Call]:

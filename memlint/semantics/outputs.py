@@ -21,7 +21,7 @@ from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import path_of, walk
 
 _SCOPES = (cst.FunctionDef, cst.Lambda, cst.ClassDef)
-_VIEWS = known.SHAPING_METHODS | {"view", "unsqueeze", "view_as", "reshape_as"}
+_VIEWS = known.SHAPING_METHODS | {"view", "unsqueeze", "view_as", "reshape_as", "detach"}
 # A copy in float32 holds twice as much.
 _COPIES = frozenset({"float"})
 _FLATTENING = frozenset({"view", "reshape"})
@@ -164,9 +164,11 @@ class _Holders:
     def __init__(self, nodes: list[cst.CSTNode], forward: Call, names: list[str]) -> None:
         self.names = list(names)
         self.are_simple = True
-        self._bound: dict[str, int] = {}
+        self._mentioned: set[str] = set()
         for node in nodes:
-            if isinstance(node, cst.Assign) and node is not forward.statement:
+            if isinstance(node, cst.Name):
+                self._mentioned.add(node.value)
+            elif isinstance(node, cst.Assign) and node is not forward.statement:
                 self._follow(node)
             elif isinstance(
                 node, (cst.Del, cst.AugAssign, cst.NamedExpr, cst.For, cst.CompFor, cst.AsName, cst.AnnAssign)
@@ -179,6 +181,8 @@ class _Holders:
         for item in node.targets:
             for name in _target_names(item.target):
                 if view in self.names and not _is_loss_word(name):
+                    # What is read before it is set here is what the iteration before has left.
+                    self.are_simple &= name in self.names or name not in self._mentioned
                     self.names += [name] if name not in self.names else []
                 elif name in self.names:
                     self.are_simple = False

@@ -31,6 +31,8 @@ class PiledPredictions:
     """It surely loops over a loader."""
     grows: bool = False
     """No list: `preds = torch.cat((preds, out))` copies, each time, all that there is."""
+    of_one_input: bool = False
+    """The batches are pieces of one tensor, which is where the model is: its outputs may well be there too."""
 
     @property
     def tensor(self) -> cst.BaseExpression:
@@ -58,7 +60,8 @@ def piled_predictions(module: Module) -> Iterator[PiledPredictions]:
             return
         moved = _moved_together(module, store.boxes, loop, store)
         if moved is not None:
-            yield PiledPredictions(store.node, store.value_node, moved, loop.draws_from_loader)
+            pieces = _cuts_one_input(module, loop)
+            yield PiledPredictions(store.node, store.value_node, moved, loop.draws_from_loader, of_one_input=pieces)
     for loop in module.loops:
         found = _in_comprehension(module, loop)
         if found is not None:
@@ -100,7 +103,10 @@ def _growing(module: Module, call: Call) -> PiledPredictions | None:
     last = max((other.order for other in (*inside, call)), default=0)
     after = [other for other in module.calls_in(call.scope) if other.order > last]
     moved = _moved_after(module, call, after, last)
-    return None if moved is None else PiledPredictions(call.node, added, moved, loop.draws_from_loader, grows=True)
+    if moved is None:
+        return None
+    pieces = _cuts_one_input(module, loop)
+    return PiledPredictions(call.node, added, moved, loop.draws_from_loader, grows=True, of_one_input=pieces)
 
 
 def _grown(call: Call) -> tuple[str | None, cst.BaseExpression | None]:
@@ -162,7 +168,10 @@ def _in_comprehension(module: Module, loop: Loop) -> PiledPredictions | None:
     if box is None or not _is_output(module, node.elt, node, _DEPTH) or not module.once(uses_a_device):
         return None
     moved = _moved_together(module, frozenset({box}), loop, None)
-    return None if moved is None else PiledPredictions(node, node.elt, moved, loop.draws_from_loader)
+    if moved is None:
+        return None
+    pieces = _cuts_one_input(module, loop)
+    return PiledPredictions(node, node.elt, moved, loop.draws_from_loader, of_one_input=pieces)
 
 
 def _evaluating_loop(module: Module, store: Store) -> Loop | None:
@@ -195,9 +204,26 @@ def _takes_batches(module: Module, loop: Loop) -> bool:
     call = module.call_at(iterable)
     if call is None or not call.names({"range"}):
         return False
-    counters = {part.value for part in walk(node.target) if isinstance(part, cst.Name)}
-    slices = (part for part in walk(node.body) if isinstance(part, cst.Slice))
+    return _slices_by(node.target, node.body)
+
+
+def _slices_by(target: cst.BaseExpression, body: cst.CSTNode) -> bool:
+    counters = {part.value for part in walk(target) if isinstance(part, cst.Name)}
+    slices = (part for part in walk(body) if isinstance(part, cst.Slice))
     return any(isinstance(part, cst.Name) and part.value in counters for item in slices for part in walk(item))
+
+
+def _cuts_one_input(module: Module, loop: Loop) -> bool:
+    """`model(rays[i : i + 1024])`, `for piece in rays.split(1024)`, with no move to the device in the loop."""
+    node, call = loop.node, module.call_at(loop.iterable) if loop.iterable is not None else None
+    if call is None or not isinstance(node, (cst.For, cst.ListComp)):
+        return False
+    target = node.target if isinstance(node, cst.For) else node.for_in.target
+    cut = call.names(known.SPLITS) or (call.method in known.SPLITTING_METHODS and not call.callee.quals)
+    if not cut and not (call.names({"range"}) and _slices_by(target, node)):
+        return False
+    inside = (item for item in module.calls_in(loop.scope) if _within(item, loop))
+    return not any(moved_to(module, item) in (Place.DEVICE, Place.VARIABLE) for item in inside)
 
 
 # --- is it what a model gives for a batch? ---

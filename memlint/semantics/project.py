@@ -169,6 +169,10 @@ class View:
         """Nothing in the caller differentiates what the call returns, or hands it on."""
         return self.project.callers.result_is_clean(site)
 
+    def words_around(self, site: Site) -> frozenset[str]:
+        """The words of the function in which a call stands, or of the file where it stands at its top level."""
+        return self.project.callers.words_around(site)
+
     def local(self, symbol: str) -> str:
         """A definition of this file is `:f`, as in its own analysis."""
         return symbol[len(self._own) - 1 :] if symbol.startswith(self._own) else symbol

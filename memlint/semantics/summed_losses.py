@@ -15,6 +15,7 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import frameworks
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
+from memlint.semantics.linear_sums import is_weighted_sum
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Kind, Value
@@ -74,6 +75,8 @@ def _summed(module: Module, flow: Flow, store: Store) -> SummedLosses | None:
     if forward is None or loop.carried & _roots(module, store.value):
         return None  # a hidden state: the graph of one iteration goes on in the next
     if _shares_graph(module, flow, store.value, inside, loop) or not _is_linear(module, flow, store):
+        return None
+    if not is_weighted_sum(store, loop, backward):
         return None
     reduces = not module.words.isdisjoint(_ONE_REDUCTION_WORDS)
     return SummedLosses(store, loop, backward, forward, not forward.is_forward, reduces)

@@ -38,8 +38,8 @@ class ThreadStart:
     node: cst.CSTNode
     how: str
     call: Call | None
-    modules: frozenset[str]
-    """The parameters that are given modules."""
+    modules: dict[str, Value]
+    """The parameters that are given modules, and these."""
     certain: bool
 
 
@@ -126,7 +126,7 @@ def _starts(module: Module) -> Iterator[ThreadStart]:
         if scope.name == "run" and owner is not None and owner.is_class:
             bases = module.analysis.base_names(owner.qualname) & known.THREAD_CLASSES
             if bases:
-                yield ThreadStart(scope, scope.node, f"`{owner.name}` is a thread", None, frozenset(), True)
+                yield ThreadStart(scope, scope.node, f"`{owner.name}` is a thread", None, {}, True)
         if isinstance(scope.node, cst.FunctionDef) and scope.node.decorators and scope.node.asynchronous is None:
             yield from _handled(module, scope, scope.node)
 
@@ -164,9 +164,9 @@ def _function(module: Module, argument: Argument | None) -> Scope | None:
     return module.analysis.scope_named(next(iter(value.quals))) if len(value.quals) == 1 else None
 
 
-def _given_modules(module: Module, scope: Scope, call: Call, rest: int) -> frozenset[str]:
+def _given_modules(module: Module, scope: Scope, call: Call, rest: int) -> dict[str, Value]:
     if not isinstance(scope.node, cst.FunctionDef):
-        return frozenset()
+        return {}
     names = [param.name.value for param in parameters(scope.node.params)]
     if scope.parent is not None and scope.parent.is_class:
         names = names[1:]
@@ -174,12 +174,7 @@ def _given_modules(module: Module, scope: Scope, call: Call, rest: int) -> froze
     arguments = call.keywords.get("args")
     if rest < 0 and arguments is not None:
         given = list(arguments.value.elements or ())
-    pairs = zip(names, given, strict=False)
-    return frozenset(
-        name
-        for name, value in pairs
-        if value.kind is Kind.MODULE and value.mode is not Mode.OFF  # not a frozen one
-    )
+    return {name: value for name, value in zip(names, given, strict=False) if value.kind is Kind.MODULE}
 
 
 def _handled(module: Module, scope: Scope, node: cst.FunctionDef) -> Iterator[ThreadStart]:
@@ -193,7 +188,7 @@ def _handled(module: Module, scope: Scope, node: cst.FunctionDef) -> Iterator[Th
         made_by = _made_by(module, scope, call.func.value.value)
         if made_by & (known.POOLED_APPS | known.THREADED_APPS):
             how = f"`@{module.text(call)}` lets the server run it"
-            yield ThreadStart(scope, decorator, how, None, frozenset(), bool(made_by & known.POOLED_APPS))
+            yield ThreadStart(scope, decorator, how, None, {}, bool(made_by & known.POOLED_APPS))
 
 
 def _made_by(module: Module, scope: Scope, name: str) -> frozenset[str]:
@@ -243,7 +238,7 @@ def _in_entry_mode(module: Module, start: ThreadStart, call: Call) -> bool:
 def _forward(start: ThreadStart, module: Module, reached: list[Scope]) -> Call | None:
     for scope in reached:
         for call in module.calls_in(scope):
-            if not _in_entry_mode(module, start, call) or _is_frozen(module, call):
+            if not _in_entry_mode(module, start, call) or _is_frozen(module, start, call):
                 continue
             if call.is_forward and call.result.grad is not Grad.NO and not _is_part_of_module(module, scope):
                 return call
@@ -255,12 +250,15 @@ def _forward(start: ThreadStart, module: Module, reached: list[Scope]) -> Call |
     return None
 
 
-def _is_frozen(module: Module, call: Call) -> bool:
+def _is_frozen(module: Module, start: ThreadStart, call: Call) -> bool:
     """No parameter of the model needs a gradient: its outputs have no graph in any grad mode."""
     if call.callee.mode is Mode.OFF or (call.receiver is not None and call.receiver.mode is Mode.OFF):
         return True
     parts = (path_of(call.call.func) or "").split(".")
-    return any(module.analysis.is_frozen(call.scope, ".".join(parts[:end])) for end in range(1, len(parts) + 1))
+    given = start.modules.get(parts[0]) if call.scope is start.function else None
+    return (given is not None and given.mode is Mode.OFF) or any(
+        module.analysis.is_frozen(call.scope, ".".join(parts[:end])) for end in range(1, len(parts) + 1)
+    )
 
 
 def _is_named_as_model(call: Call) -> bool:

@@ -34,6 +34,8 @@ class WorkerMove:
     """The file sets how processes are started: on purpose, it may be."""
     is_sure: bool
     """A loader in view has workers, one of the project has, or a device is named: not kept on it on purpose."""
+    workers_in_view: bool
+    """A loader in this file has workers, or one in the project's files may have."""
 
     @property
     def moved(self) -> cst.BaseExpression | None:
@@ -71,10 +73,9 @@ def worker_moves(module: Module) -> Iterator[WorkerMove]:
                     break
                 seen.add(call.statement)
                 name = ".".join(entry.scope.qualname.lstrip(":").split(".")[-2:])
-                sure = bool(entry.has_workers or elsewhere) or (
-                    place is Place.DEVICE and not _keeps_all_on(module, entry.scope.enclosing_class())
-                )
-                yield WorkerMove(call, name, place, entry.has_workers, entry.by_name, spawns, sure)
+                in_view = bool(entry.has_workers or elsewhere)
+                sure = in_view or (place is Place.DEVICE and not _keeps_all_on(module, entry.scope.enclosing_class()))
+                yield WorkerMove(call, name, place, entry.has_workers, entry.by_name, spawns, sure, in_view)
 
 
 # --- what runs in a worker ---

@@ -64,6 +64,8 @@ class PredictionsPileUpOnDevice(Rule):
     When the list holds numbers, classes or other reductions, or is on the host already; when the joined tensor is
     computed with on the device (retrieval, metrics, gathering); when nothing in view goes to the host; in loops that
     train; when the list is emptied in the loop; when the file names no device.
+    The pieces of one tensor that no iteration moves to the device (`net(rays[i : i + 1024])`) are there already, and
+    their outputs may be meant to be: low confidence, not shown by default.
 
     ## References
     - huggingface/transformers#7232 and its fix, `eval_accumulation_steps` (#7767)
@@ -81,10 +83,16 @@ class PredictionsPileUpOnDevice(Rule):
                 found.node,
                 f"`{module.text(found.output)}` of every batch stays on the device; all of it goes to the host later",
                 cost=Cost(CostClass.GROWS_ON_DEVICE, "N x the bytes of an output, twice that while they are joined"),
-                confidence=Confidence.HIGH if found.certain else Confidence.MEDIUM,
+                confidence=_confidence(found),
                 related=[(found.moved.node, "it is moved to the host here")],
                 fix=_fix(found),
             )
+
+
+def _confidence(found: PiledPredictions) -> Confidence:
+    if found.of_one_input:
+        return Confidence.LOW
+    return Confidence.HIGH if found.certain else Confidence.MEDIUM
 
 
 def _fix(found: PiledPredictions) -> FixDraft | None:

@@ -17,8 +17,10 @@ class GradModeThreadLocal(Rule):
     ## What it does
     Flags a forward pass in a function that runs in a thread of its own (`threading.Thread`, the executors of
     `concurrent.futures`, `asyncio.to_thread`, plain `def` handlers of FastAPI and Flask, Gradio callbacks), where grad
-    mode was switched off by a bare `torch.set_grad_enabled(False)` elsewhere, or by a `with torch.no_grad():` around
-    the place that starts the thread.
+    mode was switched off by a bare `torch.set_grad_enabled(False)` elsewhere, or by a `with torch.no_grad():` (or the
+    decorator, of a generator too) around the place that starts the thread. Of a model it is enough that its name says
+    so (`self.model(x)`, `net(batch)`), or that it is an attribute of a module of this file; the forward pass may also
+    stand in a function of this file that the thread's function calls.
 
     ## What it costs
     Grad mode belongs to the thread: in a new one, and in those of a pool, it is on (checked with `threading.Thread`,
@@ -65,7 +67,8 @@ class GradModeThreadLocal(Rule):
     ## When it stays silent
     When the function, or what it calls, switches grad mode off itself; for `async def` handlers, which run in the
     thread of the event loop; for processes; when the function trains or mentions `enable_grad`; for a pool with an
-    `initializer`; for models and functions of other files.
+    `initializer`; for a frozen model (`requires_grad_(False)`, or a loop over its parameters), whose outputs have no
+    graph in any mode; for what is not known to be a model, and for functions of other files.
 
     ## References
     - PyTorch notes, "Autograd mechanics", section on multithreaded autograd

@@ -33,8 +33,8 @@ class BackwardCreateGraph(Rule):
     ## What it does
     Flags `loss.backward(create_graph=True)`, and `torch.autograd.backward`, `accelerator.backward` and the like with
     a literal `create_graph=True`, where nothing resets the gradients afterwards; where `zero_grad()` resets those of
-    the parameters, but an input that requires a gradient keeps its own; and where `zero_grad()` stands between the
-    forward and the backward pass of the next iteration.
+    the parameters, but an input that requires a gradient, or an inner value with `retain_grad()`, keeps its own; and
+    where `zero_grad()` stands between the forward and the backward pass of the next iteration.
 
     ## What it costs
     The parameter holds its `.grad`, that holds the graph of the gradient, and the graph holds the parameter: a cycle in
@@ -78,7 +78,9 @@ class BackwardCreateGraph(Rule):
     ## When it stays silent
     For `autograd.grad`, which makes no cycle; for `create_graph=flag`; when `zero_grad()`, `p.grad = None` or
     `p.grad.detach_()` follows, or stands before the forward pass of the same loop or step; when a caller, another
-    method of the class or a trainer out of view (the class has bases in other files) resets the gradients.
+    method of the class or a trainer out of view (the class has bases in other files) resets the gradients. A helper
+    that differentiates a loss that it is given, and that nobody in view calls, has low confidence: its callers may
+    reset them.
 
     ## References
     - `torch.Tensor.backward` documentation, and the warning it gives
@@ -103,4 +105,6 @@ class BackwardCreateGraph(Rule):
 def _confidence(found: CreatedGraph) -> Confidence:
     if found.is_script:
         return Confidence.LOW  # a demonstration with a tensor or two
+    if found.is_helper:
+        return Confidence.LOW  # its callers may reset the gradients
     return Confidence.HIGH if found.certain else Confidence.MEDIUM

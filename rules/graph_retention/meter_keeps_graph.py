@@ -85,10 +85,11 @@ class MeterKeepsGraph(Rule):
 
     ## When it stays silent
     When the method converts or detaches (`.item()`, `float()`), asks what it was given (`isinstance`,
-    `torch.is_tensor`), keeps only the last value, or the last few (`deque(maxlen=...)`); when the meter is made anew or
-    reset in the same loop; when what it holds is ever differentiated; when the value is a number, detached, or made
-    with grad mode off; for loggers (`wandb.log`, `add_scalar`, `self.log`), progress bars, torchmetrics and other
-    libraries that convert; when the class is out of view and its name says nothing (a class of another file of the project is read).
+    `torch.is_tensor`), keeps only the last value, or the last few (`deque(maxlen=...)`); when the meter is made anew
+    or reset in the same loop; when what it holds is ever differentiated; when the value is a number, detached, or
+    made with grad mode off; for loggers (`wandb.log`, `add_scalar`, `self.log`), progress bars, torchmetrics and
+    other libraries that convert; when the class is out of view and its name says nothing (a class of another file of
+    the project is read).
 
     ## References
     - PyTorch FAQ, "Don't accumulate history across your training loop"

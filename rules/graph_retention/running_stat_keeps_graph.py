@@ -18,8 +18,8 @@ class RunningStatKeepsGraph(Rule):
     Flags `self.mean = 0.9 * self.mean + 0.1 * x.mean(0)`, also written as `self.mean[:] = ...`,
     `self.mean.mul_(0.9).add_(batch_mean)`, `self.mean.lerp_(batch_mean, 0.1)`, `self.mean += 0.1 * (e - self.mean)`,
     averages that a function of the file returns (`y, self.mean = batch_norm(x, self.mean)`), and moving averages of
-    weights, `shadow[name] = d * shadow[name] + (1 - d) * p`, with grad mode on. Each new value is computed from the last one, so the statistic is the end of a chain of graphs
-    that no update ever cuts.
+    weights, `shadow[name] = d * shadow[name] + (1 - d) * p`, with grad mode on. Each new value is computed from the
+    last one, so the statistic is the end of a chain of graphs that no update ever cuts.
 
     ## What it costs
     With a backward pass in each step, graph nodes in *host* memory, for ever: at least three nodes of about 0.7 kB for
@@ -73,7 +73,8 @@ class RunningStatKeepsGraph(Rule):
     With grad mode off; when the new value is detached (`.data`, `.item()`, `nn.Parameter(...)`) or carries no graph
     (counts, one-hot codes); when the statistic itself goes into what the method returns (a recurrent state, a
     differentiable average) or is ever differentiated; in a class without parameters or layers, whose input may be
-    data, unless it is called a batch norm or a codebook or works on the channels of feature maps; for plain sums and for variables of a training loop, which MEM101 reports.
+    data, unless it is called a batch norm or a codebook or works on the channels of feature maps; for plain sums and
+    for variables of a training loop, which MEM101 reports.
 
     ## References
     - PyTorch issue 20275, custom batch normalisation

@@ -92,9 +92,10 @@ class CudaInDataset(Rule):
 
     def check(self, module: Module) -> Iterator[Draft]:
         for move in worker_moves(module):
+            where = "runs in the loader's workers" if move.workers_in_view else "would run in a loader's workers"
             yield self.finding(
                 move.call.node,
-                f"`{module.text(move.call.node, 40)}` in `{move.runs_in}` runs in the loader's workers: "
+                f"`{module.text(move.call.node, 40)}` in `{move.runs_in}` {where}: "
                 "each of them opens a CUDA context on the GPU",
                 cost=Cost(CostClass.CONSTANT, "workers x (about 0.5 GB + prefetch_factor x the bytes of a batch)"),
                 confidence=_confidence(move),

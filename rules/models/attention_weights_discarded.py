@@ -68,7 +68,8 @@ class AttentionWeightsDiscarded(Rule):
 
     ## When it stays silent
     When the weights are read, returned, stored or unpacked later; when `need_weights` is given by a variable, or may
-    come with `**kwargs`; when the file registers forward hooks, which may read them; when the module is not known to be
+    come with `**kwargs`; when the file registers forward hooks, which may read them, or another file of the project
+    does that speaks of the attribute (`block.attn`); when the module is not known to be
     torch's: a class of the same name, a subclass with its own `forward`, an argument without an annotation.
 
     ## References

@@ -54,9 +54,9 @@ class HookNeverRemoved(Rule):
     ## When it stays silent
     When the handle is kept (in a variable that is read, an attribute, a container, an argument); for a hook that a
     constructor or a setup function registers once, and for an object that a script makes once; when the model was made
-    or copied in the same function; when the hook is registered once and the model then runs in a loop; behind a
-    condition that may hold only once; for hooks of activations, which die with their graph; when the file empties the
-    tables of hooks itself.
+    or copied in the same function, or in the loop that hooks it; when the hook is registered once and the model then
+    runs in a loop; behind a condition that may hold only once; for hooks of activations, which die with their graph;
+    when the file empties the tables of hooks itself.
 
     ## References
     - `torch.nn.Module.register_forward_hook` documentation

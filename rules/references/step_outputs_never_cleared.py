@@ -20,7 +20,9 @@ class StepOutputsNeverCleared(Rule):
     a step or batch hook fills:
 
     - when a hook at the end of each epoch uses the list and nothing in the file ever empties it;
-    - when `training_step` puts a value into it that still carries its autograd graph.
+    - when `training_step` puts a value into it that still carries its autograd graph: one that is known to, the loss
+      that Lightning will differentiate, or the very object that the step returns (a dictionary with the loss in it,
+      whatever method made it).
 
     ## What it costs
     - A list that is never emptied holds the outputs of all epochs so far: epochs x N x the bytes of one output, on
@@ -83,7 +85,8 @@ class StepOutputsNeverCleared(Rule):
     When the list is emptied, set anew or shortened anywhere in the file; when it holds numbers (`loss.item()`); when
     only the end of the whole run reads it, or nothing (a history that somebody plots); for `predict_step`; when the
     list is bounded; when what is computed from the list is differentiated; in evaluation steps about graphs (Lightning
-    runs these with grad mode off); when the base class is out of view. A list that only test steps fill, or whose
+    runs these with grad mode off); about graphs where the returned object is changed after it was put into the list,
+    and with manual optimization; when the base class is out of view. A list that only test steps fill, or whose
     elements were moved to the host, is reported with medium confidence.
 
     ## References

@@ -51,9 +51,11 @@ class LossesSummedBeforeBackward(Rule):
 
     ## When it stays silent
     When the terms share a graph (a feature extractor that ran before the loop, a hidden state that is carried on, the
-    heads of one network); when something else than scaling is done to the total (a square root, a maximum, weights that
-    are known only after the loop); when each iteration runs another model, which may be on another device; when another
-    backward pass walks the terms; when the total is handed to code out of view.
+    heads of one network); when something else than scaling is done to the total (a square root, a maximum, a division
+    by the number of tokens or by anything else that grows in the loop, or by the total itself); when the total's value
+    decides whether or how it is differentiated (`if torch.isnan(total): return`); when each iteration runs another
+    model, which may be on another device; when another backward pass walks the terms; when the total is handed to code
+    out of view.
     With `DistributedDataParallel` in the file the confidence is low: one backward pass exchanges the gradients once.
 
     ## References

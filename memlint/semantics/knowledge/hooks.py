@@ -31,6 +31,17 @@ PARTS = frozenset(
 )
 # Functions whose result is a part of their first argument.
 PARTS_OF_FIRST = frozenset({"getattr", "dict", "list", "tuple", "next", "iter", "reversed", "enumerate", "zip"})
+# Builtins that make no module: they pick from those that they are given, or ask about them.
+PICKING = frozenset(
+    """getattr dict list tuple next iter reversed enumerate zip filter sorted set map range len min max any all str int
+    isinstance issubclass hasattr callable type id vars""".split()
+)
+# `model.get_layer(name)`, `find_module(net, path)`: a part of a module, where the name says both.
+FINDING_WORDS = frozenset({"get", "find", "fetch", "lookup", "resolve", "select", "target", "rgetattr"})
+PART_WORDS = frozenset(
+    """layer layers module modules submodule submodules block blocks attr attribute conv child children stage
+    rgetattr""".split()
+)
 # Methods that run a model.
 RUNS = frozenset({"forward", "generate", "__call__"})
 

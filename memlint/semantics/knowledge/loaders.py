@@ -18,6 +18,14 @@ NOT_COLLATING = frozenset({"list", "tuple"})
 # Already in memory, on the host or on the device; or chosen to be small.
 IN_MEMORY_DATASETS = frozenset({"torch.utils.data.TensorDataset"})
 CHOSEN_DATASETS = frozenset({"torch.utils.data.Subset"})
+# What a loader of batches is called besides: the role, the kind or the place of its data.
+DATA_WORDS = frozenset(
+    """loader data dl dataset train training trn val valid validation validating test testing tst eval evaluation dev
+    pretrain finetune trainval holdout batch minibatch support query gallery source src target tgt trg labeled labelled
+    unlabeled unlabelled inner outer meta base novel image images img imgs video videos audio text node graph link
+    neighbor subgraph memory predict prediction pred inference infer full all new old clean noisy ood cifar mnist
+    imagenet torch pytorch""".split()
+)
 # What a loader or a list of a few batches is called.
 FEW_WORDS = frozenset(
     "small subset tiny toy mini debug dummy fixed calib calibration sample samples probe example examples".split()

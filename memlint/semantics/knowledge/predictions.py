@@ -36,3 +36,6 @@ MODEL_WORDS = frozenset(
 # What a list of batches is called.
 BATCH_WORDS = frozenset({"batches", "minibatches", "chunks", "dl"})
 TRIGGERS = frozenset({"cpu", "tolist", "to"})
+# What cuts one tensor into pieces.
+SPLITS = frozenset({"torch.split", "torch.chunk", "torch.tensor_split"})
+SPLITTING_METHODS = frozenset({"split", "chunk", "tensor_split"})

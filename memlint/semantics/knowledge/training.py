@@ -25,6 +25,7 @@ LINEAR_METHODS = frozenset(
     """backward manual_backward scale mean sum div mul sub add true_divide item detach cpu cuda to float tolist numpy
     clone size dim squeeze view reshape append unscale_ div_ mul_ zero_ data_ptr""".split()
 )
+SCALING_METHODS = frozenset({"mul", "mul_", "div", "div_", "true_divide", "true_divide_"})
 LINEAR_FUNCTIONS = frozenset(
     {"sum", "len", "torch.stack", "torch.cat", "torch.mean", "torch.sum", "torch.div", "torch.mul", "torch.add"}
     | {"torch.isnan", "torch.isfinite", "torch.isinf", "torch.autograd.backward", "float", "print", "str", "round"}

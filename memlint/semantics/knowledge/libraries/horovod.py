@@ -1,13 +1,8 @@
-"""Horovod, as data. Source: horovod 0.28.1."""
+"""Horovod, as data. Source: horovod/horovod issue and fix on metrics that sum all-reduced losses (real_bugs.jsonl)."""
 
 from __future__ import annotations
 
 from memlint.semantics.knowledge.libraries.rows import Effect, Library, calls
 
-# horovod/torch/mpi_ops.py: allreduce, allgather, broadcast and alltoall are `torch.autograd.Function`s
-# (`HorovodAllreduce.apply`); those that end in `_` write into what they are given, outside autograd.
-HOROVOD = Library(
-    packages=("horovod",),
-    classes={},
-    functions=calls(Effect.PASSES, "allreduce allgather broadcast alltoall reducescatter"),
-)
+# `allreduce` is an autograd function (`HorovodAllreduce.apply`): its result carries the graph of its input.
+HOROVOD = Library(packages=("horovod",), classes={}, functions=calls(Effect.PASSES, "allreduce"))
