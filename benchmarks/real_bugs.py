@@ -99,7 +99,7 @@ def score_bug(folder: Path, bug: Record) -> Outcome:
         return Outcome(bug, None, None)
     if bug["text"] == "package":
         before = folder / f"{bug['package']}-{bug['before_version']}" / bug["path"]
-        after = folder / f"{bug['package']}-{bug['after_version']}" / bug.get("after_path", bug["path"])
+        after = folder / f"{bug['package']}-{bug['after_version']}" / (bug.get("after_path") or bug["path"])
     else:
         before, after = folder / bug["id"] / "before.py", folder / bug["id"] / "after.py"
     found = flags(before, bug["codes"], bug["before_lines"])
