@@ -19,7 +19,7 @@ from memlint.linting.registry import all_rules, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.module import Module
 
-POLICY = Policy(codes=frozenset(rule.code for rule in all_rules()))
+POLICY = Policy(codes=frozenset(rule.code for rule in all_rules()), confidence=Confidence.LOW)
 
 TRAINING = """\
 import torch

@@ -26,6 +26,8 @@ class DiscardedWeights:
     """The `need_weights=True` that asks for them, where it is written out."""
     replaceable: bool
     """Nothing else in the call depends on the weights being computed."""
+    few_queries: bool
+    """A learned query, repeated for each item of the batch, pools the sequence: the weights are small."""
 
 
 def discarded_weights(module: Module) -> Iterator[DiscardedWeights]:
@@ -42,7 +44,22 @@ def discarded_weights(module: Module) -> Iterator[DiscardedWeights]:
         if call.unpacks or (asked is not None and asked.value.literal is not True):
             continue
         if _is_discarded(module, call, subscripts.get(id(call.node))) and not _is_hooked_elsewhere(module, call):
-            yield DiscardedWeights(call, asked, known.BOUND_TO_WEIGHTS.isdisjoint(call.keywords))
+            replaceable = known.BOUND_TO_WEIGHTS.isdisjoint(call.keywords)
+            yield DiscardedWeights(call, asked, replaceable, _has_learned_query(call))
+
+
+def _has_learned_query(call: Call) -> bool:
+    """`probe = self.probe.repeat(batch, 1, 1)`, `self.query.expand(batch, -1, -1)`"""
+    query = call.positional[0].expression if call.positional else None
+    if query is None and "query" in call.keywords:
+        query = call.keywords["query"].expression
+    if isinstance(query, cst.Name):
+        assigned = (node for node in walk(call.scope.node) if isinstance(node, cst.Assign))
+        query = next((node.value for node in assigned if path_of(node.targets[0].target) == query.value), None)
+    if not isinstance(query, cst.Call) or not isinstance(query.func, cst.Attribute):
+        return False
+    owner = path_of(query.func.value) or ""
+    return query.func.attr.value in ("repeat", "expand") and owner.startswith("self.")
 
 
 def _is_hooked_elsewhere(module: Module, call: Call) -> bool:

@@ -38,7 +38,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
     every_process = not module.words.isdisjoint(known.ONE_PROCESS_PER_GPU)
     for call in module.calls:
         if _is_lightning_load(module, call):
-            yield CheckpointLoad(call, None, False, every_process, False)
+            yield CheckpointLoad(call, None, False, every_process and not _is_its_own(module, call), False)
             continue
         position = _map_location_position(call)
         if position is None or _says_where(call, position) or call.root < 0:
@@ -54,7 +54,12 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         is_module = any(use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS for use in uses)
         adopted = is_module or (bool(restoring) and all(_adopts(module, node) for node in restoring))
         yield CheckpointLoad(
-            call, evidence, _only_copied(module, call, uses), every_process, adopted and not every_process, by_name
+            call,
+            evidence,
+            _only_copied(module, call, uses),
+            every_process and not _is_its_own(module, call),
+            adopted and not every_process,
+            by_name,
         )
 
 
@@ -159,17 +164,31 @@ def _names_checkpoint(name: str) -> bool:
     return not words.isdisjoint(known.CHECKPOINT_WORDS) or words >= {"state", "dict"}
 
 
+def _is_its_own(module: Module, load: Call) -> bool:
+    """`torch.load(f"model_rank{rank}.bin")`: each process reads the file that it has written itself."""
+    if not load.positional:
+        return False
+    expression = load.positional[0].expression
+    nodes = [expression]
+    if isinstance(expression, cst.Name):
+        assigned = (node for node in walk(load.scope.node) if isinstance(node, cst.Assign))
+        nodes += [node.value for node in assigned if path_of(node.targets[0].target) == expression.value]
+    return any("rank" in module.text(node, limit=400) for node in nodes)
+
+
 def _holds_numbers(module: Module, call: Call) -> bool:
     """A scheduler, a gradient scaler: by what it is, or else by its name."""
     receiver = call.receiver
-    if receiver is None or call.receiver_node is None or receiver.cls is not None or receiver.kind is Kind.OPTIMIZER:
+    if receiver is None or call.receiver_node is None or receiver.kind is Kind.OPTIMIZER:
+        return False
+    path = path_of(call.receiver_node)
+    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.NUMBER_STATES)
+    if receiver.kind is Kind.MODULE or (receiver.cls is not None and not named):
         return False
     makers = [module.call_at(node) for node in module.definitions(receiver)]
     made_by = {qual for maker in makers if maker is not None for qual in maker.callee.quals}
     if any(qual.startswith(known.SCHEDULERS) for qual in made_by):
         return True
-    path = path_of(call.receiver_node)
-    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.NUMBER_STATES)
     return named or receiver.kind is Kind.SCALER
 
 

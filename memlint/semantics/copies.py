@@ -87,7 +87,7 @@ def detached_clones(module: Module) -> Iterator[DetachedClone]:
             continue
         carries = _surely_carries_graph(module, value)
         proven = is_proven_tensor(module, value, clone)
-        by_signs = carries is None and not proven and carries_by_signs(module, source, value, clone)
+        by_signs = carries is None and carries_by_signs(module, source, value, clone)
         yield DetachedClone(
             source, clone, detach, proven, carries is not None, by_signs, questions | (carries or frozenset())
         )

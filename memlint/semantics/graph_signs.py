@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import libcst as cst
 
 from memlint.semantics.events import Call, Use
-from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
 from memlint.semantics.values import Proof, Value
@@ -24,7 +23,6 @@ _MODULE_WORDS = frozenset(
     lstm gru rnn embedder""".split()
 )
 _PARAMETER_NAMES = frozenset({"weight", "bias"})
-_TENSORS = frozenset(name.rpartition(".")[2] for name in known.TENSOR_ANNOTATIONS)
 _FORWARD_HOOK = "register_forward_hook"
 _OF_A_FORWARD_HOOK = 3
 
@@ -61,7 +59,7 @@ def _has_sign(module: Module, root: int, at: Call) -> bool:
 
 def _is_source(module: Module, origin: cst.CSTNode, at: Call) -> bool:
     if isinstance(origin, cst.Param):
-        return _is_loss(origin.name) or _holds_tensors(origin) or _is_of_hook(module, at.scope, origin)
+        return _is_loss(origin.name) or _is_of_hook(module, at.scope, origin)
     if isinstance(origin, cst.Call):
         return _runs_module(origin) or (isinstance(origin.func, cst.Attribute) and is_parameter(origin.func.value))
     return is_parameter(origin) or (isinstance(origin, (cst.Name, cst.Attribute)) and _is_loss(origin))
@@ -96,11 +94,6 @@ def _origins(module: Module, root: int) -> Iterator[cst.CSTNode]:
     if isinstance(made.node, (cst.Name, cst.Subscript, cst.Tuple)):
         for ancestor in made.ancestors:
             yield module.analysis.roots[ancestor].node
-
-
-def _holds_tensors(param: cst.Param) -> bool:
-    """`hidden: tuple[Tensor, Tensor]`"""
-    return param.annotation is not None and _mentions(param.annotation, _TENSORS)
 
 
 def _is_of_hook(module: Module, scope: Scope, param: cst.Param) -> bool:

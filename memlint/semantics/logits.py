@@ -28,7 +28,7 @@ _LOG_SOFTMAX = frozenset({"torch.log_softmax", "torch.nn.functional.log_softmax"
 _GATHER = frozenset({"torch.gather"})
 # What needs more than 16 bits, or all of the numbers.
 _NEEDS_ALL = frozenset(
-    """softmax multinomial kl_div KLDivLoss topk argmax sigmoid Categorical logsumexp log_softmax generate
+    """softmax multinomial kl_div KLDivLoss topk argmax sigmoid Categorical logsumexp log_softmax generate tanh
     logits_processor""".split()
 )
 _CROSS_ENTROPY = frozenset({"cross_entropy", "CrossEntropyLoss", "loss_fct", "loss_function", "criterion", "nll_loss"})
@@ -83,8 +83,8 @@ def _shifted(module: Module, call: Call) -> LogitsCopy | None:
     if isinstance(call.receiver_node, cst.Name) and not _is_called_logits(call.receiver_node):
         return None
     sliced = _slice_of(call, call.receiver_node)
-    if sliced is None:
-        return None
+    if sliced is None or (isinstance(call.statement, cst.Return) and call.statement.value is call.node):
+        return None  # handed out as it is: there is no loss whose labels could be shifted instead
     if _is_called_logits(sliced.value) or _is_flattened(module, call) or _names_logits(call.statement):
         return LogitsCopy(Copy.SHIFTED, call, sliced.value)
     return None

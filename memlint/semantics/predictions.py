@@ -12,7 +12,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import predictions as known
 from memlint.semantics.loaders import is_named_loader, unwrapped
 from memlint.semantics.module import Module, words_of
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import chain_of, path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Value
 
 _DEPTH = 8
@@ -290,8 +290,14 @@ def _assigned_in(inside: cst.CSTNode, name: str) -> Iterator[cst.BaseExpression]
         for item in node.targets:
             names = [part.value for part in walk(item.target) if isinstance(part, cst.Name)]
             # `out = out.squeeze()`: what it was before decides.
-            if name in names and isinstance(item.target, (cst.Name, cst.Tuple)) and not _is_about(node.value, name):
+            is_target = name in names and isinstance(item.target, (cst.Name, cst.Tuple))
+            if is_target and (not _is_about(node.value, name) or _moves(node.value)):
                 yield node.value
+
+
+def _moves(node: cst.BaseExpression) -> bool:
+    """`out[:n].to("cpu", non_blocking=True)`: where it is from now on, this decides."""
+    return any(call.func.attr.value in ("to", "cpu") for call in chain_of(node))  # type: ignore[attr-defined]
 
 
 def _is_about(node: cst.BaseExpression, name: str) -> bool:

@@ -17,6 +17,9 @@ from memlint.semantics.module import Module, words_of
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
 from memlint.semantics.values import Kind, Value
 
+# A function called so runs the model that it is given.
+_RUNNING_WORDS = frozenset("predict evaluate eval validate test infer generate sample forward".split())
+
 
 class Copied(Enum):
     """What is copied."""
@@ -238,10 +241,19 @@ def _is_computed_with(module: Module, call: Call, path: str, what: Copied) -> bo
     if methods & known.HOST_METHODS:
         return True
     return any(
-        _is_use_of(other, path) and (call.loop is None or _within(other, call.loop.outer()[-1]))
+        (_is_use_of(other, path) or _runs_it(other, path))
+        and (call.loop is None or _within(other, call.loop.outer()[-1]))
         for scope in scopes
         for other in module.calls_in(scope)
     )
+
+
+def _runs_it(call: Call, path: str) -> bool:
+    """`self.predict(best_model)`, not `save_model(best_model)`."""
+    name = (path_of(call.call.func) or "").rpartition(".")[2]
+    if words_of(name).isdisjoint(_RUNNING_WORDS):
+        return False
+    return any(path_of(argument.expression) == path for argument in call.positional)
 
 
 def _is_use_of(call: Call, path: str) -> bool:

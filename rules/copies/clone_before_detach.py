@@ -28,8 +28,8 @@ class CloneBeforeDetach(Rule):
     import torch
 
 
-    def snapshot(x: torch.Tensor):
-        return x.clone().detach()
+    def snapshot(model: torch.nn.Module, x):
+        return model(x).clone().detach()
     ```
 
     ## Use instead
@@ -37,8 +37,8 @@ class CloneBeforeDetach(Rule):
     import torch
 
 
-    def snapshot(x: torch.Tensor):
-        return x.detach().clone()
+    def snapshot(model: torch.nn.Module, x):
+        return model(x).detach().clone()
     ```
 
     ## Fix safety
@@ -48,9 +48,9 @@ class CloneBeforeDetach(Rule):
     ## When it stays silent
     With grad mode off or unknown; when the value carries no graph anyway (`.data`, a state dict, an index, a
     comparison); when anything stands between the two calls; when the object is known to be something else than a
-    tensor. Of a value of unknown origin it speaks with low confidence only, which is not shown by default, unless the
-    code takes it for part of a graph: it is called a loss, a layer's `weight` or what a model returned; its
-    `requires_grad` is read; an annotation or a forward hook says what it is; the function is called
+    tensor. Of a value of unknown origin, also one that an annotation calls a tensor, it speaks with low confidence
+    only, which is not shown by default, unless the code takes it for part of a graph: it is called a loss, a layer's
+    `weight` or what a model returned; its `requires_grad` is read; a forward hook is given it; the function is called
     `repackage_hidden` or `detach_all`.
 
     ## References
@@ -80,7 +80,7 @@ def _confidence(found: DetachedClone) -> Confidence:
     if found.carries_graph and found.proven:
         return Confidence.HIGH
     # Of data a clone records nothing: what nothing says to be a tensor, or part of a graph, is data as a rule.
-    return Confidence.MEDIUM if found.carries_graph or found.proven or found.by_signs else Confidence.LOW
+    return Confidence.MEDIUM if found.carries_graph or found.by_signs else Confidence.LOW
 
 
 def _fix(found: DetachedClone) -> FixDraft:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memlint.linting.edits import AddArgument, Replace
-from memlint.linting.finding import Cost, CostClass
+from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
 from memlint.semantics.attention import DiscardedWeights, discarded_weights
 from memlint.semantics.knowledge.attention import TRIGGERS
@@ -70,7 +70,9 @@ class AttentionWeightsDiscarded(Rule):
     When the weights are read, returned, stored or unpacked later; when `need_weights` is given by a variable, or may
     come with `**kwargs`; when the file registers forward hooks, which may read them, or another file of the project
     does that speaks of the attribute (`block.attn`); when the module is not known to be
-    torch's: a class of the same name, a subclass with its own `forward`, an argument without an annotation.
+    torch's: a class of the same name, a subclass with its own `forward`, an argument without an annotation. Where a
+    learned query pools the sequence (`self.probe.repeat(batch, 1, 1)`) the weights are small, and it speaks with low
+    confidence, which is not shown by default.
 
     ## References
     - `torch.nn.MultiheadAttention` documentation, parameter `need_weights`: "Set need_weights=False to use the
@@ -92,6 +94,7 @@ class AttentionWeightsDiscarded(Rule):
                 f"`{code}(...)` computes and saves attention weights that nobody reads{asked}: "
                 "no fused kernel can be used",
                 cost=Cost(CostClass.RAISES_PEAK, "2 x B x H x T^2 x the bytes of a number"),
+                confidence=Confidence.LOW if found.few_queries else Confidence.HIGH,
                 fix=_fix(found),
             )
 
