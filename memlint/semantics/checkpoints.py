@@ -168,12 +168,17 @@ def _is_its_own(module: Module, load: Call) -> bool:
     """`torch.load(f"model_rank{rank}.bin")`: each process reads the file that it has written itself."""
     if not load.positional:
         return False
-    expression = load.positional[0].expression
-    nodes = [expression]
-    if isinstance(expression, cst.Name):
-        assigned = (node for node in walk(load.scope.node) if isinstance(node, cst.Assign))
-        nodes += [node.value for node in assigned if path_of(node.targets[0].target) == expression.value]
-    return any("rank" in module.text(node, limit=400) for node in nodes)
+    assigned = [node for node in walk(load.scope.node) if isinstance(node, cst.Assign)]
+    pending: list[cst.CSTNode] = [load.positional[0].expression]
+    seen: set[str] = set()
+    while pending:
+        node = pending.pop()
+        if "rank" in module.text(node, limit=400):
+            return True
+        names = {part.value for part in walk(node) if isinstance(part, cst.Name)} - seen
+        seen |= names
+        pending += [made.value for made in assigned if path_of(made.targets[0].target) in names]
+    return False
 
 
 def _holds_numbers(module: Module, call: Call) -> bool:
