@@ -17,6 +17,7 @@ from memlint.semantics.values import Kind, Mode
 # A summary may rest on the summaries of what the function imports, and those on theirs, this many files deep. Each
 # depth has its own summaries, so that two files that import each other read the same whichever is asked first.
 _DEPTH = 2
+_SLICES_KEPT = 16
 # Code that mentions none of these gives back what carries a graph as it is.
 _DETACHING_WORDS = frozenset(
     {"no_grad", "inference_mode", "set_grad_enabled", "detach", "detach_", "data", "item", "numpy", "requires_grad_"}
@@ -34,6 +35,7 @@ class Project:
         self.callers = Callers(self.names)
         self._summaries: dict[tuple[str, Seeds, int], FunctionSummary | None] = {}
         self._modes: dict[tuple[str, str], Mode] = {}
+        self._slices: dict[str, cst.Module | None] = {}
 
     def view(self, path: Path) -> View | None:
         """The project as the file sees it; None for a file outside."""
@@ -57,18 +59,32 @@ class Project:
     def _read(self, symbol: str, seeds: Seeds, depth: int) -> FunctionSummary | None:
         from memlint.semantics.analysis import Analysis
 
-        text = slice_of(self.names, symbol)
-        if text is None:
-            return None
-        try:
-            tree = cst.parse_module(text)
-        except (cst.ParserSyntaxError, cst.CSTValidationError, cst.CSTLogicError):
+        tree = self._slice(symbol)
+        if tree is None:
             return None
         name = ":" + name_in_file(symbol)
         analysis = Analysis(tree, View(self, file_of(symbol), depth), only=name)
         summary = analysis.summary(name, seeds)
         analysis.release()
         return summary
+
+
+    def _slice(self, symbol: str) -> cst.Module | None:
+        """The parsed slice of a function; those of the last few are kept, since each seed and depth asks anew."""
+        if symbol not in self._slices:
+            if len(self._slices) >= _SLICES_KEPT:
+                del self._slices[next(iter(self._slices))]
+            self._slices[symbol] = _parsed(slice_of(self.names, symbol))
+        return self._slices[symbol]
+
+
+def _parsed(text: str | None) -> cst.Module | None:
+    if text is None:
+        return None
+    try:
+        return cst.parse_module(text)
+    except (cst.ParserSyntaxError, cst.CSTValidationError, cst.CSTLogicError):
+        return None
 
 
 class View:
