@@ -68,7 +68,6 @@ class Project:
         analysis.release()
         return summary
 
-
     def _slice(self, symbol: str) -> cst.Module | None:
         """The parsed slice of a function; those of the last few are kept, since each seed and depth asks anew."""
         if symbol not in self._slices:
