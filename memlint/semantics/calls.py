@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import libcst as cst
 
 from memlint.semantics.events import Argument, Backward, Call, Handed
-from memlint.semantics.imports import imported_call, keeps_graph
+from memlint.semantics.imports import imported_call, keeps_graph, note_effects, note_work
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
@@ -383,33 +383,10 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
 
 def _apply(flow: Flow, reading: Reading, callee: Callee) -> Value:
     """What a function of this file does to its arguments, and what it returns, in the caller's grad mode."""
-    analysis = flow.analysis
-    loop = flow.loop
-    while loop is not None:
-        loop.has_backward |= callee.has_backward
-        loop.has_step |= callee.has_step
-        loop.has_forward |= callee.has_forward
-        if callee.has_forward and any(loop.element in flow.all_roots(value) for value in reading.values):
-            loop.feeds_forward = True
-        loop = loop.parent
-    flow.has_backward |= callee.has_backward
-    flow.has_step |= callee.has_step
-    flow.has_forward |= callee.has_forward
-    given: dict[int, Value] = {}
+    note_work(flow, reading, callee)
+    given = dict(callee.parameters)
     for root, value in callee.parameters:
-        given[root] = value
-        roots = flow.all_roots(value)
-        done = callee.done[root]
-        if done.differentiated:
-            analysis.differentiated |= roots
-        if done.proven:
-            analysis.prove(value)
-        if done.freed:
-            flow.state.backed |= roots
-        if done.escapes:
-            flow.escape(value)
-        if done.shared:
-            analysis.shared |= roots
+        note_effects(flow, value, callee.done[root])
     flow.state.backed |= callee.backed
     return _returned(flow, reading, callee.result, callee.name, given)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memlint.semantics.reading import Reading, escape_arguments
-from memlint.semantics.summaries import FunctionSummary, Result
-from memlint.semantics.values import NO_NAMES, NOTHING, Condition, Grad, Kind, Mode, Proof, Value
+from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result
+from memlint.semantics.values import NOTHING, Condition, Grad, Kind, Mode, Proof, Value
 
 if TYPE_CHECKING:
+    from memlint.semantics.analysis import Callee
     from memlint.semantics.flow import Flow
 
 # Code that mentions none of these neither trains nor evaluates.
@@ -80,34 +81,43 @@ def _given(reading: Reading, names: tuple[str, ...]) -> dict[str, Value]:
     return given
 
 
+def note_work(flow: Flow, reading: Reading, callee: Callee | FunctionSummary) -> None:
+    """The caller, and each loop around the call, does what the function does."""
+    for loop in flow.loop.outer() if flow.loop is not None else ():
+        loop.has_backward |= callee.has_backward
+        loop.has_step |= callee.has_step
+        loop.has_forward |= callee.has_forward
+        if callee.has_forward and any(loop.element in flow.all_roots(value) for value in reading.values):
+            loop.feeds_forward = True
+    flow.has_backward |= callee.has_backward
+    flow.has_step |= callee.has_step
+    flow.has_forward |= callee.has_forward
+
+
+def note_effects(flow: Flow, value: Value, effects: ParameterEffects) -> None:
+    """What the function does with a parameter happens to what the call gives for it."""
+    analysis, roots = flow.analysis, flow.all_roots(value)
+    if effects.differentiated:
+        analysis.differentiated |= roots
+    if effects.proven:
+        analysis.prove(value)
+    if effects.freed:
+        flow.state.backed |= roots
+    if effects.escapes:
+        flow.escape(value)
+    if effects.shared:
+        analysis.shared |= roots
+
+
 def _apply(flow: Flow, reading: Reading, summary: FunctionSummary, given: dict[str, Value]) -> Value:
     """What the function does to its arguments, and what it returns, in the caller's grad mode."""
-    analysis = flow.analysis
-    for loop in flow.loop.outer() if flow.loop is not None else ():
-        loop.has_backward |= summary.has_backward
-        loop.has_step |= summary.has_step
-        loop.has_forward |= summary.has_forward
-        if summary.has_forward and any(loop.element in flow.all_roots(value) for value in reading.values):
-            loop.feeds_forward = True
-    flow.has_backward |= summary.has_backward
-    flow.has_step |= summary.has_step
-    flow.has_forward |= summary.has_forward
+    note_work(flow, reading, summary)
     for name, value in given.items():
         effects = summary.effects.get(name)
         if effects is None:
             flow.escape(value)  # it lands in `**kwargs`
-            continue
-        roots = flow.all_roots(value)
-        if effects.differentiated:
-            analysis.differentiated |= roots
-        if effects.proven:
-            analysis.prove(value)
-        if effects.freed:
-            flow.state.backed |= roots
-        if effects.escapes:
-            flow.escape(value)
-        if effects.shared:
-            analysis.shared |= roots
+        else:
+            note_effects(flow, value, effects)
     if reading.unpacks or len(given) < len(reading.arguments):
         escape_arguments(flow, reading)
     return _returned(flow, reading, summary.result, given)
@@ -155,7 +165,6 @@ def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Val
         conditions=frozenset({Proof(reading.root)}),
         roots=roots | ident,
         idents=ident,
-        quals=NO_NAMES,
         cls=result.cls,
         weak=result.weak,
     )

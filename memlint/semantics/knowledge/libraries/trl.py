@@ -1,4 +1,5 @@
-"""TRL, as data. Source: trl 1.16.0; the PPO trainer and the value-head models: trl 0.11.4."""
+"""TRL, as data. Source: trl 1.16.0; the PPO trainer and the value-head models, which 1.16 has
+no more: public copies of trl 0.11, not the package itself."""
 
 from __future__ import annotations
 
