@@ -1,0 +1,191 @@
+"""What a run recorded, as plain data: which storages lived when, and what made them.
+
+Peaks, curves, breakdowns, growth, the allocator's replay and every report are computed from this after the run
+(`memlint.measure.analysis`). Sizes are bytes as PyTorch asks for them; the allocator's rounding is the analysis's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from memlint.measure.job import BackendName, Layer
+
+SETUP_STEP = -1
+"""The step number of what happens before the first step begins."""
+
+
+class Category(str, Enum):
+    """What a storage holds."""
+
+    PARAMETERS = "parameters"
+    """Parameters and buffers of modules."""
+    GRADIENTS = "gradients"
+    OPTIMIZER_STATE = "optimizer_state"
+    ACTIVATIONS = "activations"
+    """Made in a forward pass: saved for the backward pass, or on their way to the next operation."""
+    BACKWARD_TEMPORARIES = "backward_temporaries"
+    INPUTS = "inputs"
+    """Batches that came from the host."""
+    OTHER = "other"
+
+
+class Phase(str, Enum):
+    """What the program was doing when a storage was made."""
+
+    SETUP = "setup"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of the user's code. `path` is absolute; `line` is 1-based, in the text that ran."""
+
+    path: str
+    line: int
+    function: str = ""
+
+
+@dataclass
+class Storage:
+    """A block of device memory, from its allocation to its release.
+
+    `born` and `died` are indices into `Recording.events`; `died` is None for what was alive when the run was stopped.
+    A storage that is resized is two records: the allocator, too, makes a new block.
+    """
+
+    id: int
+    size: int
+    category: Category
+    phase: Phase
+    step: int
+    operator: str
+    """As PyTorch names it, `aten::mm`; `external` for what was first seen as an input."""
+    place: Place | None
+    """The user's line that made it; of what a backward pass makes: the forward line whose gradient it belongs to."""
+    caller: Place | None
+    """The user's line that was running: `loss.backward()` for what a backward pass makes."""
+    born: int
+    died: int | None = None
+    saved: bool = False
+    """Saved by autograd for the backward pass (known with `Layer.SAVED_TENSORS` only)."""
+
+
+@dataclass(frozen=True)
+class AllocatorPeaks:
+    """What the CUDA caching allocator counted, in bytes. Only where there is one: backend `cuda`."""
+
+    allocated: int
+    reserved: int
+    requested: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: events[start:end] happened in it."""
+
+    number: int
+    kind: Literal["training", "evaluation", "call"]
+    """Closed by an optimizer step; a loader's next batch or a call of the outermost module; the target's return."""
+    start: int
+    end: int
+    seconds: float
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    """Of the tensors that came to the device from the host in this step."""
+    graph_nodes: int | None = None
+    """Autograd nodes that are reachable at its end (known with `Layer.GROWTH`)."""
+    allocator: AllocatorPeaks | None = None
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Something that keeps memory of earlier steps alive."""
+
+    place: Place | None
+    """The line that keeps it: the accumulation, the append."""
+    kind: Literal["graph", "container"]
+    """An autograd node that refers to a node of an earlier step, or a Python object that refers to its tensors."""
+    name: str
+    """In words of the code: `outputs`, `self.history`; of a graph: the variable that carries it, if known."""
+    storages: tuple[int, ...] = ()
+    """The ids of the storages that it keeps, by what the worker could see."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A value that the run could not know, and what was taken for it."""
+
+    what: str
+    place: Place | None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """Which of several kernels was taken for an operation, and why."""
+
+    operation: str
+    kernel: str
+    reason: str
+    place: Place | None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The card that was there, or that was pretended. `capability` is (major, minor), (0, 0) where it has none."""
+
+    name: str
+    total_bytes: int
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """What NVML says of the card, in bytes. None: it would not say."""
+
+    process_bytes: int | None
+    context_bytes: int | None
+    other_processes: tuple[tuple[int, str, int | None], ...] = ()
+    """(pid, name, bytes) of who else is on the card."""
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What a run computed, hashed, so that two runs can be compared bit by bit."""
+
+    losses: tuple[tuple[str, float], ...]
+    """Of each step: a hash of what was differentiated (or what the step gave), and its value for a tolerance."""
+    parameters: str
+    buffers: str
+    first_gradients: str
+    random_state: str
+
+
+@dataclass
+class Recording:
+    """A whole run."""
+
+    backend: BackendName
+    torch_version: str
+    device: DeviceInfo
+    warmup: int
+    layers: frozenset[Layer]
+    storages: list[Storage] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    """In order of time: `id` for an allocation, `~id` for a release."""
+    steps: list[Step] = field(default_factory=list)
+    keepers: list[Keeper] = field(default_factory=list)
+    assumptions: list[Assumption] = field(default_factory=list)
+    kernels: list[KernelChoice] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+    """What the numbers leave out: the CUDA context, cuBLAS workspaces, NCCL, ..."""
+    ran_lines: dict[str, frozenset[int]] = field(default_factory=dict)
+    """Lines of the user's files that ran, by absolute path: a line that never ran is never priced."""
+    fingerprints: Fingerprints | None = None
+    process: ProcessMemory | None = None
+    memory_history: bytes | None = None
+    """PyTorch's pickled snapshot (known with `Layer.MEMORY_HISTORY`)."""

@@ -1,0 +1,1 @@
+"""The child process of a measurement: the only part of memlint that imports torch."""
