@@ -34,8 +34,8 @@ class Meter(Protocol):
 class Backend(Protocol):
     """One way to run code that says `cuda`.
 
-    `running` is entered before the tracker's own mode and so works below it: the tracker sees the results of an operation
-    after the backend has made or labelled them.
+    `running` is entered before the tracker's own mode and so works below it: the tracker sees the results of an
+    operation after the backend has made or labelled them.
     """
 
     name: BackendName
