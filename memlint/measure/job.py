@@ -61,4 +61,6 @@ class Job:
     """Added to the parent's environment."""
     overlay: dict[str, str] = field(default_factory=dict)
     """Absolute path -> the source text to run in its place. Nothing on disk changes."""
+    watched: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Absolute path -> the lines of which `Recording.ran_lines` is to say whether they ran."""
     layers: frozenset[Layer] = frozenset({Layer.LINES, Layer.GROWTH})

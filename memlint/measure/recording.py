@@ -184,7 +184,8 @@ class Recording:
     excluded: list[str] = field(default_factory=list)
     """What the numbers leave out: the CUDA context, cuBLAS workspaces, NCCL, ..."""
     ran_lines: dict[str, frozenset[int]] = field(default_factory=dict)
-    """Lines of the user's files that ran, by absolute path: a line that never ran is never priced."""
+    """Every user's file that was loaded, by absolute path, and which of the lines that `Job.watched` names ran in it.
+    A line that never ran is never priced."""
     fingerprints: Fingerprints | None = None
     process: ProcessMemory | None = None
     memory_history: bytes | None = None

@@ -1,0 +1,43 @@
+"""Which files are the user's: those that bytes are attributed to, and whose frames are shown."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+_MEMLINT = Path(__file__).resolve().parent.parent
+
+
+def _library_folders() -> tuple[str, ...]:
+    """Python's own modules, installed packages, and memlint with its rules."""
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders.update(site.getsitepackages())
+    folders.add(site.getusersitepackages())
+    # In a virtual environment the standard library is that of the Python it was made with.
+    folders.add(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}))
+    folders.update({str(_MEMLINT), str(_MEMLINT.parent / "rules")})
+    return tuple(sorted({os.path.realpath(folder) + os.sep for folder in folders}))
+
+
+_LIBRARIES = _library_folders()
+_own: list[str] = []
+
+
+def claim(folder: str) -> None:
+    """Count what lies in this folder as the user's, wherever it is: the target may be an installed package."""
+    _own.append(os.path.realpath(folder) + os.sep)
+    is_user_file.cache_clear()
+
+
+@cache
+def is_user_file(filename: str) -> bool:
+    """Whether code that was compiled under this name is the user's. False for `<string>` and its like."""
+    if filename.startswith("<"):
+        return False
+    real = os.path.realpath(filename)
+    return real.startswith(tuple(_own)) or not real.startswith(_LIBRARIES)
