@@ -186,6 +186,8 @@ class Recording:
     ran_lines: dict[str, frozenset[int]] = field(default_factory=dict)
     """Every user's file that was loaded, by absolute path, and which of the lines that `Job.watched` names ran in it.
     A line that never ran is never priced."""
+    allocator_settings: str = ""
+    """What `PYTORCH_ALLOC_CONF` or `PYTORCH_CUDA_ALLOC_CONF` said in the worker when the run ended."""
     fingerprints: Fingerprints | None = None
     process: ProcessMemory | None = None
     memory_history: bytes | None = None

@@ -1,0 +1,281 @@
+"""What a recording says: peaks, what holds them, what grows, what is held over. Pure functions.
+
+All sizes are bytes of allocator blocks: each storage is rounded up to the granularity of CUDA's caching allocator.
+A moment is named by an event: the state after `events[event]` has happened; -1 is the state before the first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+from memlint.measure.allocator import block_bytes
+from memlint.measure.recording import SETUP_STEP, Category, Keeper, Phase, Place, Recording, Step, Storage
+
+LEAST_GROWING_STEPS = 3
+"""Step ends that must be seen after the warm-up before anything is said about growth."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment when most was allocated: the first one, where there are several."""
+
+    event: int
+    bytes: int
+    step: int
+
+
+@dataclass(frozen=True)
+class LineShare:
+    """What one line holds of one category. `place` is None for what no line of the user's code made."""
+
+    place: Place | None
+    category: Category
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What one line adds in a step to what is kept."""
+
+    place: Place | None
+    bytes_per_step: int
+
+
+@dataclass(frozen=True)
+class GrowthLine:
+    """What keeps memory of each step. `keeper` is None where the worker could not see it."""
+
+    keeper: Keeper | None
+    bytes_per_step: int
+    allocated_at: tuple[Allocated, ...]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Device memory that each step leaves behind. `bytes_per_step` is None where too few steps ran to say."""
+
+    bytes_per_step: int | None
+    lines: tuple[GrowthLine, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostGrowth:
+    """Autograd nodes that each step leaves behind in host memory, and the lines that keep them."""
+
+    nodes_per_step: int | None
+    keepers: tuple[Keeper, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The state after an event, by category."""
+
+    event: int
+    categories: dict[Category, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.categories.values())
+
+
+def live_bytes(recording: Recording) -> list[int]:
+    """The bytes that are allocated after each event."""
+    sizes = {storage.id: block_bytes(storage.size) for storage in recording.storages}
+    return list(accumulate(sizes[event] if event >= 0 else -sizes[~event] for event in recording.events))
+
+
+def peak(recording: Recording) -> Peak:
+    """The peak of the whole run, from the set-up on."""
+    live = live_bytes(recording)
+    if not live:
+        return Peak(-1, 0, SETUP_STEP)
+    highest = max(live)
+    event = live.index(highest)
+    return Peak(event, highest, step_of(recording, event))
+
+
+def step_of(recording: Recording, event: int) -> int:
+    """The number of the step that an event belongs to; of what follows the last step, that of the next one."""
+    starts = [step.start for step in recording.steps]
+    index = bisect_right(starts, event) - 1
+    if index < 0:
+        return SETUP_STEP
+    step = recording.steps[index]
+    return step.number if event < step.end else step.number + 1
+
+
+def step_peaks(recording: Recording) -> list[int]:
+    """The peak of each step, what was allocated at its start counted in."""
+    live = live_bytes(recording)
+    return [max([_level(live, step.start), *live[step.start : step.end]]) for step in recording.steps]
+
+
+def step_ends(recording: Recording) -> list[int]:
+    """The bytes that are allocated at the end of each step."""
+    live = live_bytes(recording)
+    return [_level(live, step.end) for step in recording.steps]
+
+
+def alive(recording: Recording, event: int) -> list[Storage]:
+    """The storages that are allocated after an event."""
+    return [
+        storage
+        for storage in recording.storages
+        if storage.born <= event and (storage.died is None or storage.died > event)
+    ]
+
+
+def by_category(storages: Iterable[Storage]) -> dict[Category, int]:
+    """The bytes of each category, every category named."""
+    sums = dict.fromkeys(Category, 0)
+    for storage in storages:
+        sums[storage.category] += block_bytes(storage.size)
+    return sums
+
+
+def by_line(storages: Iterable[Storage]) -> tuple[LineShare, ...]:
+    """The bytes of each line and category, the most first."""
+    sums: Counter[tuple[tuple[str, int], Category]] = Counter()
+    places: dict[tuple[str, int], Place | None] = {}
+    for storage in storages:
+        line = _line(storage.place)
+        places.setdefault(line, storage.place)
+        sums[line, storage.category] += block_bytes(storage.size)
+    ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0][0], item[0][1].value))
+    return tuple(LineShare(places[line], category, size) for (line, category), size in ordered)
+
+
+def growth(recording: Recording) -> Growth:
+    """What each step leaves behind on the device, once the warm-up is over.
+
+    Memory grows where more is allocated at the end of every step than at the end of the one before, and something of
+    every step is still there at the end of the last one: batches that happen to become larger do not leave anything.
+    """
+    steps = _settled(recording)
+    if len(steps) < LEAST_GROWING_STEPS:
+        return Growth(None)
+    live = live_bytes(recording)
+    slope = _slope([_level(live, step.end) for step in steps])
+    survivors = survivors_of(recording, steps)
+    if not slope or {storage.step for storage in survivors} != {step.number for step in steps[:-1]}:
+        return Growth(0)
+    births = len(steps) - 1
+    lines = [
+        GrowthLine(keeper, _per_step(kept, births), _allocated_at(kept, births))
+        for keeper, kept in _kept(survivors, recording.keepers)
+    ]
+    return Growth(slope, tuple(sorted(lines, key=lambda line: -line.bytes_per_step)))
+
+
+def survivors_of(recording: Recording, steps: Sequence[Step]) -> list[Storage]:
+    """What was allocated in one of the steps, the last left out, and is there at the end of the last."""
+    numbers = {step.number for step in steps[:-1]}
+    return [storage for storage in alive(recording, steps[-1].end - 1) if storage.step in numbers]
+
+
+def host_growth(recording: Recording) -> HostGrowth:
+    """Autograd nodes that each step leaves behind."""
+    counts = [step.graph_nodes for step in _settled(recording)]
+    known = [count for count in counts if count is not None]
+    if len(known) < max(LEAST_GROWING_STEPS, len(counts)):
+        return HostGrowth(None)
+    nodes = _slope(known)
+    return HostGrowth(nodes, tuple(keeper for keeper in recording.keepers if nodes and keeper.kind == "graph"))
+
+
+def held_over(recording: Recording, at: Peak) -> list[Storage]:
+    """What the forward pass of the step before has left at the peak, and is released before the peak's step is over.
+
+    A loop variable still names the last result while the next one is computed: a `del` would lower the peak by it.
+    """
+    end = next((step.end for step in recording.steps if step.number == at.step), len(recording.events))
+    return [
+        storage
+        for storage in alive(recording, at.event)
+        if storage.phase is Phase.FORWARD
+        and storage.category in {Category.ACTIVATIONS, Category.INPUTS}
+        and storage.step == at.step - 1 > SETUP_STEP
+        and storage.died is not None
+        and storage.died < end
+    ]
+
+
+def saved_tensors(recording: Recording) -> tuple[LineShare, ...]:
+    """What autograd saves for the backward pass, by line, at the moment when that is most."""
+    storages = [storage if storage.saved else replace(storage, size=0) for storage in recording.storages]
+    moment = peak(replace(recording, storages=storages))
+    return by_line(storage for storage in alive(recording, moment.event) if storage.saved)
+
+
+def timeline(recording: Recording, points: int) -> list[Sample]:
+    """At most `points` states of the run, in order; the peak of every stretch between two of them is one of them."""
+    live = live_bytes(recording)
+    stretch = -(-len(live) // max(points, 1)) or 1
+    chosen = {
+        max(range(start, min(start + stretch, len(live))), key=live.__getitem__)
+        for start in range(0, len(live), stretch)
+    }
+    storages = {storage.id: storage for storage in recording.storages}
+    levels = dict.fromkeys(Category, 0)
+    samples = []
+    for index, event in enumerate(recording.events):
+        storage = storages[event if event >= 0 else ~event]
+        size = block_bytes(storage.size)
+        levels[storage.category] += size if event >= 0 else -size
+        if index in chosen:
+            samples.append(Sample(index, dict(levels)))
+    return samples
+
+
+def _settled(recording: Recording) -> list[Step]:
+    """The steps after the warm-up."""
+    return [step for step in recording.steps if step.number >= recording.warmup]
+
+
+def _level(live: Sequence[int], boundary: int) -> int:
+    """What is allocated before `events[boundary]`."""
+    return live[boundary - 1] if boundary > 0 else 0
+
+
+def _slope(values: Sequence[int]) -> int:
+    """How much is added from one value to the next; 0 unless every one is larger than the one before."""
+    if any(later <= earlier for earlier, later in pairwise(values)):
+        return 0
+    return round((values[-1] - values[0]) / (len(values) - 1))
+
+
+def _line(place: Place | None) -> tuple[str, int]:
+    return ("", 0) if place is None else (place.path, place.line)
+
+
+def _per_step(storages: Iterable[Storage], births: int) -> int:
+    return round(sum(block_bytes(storage.size) for storage in storages) / births)
+
+
+def _allocated_at(storages: Iterable[Storage], births: int) -> tuple[Allocated, ...]:
+    groups: dict[tuple[str, int], list[Storage]] = defaultdict(list)
+    for storage in storages:
+        groups[_line(storage.place)].append(storage)
+    found = [Allocated(group[0].place, _per_step(group, births)) for group in groups.values()]
+    return tuple(sorted(found, key=lambda allocated: (-allocated.bytes_per_step, _line(allocated.place))))
+
+
+def _kept(survivors: Sequence[Storage], keepers: Sequence[Keeper]) -> list[tuple[Keeper | None, list[Storage]]]:
+    """The survivors of each keeper. A storage that several keep counts for the first of them.
+
+    The tensors that a graph has saved are out of Python's sight: what nobody is seen to keep goes to the line that
+    keeps a graph, where there is exactly one.
+    """
+    owner = {storage: keeper for keeper in reversed(keepers) for storage in keeper.storages}
+    lines = {_line(keeper.place) for keeper in keepers if keeper.kind == "graph"}
+    the_graph = next(keeper for keeper in keepers if keeper.kind == "graph") if len(lines) == 1 else None
+    groups: dict[tuple[object, ...], tuple[Keeper | None, list[Storage]]] = {}
+    for storage in survivors:
+        keeper = owner.get(storage.id, the_graph)
+        key = (_line(keeper.place), keeper.kind, keeper.name) if keeper else ()
+        groups.setdefault(key, (keeper, []))[1].append(storage)
+    return list(groups.values())

@@ -1,0 +1,1 @@
+"""What a measurement shows: for a terminal, for programs, for a browser, and for PyTorch's own memory viewer."""

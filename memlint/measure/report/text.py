@@ -1,0 +1,319 @@
+"""The measurement for people: in a terminal, with the lines of source that hold the memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from memlint.measure import analysis
+from memlint.measure.job import Layer
+from memlint.measure.recording import SETUP_STEP, Category, Keeper, Place
+from memlint.measure.report.subject import CATEGORY_WORDS, Subject
+from memlint.measure.sizes import words
+from memlint.reporting.report import visible
+
+DEFAULT_WIDTH = 120
+MOST_LINES = 12
+"""Lines of source that are listed; the JSON output has all of them."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SPARKLINE_WIDTH = 60
+
+# The categories' colours differ in lightness as well as in hue, and the words stand beside them.
+_STYLES = {
+    Category.PARAMETERS: "blue",
+    Category.GRADIENTS: "cyan",
+    Category.OPTIMIZER_STATE: "green",
+    Category.ACTIVATIONS: "yellow",
+    Category.BACKWARD_TEMPORARIES: "magenta",
+    Category.INPUTS: "white",
+    Category.OTHER: "bright_black",
+}
+
+
+def render(subject: Subject, *, colour: bool = False, width: int = DEFAULT_WIDTH) -> str:
+    """The whole report. `width` is that of the terminal, in cells."""
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        no_color=not colour,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        legacy_windows=False,
+    )
+    for block in _blocks(subject):
+        console.print(block, soft_wrap=isinstance(block, Text))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _blocks(subject: Subject) -> Iterator[Text | Table]:
+    yield _headline(subject)
+    yield Text()
+    yield _peaks(subject)
+    if subject.recording.steps:
+        yield Text()
+        yield from _timeline(subject)
+    if subject.at_peak:
+        yield Text()
+        yield _title("What holds the peak", subject)
+        yield _categories(subject)
+        yield Text()
+        yield _title("Lines that hold the peak", subject)
+        yield _lines(subject, subject.lines)
+        yield from _rest(subject.lines)
+    yield from _growth(subject)
+    yield from _held_over(subject)
+    yield from _saved(subject)
+    yield from _notes(subject)
+
+
+def _headline(subject: Subject) -> Text:
+    recording = subject.recording
+    device = recording.device
+    total = f", {words(device.total_bytes)}" if device.total_bytes else ""
+    steps = len(recording.steps)
+    return Text.assemble(
+        (visible(subject.target), "bold"),
+        f": {subject.basis} ({visible(device.name)}{total}; torch {recording.torch_version}; ",
+        f"{steps} step{'' if steps == 1 else 's'}, the first {recording.warmup} as warm-up)",
+    )
+
+
+def _title(title: str, subject: Subject) -> Text:
+    return Text.assemble((title, "bold"), (f" ({subject.basis})", "dim"))
+
+
+def _grid(*justify: Literal["left", "right"]) -> Table:
+    """Columns that keep their width; where there is no room the last one, source code, is cut."""
+    table = Table.grid(padding=(0, 2))
+    for side in justify[:-1]:
+        table.add_column(justify=side, no_wrap=True)
+    table.add_column(justify=justify[-1], overflow="ellipsis")
+    return table
+
+
+def _peaks(subject: Subject) -> Table:
+    table = _grid("left", "right", "left")
+    peak, basis = subject.tracked_peak, subject.basis
+    when = "in the set-up" if peak.step == SETUP_STEP else f"in step {peak.step}"
+    table.add_row(Text("peak allocated", "bold"), Text(words(subject.peak_allocated_bytes), "bold"), f"{basis}, {when}")
+    if subject.peak_reserved_bytes is None:
+        table.add_row("peak reserved", "-", "has no meaning here: the CPU has no caching allocator")
+    elif subject.replayed is not None:
+        spare = words(subject.replayed.fragmentation)
+        table.add_row(
+            "peak reserved",
+            words(subject.peak_reserved_bytes),
+            f"{basis} by replaying the caching allocator; {spare} of it fragmentation and rounding",
+        )
+    else:
+        table.add_row("peak reserved", words(subject.peak_reserved_bytes), basis)
+    if subject.untracked_bytes > 0:
+        table.add_row(
+            "of it untracked", words(subject.untracked_bytes), f"{basis}: workspaces of kernels, blocks left whole"
+        )
+    growth = subject.growth.bytes_per_step
+    if growth is None:
+        table.add_row("growth per step", "-", _too_few(subject))
+    else:
+        table.add_row("growth per step", words(growth), f"{basis} over the steps after the warm-up")
+    held_over = sum(share.bytes for share in subject.held_over)
+    if held_over:
+        table.add_row("held over", words(held_over), f"{basis}: left by the step before, at the peak")
+    nodes = subject.host_growth.nodes_per_step
+    if nodes:
+        table.add_row("graph nodes", f"+{nodes}", "per step, kept in host memory (counted in the run)")
+    return table
+
+
+def _too_few(subject: Subject) -> str:
+    least = subject.recording.warmup + analysis.LEAST_GROWING_STEPS
+    return f"unknown: needs {least} steps, saw {len(subject.recording.steps)}"
+
+
+def _timeline(subject: Subject) -> Iterator[Text]:
+    samples = analysis.timeline(subject.recording, _SPARKLINE_WIDTH)
+    highest = max((sample.bytes for sample in samples), default=0)
+    yield _title("Allocated over the run", subject)
+    yield Text("  " + sparkline([sample.bytes for sample in samples]), "yellow")
+    marks = [" "] * len(samples)
+    for step in subject.recording.steps:
+        position = sum(sample.event < step.start for sample in samples)
+        if position < len(marks) and marks[position] == " ":
+            marks[position] = str(step.number % 10)
+    yield Text("  " + "".join(marks).rstrip(), "dim")
+    yield Text(f"  0 to {words(highest)}; a digit stands where its step begins", "dim")
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """A bar for each value, from 0 to the highest."""
+    highest = max(values, default=0) or 1
+    return "".join(_BARS[min(value * len(_BARS) // highest, len(_BARS) - 1)] for value in values)
+
+
+def _categories(subject: Subject) -> Table:
+    table = _grid("left", "right", "right", "left")
+    total = subject.tracked_peak.bytes or 1
+    for category, size in sorted(subject.categories.items(), key=lambda item: -item[1]):
+        if not size:
+            continue
+        bar = Text("█" * max(1, round(30 * size / total)), _STYLES[category])
+        table.add_row(f"  {CATEGORY_WORDS[category]}", words(size), _percent(size, total), bar)
+    return table
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %"
+
+
+def _lines(subject: Subject, shares: Sequence[analysis.LineShare]) -> Table:
+    """Each line once, the categories it holds below one another."""
+    table = _grid("right", "left", "left", "left")
+    for share in shares[:MOST_LINES]:
+        table.add_row(
+            f"  {words(share.bytes)}",
+            Text(CATEGORY_WORDS[share.category], _STYLES[share.category]),
+            visible(subject.where(share.place)),
+            _source(subject, share.place),
+        )
+    return table
+
+
+def _rest(shares: Sequence[analysis.LineShare]) -> Iterator[Text]:
+    rest = shares[MOST_LINES:]
+    if rest:
+        size = words(sum(share.bytes for share in rest))
+        yield Text(f"  {size} in {len(rest)} more (`--output-format json` has all)", "dim")
+
+
+def _source(subject: Subject, place: Place | None) -> Text:
+    line = subject.source_line(place)
+    return Text(visible(line.strip()) if line else "", "italic", no_wrap=True)
+
+
+def _growth(subject: Subject) -> Iterator[Text | Table]:
+    lines = subject.growth.lines
+    if lines:
+        yield Text()
+        yield _title("Memory that grows", subject)
+    for line in lines:
+        yield Text.assemble(
+            "  ", (f"{words(line.bytes_per_step)} per step", "bold red"), f", {_keeps(subject, line.keeper)}"
+        )
+        if line.keeper is not None:
+            yield from _quoted(subject, line.keeper.place)
+        table = _grid("right", "left", "left")
+        for allocated in line.allocated_at[:MOST_LINES]:
+            table.add_row(
+                f"      {words(allocated.bytes_per_step)}",
+                f"allocated at {visible(subject.where(allocated.place))}",
+                _source(subject, allocated.place),
+            )
+        yield table
+    host = subject.host_growth
+    if host.nodes_per_step:
+        yield Text()
+        yield Text.assemble(
+            ("Graph nodes that pile up in host memory", "bold"), (f" ({host.nodes_per_step} more a step)", "dim")
+        )
+        for keeper in host.keepers:
+            yield Text(f"  {_keeps(subject, keeper)}")
+            yield from _quoted(subject, keeper.place)
+
+
+def _keeps(subject: Subject, keeper: Keeper | None) -> str:
+    if keeper is None:
+        return "kept by something that could not be seen"
+    what = "the graph of" if keeper.kind == "graph" else ""
+    where = visible(subject.where(keeper.place))
+    return f"kept by {what} `{visible(keeper.name)}` at {where}".replace("  ", " ")
+
+
+def _quoted(subject: Subject, place: Place | None) -> Iterator[Text]:
+    line = subject.source_line(place)
+    if place is not None and line is not None:
+        yield Text.assemble((f"    {place.line} | ", "blue"), visible(line.strip()))
+
+
+def _held_over(subject: Subject) -> Iterator[Text | Table]:
+    if subject.held_over:
+        yield Text()
+        yield _title("Held over from the step before, at the peak", subject)
+        yield _lines(subject, subject.held_over)
+        yield from _rest(subject.held_over)
+
+
+def _saved(subject: Subject) -> Iterator[Text | Table]:
+    if Layer.SAVED_TENSORS not in subject.recording.layers:
+        return
+    yield Text()
+    yield _title("Saved for the backward pass", subject)
+    saved = analysis.saved_tensors(subject.recording)
+    yield _lines(subject, saved)
+    yield from _rest(saved)
+
+
+def _notes(subject: Subject) -> Iterator[Text]:
+    recording = subject.recording
+    shapes = dict.fromkeys(shape for step in recording.steps for shape in step.input_shapes)
+    yield from _list("Input shapes seen", (" x ".join(map(str, shape)) or "scalar" for shape in shapes))
+    yield from _list(
+        "Kernels",
+        (
+            f"{choice.operation}: {choice.kernel}{_times(choice.count)}, {choice.reason}{_at(subject, choice.place)}"
+            for choice in recording.kernels
+        ),
+    )
+    yield from _list(
+        "Assumed",
+        (
+            f"{assumption.what}{_times(assumption.count)}{_at(subject, assumption.place)}"
+            for assumption in recording.assumptions
+        ),
+    )
+    yield from _list("Not in these numbers", recording.excluded)
+    if subject.replayed is not None:
+        yield from _list("Allocator settings that the replay ignores", subject.replayed.settings.ignored)
+    yield from _process(subject)
+
+
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
+
+
+def _at(subject: Subject, place: Place | None) -> str:
+    return f" at {subject.where(place)}" if place is not None else ""
+
+
+def _list(title: str, items: Iterable[str]) -> Iterator[Text]:
+    items = list(items)
+    if items:
+        yield Text()
+        yield Text(title, "bold")
+        yield from (Text(f"  {visible(item)}") for item in items)
+
+
+def _process(subject: Subject) -> Iterator[Text]:
+    process = subject.recording.process
+    if process is None:
+        return
+    yield from _list(
+        "The card, by NVML (measured on cuda)",
+        [
+            f"this process: {_known(process.process_bytes)}, of it the CUDA context: {_known(process.context_bytes)}",
+            *(f"also on the card: {name} (pid {pid}): {_known(size)}" for pid, name, size in process.other_processes),
+        ],
+    )
+
+
+def _known(size: int | None) -> str:
+    return "unknown" if size is None else words(size)
