@@ -1,0 +1,1 @@
+"""The ways to run code that says `cuda`: one module a backend."""
