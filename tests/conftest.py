@@ -20,3 +20,9 @@ def source_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("memlint", "rules"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
+
+
+@pytest.fixture(autouse=True)
+def outside_github_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CI is a GitHub Action, the text output has annotations too."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)

@@ -201,7 +201,8 @@ def test_extending_a_pyproject_without_the_table(project: Path) -> None:
         (
             'output-format = "jsn"',
             (
-                '"output-format" must be "text" or "concise" or "json" or "github", not the string "jsn"; '
+                '"output-format" must be "text" or "concise" or "json" or "json-lines" or "github" or "gitlab" or '
+                '"azure" or "junit" or "rdjson" or "sarif", not the string "jsn"; '
                 'did you mean "json"?'
             ),
         ),

@@ -244,14 +244,15 @@ def test_json() -> None:
         "confidence": "high",
         "cost": {"class": "grows-on-device", "formula": "A per step"},
         "related": [
-            {"path": "src/train.py", "line": 12, "column": 16, "message": "the graph comes from here"},
-            {"path": "src/model.py", "line": 3, "column": 5, "message": "through this forward"},
+            {"path": "src/train.py", "cell": None, "line": 12, "column": 16, "message": "the graph comes from here"},
+            {"path": "src/model.py", "cell": None, "line": 3, "column": 5, "message": "through this forward"},
         ],
         "fix": {
             "applicability": "safe",
             "message": "use `loss.detach()`",
             "edits": [
                 {
+                    "cell": None,
                     "start": {"line": 14, "column": 22},
                     "end": {"line": 14, "column": 22},
                     "content": ".detach()",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import click
 
-from memlint.cli.errors import say_error
+from memlint.cli.errors import Trouble, say_error
 from memlint.config.options import OutputFormat
 from memlint.linting.finding import FileResult
-from memlint.reporting import as_json, concise, counts, github, text
+from memlint.reporting import github, text
 from memlint.reporting.colour import Palette, wants_colour
 from memlint.reporting.report import Report
+from memlint.source.file import write_atomically
 
 NO_FILES = "note: no Python files were found"
 
@@ -23,10 +28,43 @@ _INTERNAL_ERROR = "MEM004"
 FOR_PEOPLE = frozenset({OutputFormat.TEXT, OutputFormat.CONCISE})
 
 
+# Each has a module in memlint.reporting; text is the one that needs the terminal.
+_MODULES = {
+    OutputFormat.CONCISE: "concise",
+    OutputFormat.JSON: "as_json",
+    OutputFormat.JSON_LINES: "json_lines",
+    OutputFormat.GITHUB: "github",
+    OutputFormat.GITLAB: "gitlab",
+    OutputFormat.AZURE: "azure",
+    OutputFormat.JUNIT: "junit",
+    OutputFormat.RDJSON: "rdjson",
+    OutputFormat.SARIF: "sarif",
+}
+
+
 def print_report(report: Report, output_format: OutputFormat, stream: TextIO, *, statistics: bool = False) -> None:
     lines = _counted(report, output_format) if statistics else _rendered(report, output_format, stream)
     for line in lines:
         click.echo(line, file=stream, color=True)
+    if output_format in FOR_PEOPLE and not statistics and _is_github_action():
+        # GitHub reads annotations anywhere in the output and shows them at the lines of the pull request.
+        for line in github.render(report):
+            click.echo(line, file=stream)
+
+
+def write_report(report: Report, output_format: OutputFormat, path: Path, *, statistics: bool = False) -> None:
+    """Write the report to a file, at once or not at all. Raises Trouble."""
+    stream = io.StringIO()
+    print_report(report, output_format, stream, statistics=statistics)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, stream.getvalue().encode(errors="backslashreplace"))
+    except OSError as error:
+        raise Trouble(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _is_github_action() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def print_troubles(results: Iterable[FileResult]) -> None:
@@ -46,16 +84,16 @@ def exit_status(results: Sequence[FileResult], *, exit_zero: bool = False) -> in
 
 
 def _rendered(report: Report, output_format: OutputFormat, stream: TextIO) -> Iterator[str]:
-    if output_format is OutputFormat.JSON:
-        return as_json.render(report)
-    if output_format is OutputFormat.GITHUB:
-        return github.render(report)
-    if output_format is OutputFormat.CONCISE:
-        return concise.render(report)
+    if output_format in _MODULES:
+        module = importlib.import_module(f"memlint.reporting.{_MODULES[output_format]}")
+        lines: Iterator[str] = module.render(report)
+        return lines
     return text.render(report, palette=Palette(wants_colour(stream)), width=_width(stream))
 
 
 def _counted(report: Report, output_format: OutputFormat) -> Iterator[str]:
+    from memlint.reporting import counts
+
     return counts.render_json(report) if output_format is OutputFormat.JSON else counts.render(report)
 
 

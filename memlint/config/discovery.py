@@ -14,7 +14,7 @@ from memlint.config.paths import absolute, relative_to
 from memlint.config.settings import Settings
 
 # Stubs (.pyi) hold no code that runs.
-SUFFIXES = (".py", ".pyw")
+SUFFIXES = (".py", ".pyw", ".ipynb")
 
 
 @dataclass(frozen=True)

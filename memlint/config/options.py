@@ -24,7 +24,13 @@ class OutputFormat(str, Enum):
     TEXT = "text"
     CONCISE = "concise"
     JSON = "json"
+    JSON_LINES = "json-lines"
     GITHUB = "github"
+    GITLAB = "gitlab"
+    AZURE = "azure"
+    JUNIT = "junit"
+    RDJSON = "rdjson"
+    SARIF = "sarif"
 
 
 @dataclass(frozen=True)

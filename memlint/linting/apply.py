@@ -35,6 +35,11 @@ def apply_fixes(source: SourceFile, findings: Sequence[Finding], *, unsafe: bool
     return _apply(source.text, taken), dict(applied)
 
 
+def edited(source: SourceFile, fix: Fix) -> str:
+    """The text after one fix, whatever its applicability. Raises ValueError for edits that overlap."""
+    return _apply(source.text, list(_spans(source, fix, fix.message)))
+
+
 def demote_if_comment_dropped(fix: Fix, source: SourceFile, comments: Iterable[Comment]) -> Fix:
     """A fix is only shown where its edits delete a comment that none of them puts back.
 

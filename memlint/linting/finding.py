@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
 
 
@@ -52,6 +53,7 @@ class Related:
     path: str
     position: Position
     message: str
+    cell: int | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -61,6 +63,7 @@ class Edit:
     start: Position
     end: Position
     content: str
+    cell: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,11 @@ class Fix:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong at one place. `end` is exclusive."""
+    """One thing that is wrong at one place. `end` is exclusive.
+
+    In a notebook the positions are those of the program that its cells make, until a report places them in their cells:
+    then `cell` is the number of the cell (1-based, all cells counted).
+    """
 
     code: str
     name: str
@@ -84,10 +91,11 @@ class Finding:
     cost: Cost | None = None
     related: tuple[Related, ...] = ()
     fix: Fix | None = None
+    cell: int | None = None
 
     @property
-    def sort_key(self) -> tuple[str, Position, str, str]:
-        return (self.path, self.start, self.code, self.message)
+    def sort_key(self) -> tuple[str, int, Position, str, str]:
+        return (self.path, self.cell or 0, self.start, self.code, self.message)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,8 @@ class FileResult:
     """What one file gave.
 
     `lines` holds the text (without its newline) of each 1-based line that a finding or a related place of
-    this file names, so that a report needs no second read. `trouble` is a message about the run itself (the
+    this file names, so that a report needs no second read. `cells` leads from the lines of a notebook's program to its
+    cells. `trouble` is a message about the run itself (the
     file could not be opened, a worker died): it is no finding and makes the exit status 2.
     """
 
@@ -103,6 +112,7 @@ class FileResult:
     findings: tuple[Finding, ...] = ()
     lines: dict[int, str] = field(default_factory=dict)
     trouble: str | None = None
+    cells: CellIndex | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 
 import libcst as cst
 
-from memlint.linting.apply import apply_fixes, demote_if_comment_dropped
+from memlint.linting.apply import apply_fixes, demote_if_comment_dropped, edited
 from memlint.linting.edits import CannotEdit
 from memlint.linting.finding import Applicability, Confidence, FileResult, Finding, Fix, FixResult, Related
 from memlint.linting.policy import ALWAYS_ON, Policy
@@ -31,8 +31,11 @@ from memlint.semantics.module import Module
 from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
+from memlint.source.cells import CellIndex, CellsChanged
 from memlint.source.file import Comment, ParseText, SourceFile, UndecodableFile
 from memlint.source.lines import Position
+from memlint.source.notebook import SUFFIX as NOTEBOOK_SUFFIX
+from memlint.source.notebook import Notebook
 
 # Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
 _MAX_ROUNDS = 100
@@ -97,10 +100,15 @@ def _view(policy: Policy) -> View | None:
     return _project(policy.project).view(policy.file)
 
 
+def read_source(path: str, raw: bytes) -> SourceFile:
+    """The file's Python text. Raises UndecodableFile."""
+    return Notebook.decode(path, raw) if path.endswith(NOTEBOOK_SUFFIX) else SourceFile.decode(path, raw)
+
+
 def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
     """Step one: parse, run the rules."""
     try:
-        source = SourceFile.decode(path, raw)
+        source = read_source(path, raw)
     except UndecodableFile as error:
         return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
     words = _words(source.text)
@@ -216,7 +224,18 @@ def _fix(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Fi
     except CannotEdit:
         return None
     fix = Fix(_applicability(draft.fix, policy), draft.fix.message, tuple(sorted(set(edits))))
+    if isinstance(source, Notebook) and not _fits_cells(fix, source):
+        return None
     return demote_if_comment_dropped(fix, source, layout.comments)
+
+
+def _fits_cells(fix: Fix, source: Notebook) -> bool:
+    """Whether the fix leaves the cells apart and the magics alone."""
+    try:
+        source.encode(edited(source, fix))
+    except CellsChanged:
+        return False
+    return True
 
 
 def _applicability(fix: FixDraft, policy: Policy) -> Applicability:
@@ -246,7 +265,11 @@ def conclude(analysis: Analysis, policy: Policy) -> FileResult:
         found = suppressions.suppress(found, analysis.margin, analysis.source, enabled=enabled, known=_known_names())
     shown = [finding for finding in found if _RANK[finding.confidence] >= _RANK[policy.confidence]]
     findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
-    return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source))
+    return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source), cells=_cells(analysis.source))
+
+
+def _cells(source: SourceFile | None) -> CellIndex | None:
+    return source.program.index if isinstance(source, Notebook) else None
 
 
 @cache
@@ -280,11 +303,14 @@ def fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
     for _ in range(_MAX_ROUNDS):
         if not any(finding.fix is not None for finding in result.findings):
             break
-        source = SourceFile.decode(path, current)
+        source = read_source(path, current)
         text, counts = apply_fixes(source, result.findings, unsafe=unsafe)
         if text == source.text:
             break
-        content = source.encode(text)
+        try:
+            content = source.encode(text)
+        except CellsChanged:
+            return FixResult(path, raw, current, applied, _with_broken_fix(result, counts))
         after = lint(path, content, policy)
         if any(finding.code in ("MEM001", "MEM002", "MEM006") for finding in after.findings):
             return FixResult(path, raw, current, applied, _with_broken_fix(result, counts))

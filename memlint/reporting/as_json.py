@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from memlint.linting.finding import Cost, Finding, Fix, Related
+from memlint.linting.finding import Cost, Edit, Finding, Fix, Related
 from memlint.reporting.report import Report
 from memlint.source.lines import Position
 
@@ -20,7 +20,7 @@ def finding_object(finding: Finding) -> dict[str, object]:
         "name": finding.name,
         "message": finding.message,
         "path": finding.path,
-        "cell": None,
+        "cell": finding.cell,
         "line": finding.start.line,
         "column": finding.start.column,
         "end_line": finding.end.line,
@@ -38,7 +38,7 @@ def _cost(cost: Cost | None) -> dict[str, object] | None:
 
 
 def _related(related: Related) -> dict[str, object]:
-    return {"path": related.path, **_position(related.position), "message": related.message}
+    return {"path": related.path, "cell": related.cell, **_position(related.position), "message": related.message}
 
 
 def _fix(fix: Fix | None) -> dict[str, object] | None:
@@ -47,9 +47,16 @@ def _fix(fix: Fix | None) -> dict[str, object] | None:
     return {
         "applicability": fix.applicability.value,
         "message": fix.message,
-        "edits": [
-            {"start": _position(edit.start), "end": _position(edit.end), "content": edit.content} for edit in fix.edits
-        ],
+        "edits": [_edit(edit) for edit in fix.edits],
+    }
+
+
+def _edit(edit: Edit) -> dict[str, object]:
+    return {
+        "cell": edit.cell,
+        "start": _position(edit.start),
+        "end": _position(edit.end),
+        "content": edit.content,
     }
 
 

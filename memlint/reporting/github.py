@@ -10,13 +10,16 @@ from memlint.reporting.report import Report, headline
 
 def render(report: Report) -> Iterator[str]:
     for finding in report.findings:
-        properties = ",".join(f"{key}={_property(value)}" for key, value in _properties(finding).items())
+        properties = ",".join(f"{key}={_property(value)}" for key, value in _properties(finding, report).items())
         yield f"::error {properties}::{_data(headline(finding))}"
 
 
-def _properties(finding: Finding) -> dict[str, str]:
+def _properties(finding: Finding, report: Report) -> dict[str, str]:
+    title = f"memlint ({finding.code})"
+    if finding.cell is not None:
+        return {"title": title, "file": finding.path, "line": str(report.file_line(finding))}
     return {
-        "title": f"memlint ({finding.code})",
+        "title": title,
         "file": finding.path,
         "line": str(finding.start.line),
         "col": str(finding.start.column),

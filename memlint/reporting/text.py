@@ -9,7 +9,7 @@ from itertools import groupby
 
 from memlint.linting.finding import Applicability, Cost, CostClass, Finding, Related
 from memlint.reporting.colour import Palette
-from memlint.reporting.report import Report, visible
+from memlint.reporting.report import Report, place, visible
 from memlint.reporting.snippet import PrintedLine
 
 DEFAULT_WIDTH = 120
@@ -79,16 +79,16 @@ class _Block:
 
     def _headline(self) -> str:
         finding, palette = self._finding, self._palette
-        place = f":{finding.start.line}:{finding.start.column}:"
+        where = place("", finding.start, finding.cell)
         return (
-            f"{palette.path(visible(finding.path))}{palette.faint(place)} {palette.code(finding.code)} "
+            f"{palette.path(visible(finding.path))}{palette.faint(f'{where}:')} {palette.code(finding.code)} "
             f"{palette.faint(f'[{finding.name}]')} {visible(finding.message)}"
         )
 
     def _shown_marks(self) -> Iterator[_Mark]:
         """The marks whose source line is known."""
         finding = self._finding
-        text = self._report.line(finding.path, finding.start.line)
+        text = self._report.line(finding.path, finding.start.line, finding.cell)
         if text is not None:
             same_line = finding.end.line == finding.start.line
             end = finding.end.column if same_line else len(text) + 1
@@ -99,10 +99,10 @@ class _Block:
                 yield _Mark(line, column, None, visible(related.message), is_main=False)
 
     def _is_elsewhere(self, related: Related) -> bool:
-        """In another file, or on a line that is not known."""
-        if related.path != self._finding.path:
+        """In another file or cell, or on a line that is not known."""
+        if (related.path, related.cell) != (self._finding.path, self._finding.cell):
             return True
-        return self._report.line(related.path, related.position.line) is None
+        return self._report.line(related.path, related.position.line, related.cell) is None
 
     def _snippet(self) -> Iterator[str]:
         previous: int | None = None
@@ -110,7 +110,7 @@ class _Block:
             if previous is not None and number > previous + 1:
                 yield self._bar("." * max(3, self._gutter))
             previous = number
-            yield from self._line(self._report.line(self._finding.path, number) or "", list(marks))
+            yield from self._line(self._report.line(self._finding.path, number, self._finding.cell) or "", list(marks))
 
     def _line(self, text: str, marks: list[_Mark]) -> Iterator[str]:
         """A source line, and a line below it for each mark."""
@@ -128,9 +128,9 @@ class _Block:
 
     def _elsewhere(self, related: Related) -> Iterator[str]:
         line, column = related.position
-        place = f"{visible(related.path)}:{line}:{column}"
-        start = f"{self._bar(f'{chr(32):{self._gutter}}:::')} {place}"
-        text = self._report.line(related.path, line)
+        where = place(visible(related.path), related.position, related.cell)
+        start = f"{self._bar(f'{chr(32):{self._gutter}}:::')} {where}"
+        text = self._report.line(related.path, line, related.cell)
         if text is None:
             yield f"{start} {self._palette.related(visible(related.message))}"
             return

@@ -125,10 +125,17 @@ class SourceFile:
         return match.group() if match else self.newline
 
 
+_MODE_OF_NEW_FILES = 0o644
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file's content at once or not at all, keeping its mode and, where allowed, its owner.
 
-    A symbolic link stays; its target is replaced. Raises OSError.
+    A symbolic link stays; its target is replaced. A new file is readable by all, as reports are meant to be.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+
     """
     target = path.resolve()
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -136,8 +143,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-        with suppress(FileNotFoundError):
+        if target.exists():
             _copy_owner_and_mode(target, temporary)
+        else:
+            temporary.chmod(_MODE_OF_NEW_FILES)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
