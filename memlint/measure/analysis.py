@@ -161,7 +161,7 @@ def growth(recording: Recording) -> Growth:
     live = live_bytes(recording)
     slope = _slope([_level(live, step.end) for step in steps])
     survivors = survivors_of(recording, steps)
-    if not slope or {storage.step for storage in survivors} != {step.number for step in steps[:-1]}:
+    if not slope or not {storage.step for storage in survivors} >= {step.number for step in steps[:-1]}:
         return Growth(0)
     births = len(steps) - 1
     lines = [
@@ -172,9 +172,9 @@ def growth(recording: Recording) -> Growth:
 
 
 def survivors_of(recording: Recording, steps: Sequence[Step]) -> list[Storage]:
-    """What was allocated in one of the steps, the last left out, and is there at the end of the last."""
-    numbers = {step.number for step in steps[:-1]}
-    return [storage for storage in alive(recording, steps[-1].end - 1) if storage.step in numbers]
+    """What was allocated from the first of the steps on, before the last of them, and is there at the end of that."""
+    first, last = steps[0], steps[-1]
+    return [storage for storage in alive(recording, last.end - 1) if first.number <= storage.step < last.number]
 
 
 def host_growth(recording: Recording) -> HostGrowth:
@@ -232,8 +232,10 @@ def timeline(recording: Recording, points: int) -> list[Sample]:
 
 
 def _settled(recording: Recording) -> list[Step]:
-    """The steps after the warm-up."""
-    return [step for step in recording.steps if step.number >= recording.warmup]
+    """The steps after the warm-up, of one kind, because only like ends are alike: training steps, if there are any."""
+    kinds = [step.kind for step in recording.steps]
+    kind = "training" if "training" in kinds else next(iter(kinds), None)
+    return [step for step in recording.steps if step.kind == kind][recording.warmup :]
 
 
 def _level(live: Sequence[int], boundary: int) -> int:

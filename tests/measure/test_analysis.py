@@ -185,6 +185,18 @@ def test_batches_that_become_larger_are_no_growth() -> None:
     assert analysis.growth(run.recording) == analysis.Growth(0)
 
 
+def test_training_steps_are_compared_with_training_steps() -> None:
+    run = Run()
+    run.begin()
+    for _ in range(5):
+        batch = run.allocate(8 * KIB)
+        run.end_step("evaluation")
+        run.free(batch)
+        run.allocate(1 * KIB, line=3)
+        run.end_step("training")
+    assert analysis.growth(run.recording).bytes_per_step == 1 * KIB
+
+
 def test_memory_of_the_step_before_at_the_peak() -> None:
     run = Run()
     run.allocate(4 * KIB, Category.PARAMETERS)

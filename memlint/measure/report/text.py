@@ -35,6 +35,8 @@ _STYLES = {
     Category.OTHER: "bright_black",
 }
 
+_KEEPER_WORDS = {"container": "", "graph": "the graph of ", "cycle": "a reference cycle through "}
+
 
 def render(subject: Subject, *, colour: bool = False, width: int = DEFAULT_WIDTH) -> str:
     """The whole report. `width` is that of the terminal, in cells."""
@@ -233,9 +235,7 @@ def _growth(subject: Subject) -> Iterator[Text | Table]:
 def _keeps(subject: Subject, keeper: Keeper | None) -> str:
     if keeper is None:
         return "kept by something that could not be seen"
-    what = "the graph of" if keeper.kind == "graph" else ""
-    where = visible(subject.where(keeper.place))
-    return f"kept by {what} `{visible(keeper.name)}` at {where}".replace("  ", " ")
+    return f"kept by {_KEEPER_WORDS[keeper.kind]}`{visible(keeper.name)}` at {visible(subject.where(keeper.place))}"
 
 
 def _quoted(subject: Subject, place: Place | None) -> Iterator[Text]:
@@ -265,7 +265,8 @@ def _saved(subject: Subject) -> Iterator[Text | Table]:
 def _notes(subject: Subject) -> Iterator[Text]:
     recording = subject.recording
     shapes = dict.fromkeys(shape for step in recording.steps for shape in step.input_shapes)
-    yield from _list("Input shapes seen", (" x ".join(map(str, shape)) or "scalar" for shape in shapes))
+    seen = "; ".join(" x ".join(map(str, shape)) or "scalar" for shape in shapes)
+    yield from _list("Input shapes seen", [seen] if seen else [])
     yield from _list(
         "Kernels",
         (
