@@ -25,6 +25,8 @@ def _library_folders() -> tuple[str, ...]:
 
 
 _LIBRARIES = _library_folders()
+_PACKAGE_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+"""Wherever they lie: a path file or PYTHONPATH may add those of another installation."""
 _own: list[str] = []
 
 
@@ -40,4 +42,6 @@ def is_user_file(filename: str) -> bool:
     if filename.startswith("<"):
         return False
     real = os.path.realpath(filename)
-    return real.startswith(tuple(_own)) or not real.startswith(_LIBRARIES)
+    if real.startswith(tuple(_own)):
+        return True
+    return not real.startswith(_LIBRARIES) and not any(folder in real for folder in _PACKAGE_FOLDERS)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from memlint.measure.job import BackendName
-from memlint.measure.recording import Assumption, DeviceInfo, KernelChoice
+from memlint.measure.recording import AllocatorPeaks, Assumption, DeviceInfo, KernelChoice, Recording
 
 
 class Unsupported(Exception):  # noqa: N818 - says what happened
@@ -30,6 +30,9 @@ class Meter(Protocol):
 
     def reset_peak(self) -> None: ...
 
+    def forget(self) -> None:
+        """What was seen so far turned out to be host memory."""
+
 
 class Backend(Protocol):
     """One way to run code that says `cuda`.
@@ -48,6 +51,12 @@ class Backend(Protocol):
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor's storage is device memory."""
+
+    def step_ended(self, number: int, /) -> AllocatorPeaks | None:
+        """What the allocator counted since the step before ended, where there is one."""
+
+    def finish(self, recording: Recording, /) -> None:
+        """Add what only the backend knows, when the run is over."""
 
     @property
     def device(self) -> DeviceInfo: ...

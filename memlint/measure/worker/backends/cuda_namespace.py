@@ -231,6 +231,9 @@ class _Stream:
     def query(self) -> bool:
         return True
 
+    def is_capturing(self) -> bool:
+        return False
+
     def record_event(self, event: _Event | None = None) -> _Event:
         event = event or _Event()
         event.record(self)

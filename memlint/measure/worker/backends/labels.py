@@ -1,0 +1,125 @@
+"""Which storages of the CPU stand for device memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memlint.measure.worker.tracker import parts
+
+_CPU = torch.device("cpu")
+
+
+class Labels(TorchDispatchMode):
+    """An operation's result is on the device when the call asked for `cuda`, or one of its inputs is.
+
+    Works below autograd, where a call for `cuda` is one for the CPU: nothing above needs a CUDA build.
+    """
+
+    def __init__(self, on_first_label: Callable[[], None]) -> None:
+        super().__init__()
+        self._labelled: dict[int, weakref.ref[Any]] = {}
+        self._on_first_label = on_first_label
+        self._ever = False
+        self._forced: bool | None = None
+        """The side on which results are, whatever the inputs: True for the device."""
+
+    @property
+    def ever(self) -> bool:
+        """Whether anything was ever put on the device."""
+        return self._ever
+
+    def on_device(self, tensor: torch.Tensor) -> bool:
+        try:
+            return tensor.untyped_storage()._cdata in self._labelled
+        except (NotImplementedError, RuntimeError):
+            return any(self.on_device(part) for part in parts(tensor))
+
+    def put(self, storage: torch.UntypedStorage) -> None:
+        """From now on this storage is on the device."""
+        key = storage._cdata
+        if key in self._labelled:
+            return
+        if not self._ever:
+            self._ever = True
+            self._on_first_label()
+        self._labelled[key] = weakref.ref(storage, partial(self._forget, key))
+
+    @contextmanager
+    def results(self, on_device: bool) -> Iterator[None]:
+        """What operations make in the block is on the device, or is not."""
+        before, self._forced = self._forced, on_device
+        try:
+            yield
+        finally:
+            self._forced = before
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = None
+        if kwargs:
+            device = kwargs.get("device")
+            if device is not None:
+                asked = is_cuda(device)
+                if asked:
+                    kwargs = {**kwargs, "device": _CPU}
+                    if kwargs.get("pin_memory"):
+                        kwargs["pin_memory"] = False
+        inputs, labelled = self._storages(args)
+        if kwargs and not labelled:
+            extra, labelled = self._storages(kwargs.values())
+            inputs |= extra
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        on_device = self._forced
+        if on_device is None:
+            on_device = asked if asked is not None and (asked or not labelled) else labelled
+        if on_device:
+            self._label(result, inputs)
+        return result
+
+    def _storages(self, arguments: Any) -> tuple[set[int], bool]:
+        """The storages of the tensors among the arguments, and whether one is on the device."""
+        found: set[int] = set()
+        labelled = False
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                try:
+                    key = argument.untyped_storage()._cdata
+                except (NotImplementedError, RuntimeError):
+                    labelled = labelled or self.on_device(argument)
+                    continue
+                found.add(key)
+                labelled = labelled or key in self._labelled
+            elif isinstance(argument, (list, tuple)) and argument:
+                inner, inner_labelled = self._storages(argument)
+                found |= inner
+                labelled = labelled or inner_labelled
+        return found, labelled
+
+    def _label(self, result: Any, inputs: set[int]) -> None:
+        """Label what is new: an operation in place leaves its target on the side where it was."""
+        if isinstance(result, torch.Tensor):
+            for part in parts(result):
+                storage = part.untyped_storage()
+                if storage._cdata not in inputs:
+                    self.put(storage)
+        elif isinstance(result, (list, tuple)):
+            for item in result:
+                self._label(item, inputs)
+
+    def _forget(self, key: int, _: object) -> None:
+        self._labelled.pop(key, None)
+
+
+def is_cuda(device: object) -> bool:
+    """Whether a device argument, in any of the forms that torch takes, means the card."""
+    if isinstance(device, torch.device):
+        return str(device.type) == "cuda"
+    if isinstance(device, str):
+        return device.startswith("cuda")
+    return isinstance(device, int) and not isinstance(device, bool)

@@ -1,0 +1,85 @@
+"""What a storage holds: parameters, gradients and optimizer state, found where PyTorch keeps them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from memlint.measure.recording import Category, Phase, Storage
+from memlint.measure.worker.tracker import Tracker
+
+_LASTING = frozenset({Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER_STATE})
+
+
+class Categories:
+    """Names the storages of modules and optimizers, of all that were seen. Keeps nothing alive."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._modules: dict[int, weakref.ref[torch.nn.Module]] = {}
+
+    def saw_module(self, module: torch.nn.Module) -> None:
+        key = id(module)
+        if key not in self._modules:
+            self._modules[key] = weakref.ref(module, lambda _: self._modules.pop(key, None))
+
+    def modules(self) -> Iterator[torch.nn.Module]:
+        """In the order in which they were first seen."""
+        for reference in list(self._modules.values()):
+            module = reference()
+            if module is not None:
+                yield module
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        for module in self.modules():
+            yield from (parameter for parameter in module._parameters.values() if parameter is not None)
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        for module in self.modules():
+            yield from (buffer for buffer in module._buffers.values() if buffer is not None)
+
+    def mark_parameters(self) -> None:
+        self._mark(self.parameters(), Category.PARAMETERS)
+        self._mark(self.buffers(), Category.PARAMETERS)
+
+    def mark_gradients(self, leaves: Iterable[torch.Tensor] = ()) -> None:
+        self._mark((p.grad for p in self.parameters() if p.grad is not None), Category.GRADIENTS)
+        self._mark((p.grad for p in leaves if p.grad is not None), Category.GRADIENTS)
+
+    def mark_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """After a step: what the optimizer trains, and what it keeps."""
+        leaves = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._mark(leaves, Category.PARAMETERS)
+        self.mark_gradients(leaves)
+        self._mark(_tensors(optimizer.state), Category.OPTIMIZER_STATE)
+
+    def mark_kept_by_optimizer(self) -> None:
+        """At a step's end: what an optimizer has made and still lives is its state, wherever it keeps it."""
+        for record in self._tracker.live_records():
+            if record.phase is Phase.OPTIMIZER and record.category not in _LASTING:
+                record.category = Category.OPTIMIZER_STATE
+
+    def _mark(self, tensors: Iterable[torch.Tensor], category: Category) -> None:
+        for tensor in tensors:
+            for record in self._tracker.records_of(tensor):
+                _name(record, category)
+
+
+def _name(record: Storage, category: Category) -> None:
+    # A parameter stays one, whatever else shares its bytes: an optimizer may keep views.
+    if record.category is not Category.PARAMETERS:
+        record.category = category
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth < 4 and isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item, depth + 1)
+    elif depth < 4 and isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item, depth + 1)

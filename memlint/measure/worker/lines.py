@@ -1,0 +1,147 @@
+"""Which line of the user's code is running, and which line made an autograd node.
+
+A backward pass runs nodes, not lines. So each node carries a tag with the line whose forward operation made it; what
+a node allocates belongs to that line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from memlint.measure.recording import Place
+from memlint.measure.user_code import is_user_file
+
+_KEY = "memlint"
+
+
+class Frames:
+    """Finds the innermost frame of the user's code. One answer a code object, kept."""
+
+    def __init__(self) -> None:
+        self._paths: dict[CodeType, str | None] = {}
+        self._places: dict[tuple[CodeType, int], Place] = {}
+
+    def innermost(self) -> Place | None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            try:
+                path = self._paths[code]
+            except KeyError:
+                path = self._paths[code] = _path(code)
+            if path is not None:
+                return self._place(code, path, frame.f_lineno)
+            frame = frame.f_back
+        return None
+
+    def _place(self, code: CodeType, path: str, line: int | None) -> Place:
+        key = (code, line or code.co_firstlineno)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = Place(path, key[1], getattr(code, "co_qualname", code.co_name))
+        return place
+
+
+def _path(code: CodeType) -> str | None:
+    if not is_user_file(code.co_filename):
+        return None
+    return str(Path(code.co_filename).absolute())
+
+
+class LiveNode(NamedTuple):
+    """An autograd node that is alive. `time` and `oldest_child` are times of the event log."""
+
+    place: Place | None
+    time: int
+    oldest_child: int
+    """When the oldest node was made that this one refers to and that some earlier operation had made."""
+
+
+class _Tag:
+    """Lives in a node's metadata, as long as the node."""
+
+    __slots__ = ("live", "place", "serial", "time")
+
+    def __init__(self, place: Place | None, time: int, serial: int, live: dict[int, LiveNode]) -> None:
+        self.place, self.time, self.serial, self.live = place, time, serial, live
+
+    def __del__(self) -> None:
+        self.live.pop(self.serial, None)
+
+
+class NodeTags(TorchFunctionMode):
+    """Tags the autograd nodes that a call makes with the line that calls.
+
+    One call may make several nodes, so all untagged ones that its results reach are of this call.
+    """
+
+    def __init__(self, frames: Frames, clock: Callable[[], int]) -> None:
+        super().__init__()
+        self.live: dict[int, LiveNode] = {}
+        """The nodes alive now, less those that only add up a leaf's gradient."""
+        self._frames = frames
+        self._clock = clock
+        self._serial = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if isinstance(result, torch.Tensor):
+            node = result.grad_fn
+            if node is not None and _KEY not in node.metadata:
+                self._tag([node])
+        elif isinstance(result, (tuple, list)):
+            self.tag_results(result)
+        elif result is None and args and isinstance(args[0], torch.Tensor):  # x[...] = y
+            self.tag_results(args[0])
+        return result
+
+    def tag_results(self, result: object) -> None:
+        nodes = [node for node in _nodes(result) if _KEY not in node.metadata]
+        if nodes:
+            self._tag(nodes)
+
+    def _tag(self, nodes: list[Any]) -> None:
+        place = self._frames.innermost()
+        time = self._clock()
+        while nodes:
+            node = nodes.pop()
+            metadata = node.metadata
+            if _KEY in metadata:
+                continue
+            serial = self._serial = self._serial + 1
+            metadata[_KEY] = _Tag(place, time, serial, self.live)
+            oldest = time
+            children = node.next_functions
+            for child, _ in children:
+                if child is None:
+                    continue
+                tag = child.metadata.get(_KEY)
+                if tag is None:
+                    nodes.append(child)
+                elif tag.time < oldest and tag.serial in self.live:
+                    oldest = tag.time
+            if children:
+                self.live[serial] = LiveNode(place, time, oldest)
+
+
+def running_node_place() -> Place | None:
+    """The forward line of the autograd node that is running."""
+    node = torch._C._current_autograd_node()
+    tag = node.metadata.get(_KEY) if node is not None else None
+    return tag.place if tag is not None else None
+
+
+def _nodes(result: object) -> Iterator[Any]:
+    if isinstance(result, torch.Tensor):
+        if result.grad_fn is not None:
+            yield result.grad_fn
+    elif isinstance(result, (tuple, list)):
+        for item in result:
+            yield from _nodes(item)

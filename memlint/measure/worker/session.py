@@ -1,0 +1,316 @@
+"""One measurement: the instrument around the user's code, and the recording that it leaves."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch._dynamo  # torch imports it at the first call of a mode, and it must not see a pretended CUDA build
+from torch.nn.modules import module as nn_module
+from torch.optim import optimizer as torch_optimizer
+from torch.utils.data import dataloader
+
+from memlint.measure.job import Job, Layer
+from memlint.measure.recording import AllocatorPeaks, Assumption, Phase, Recording, Step
+from memlint.measure.worker import compat
+from memlint.measure.worker.backend import Backend
+from memlint.measure.worker.categories import Categories
+from memlint.measure.worker.lines import Frames, NodeTags
+from memlint.measure.worker.patching import Patches
+from memlint.measure.worker.steps import Mark, Steps
+from memlint.measure.worker.tracker import Tracker
+
+
+class StopMeasuring(BaseException):
+    """Enough steps were seen. Raised through the user's code, and swallowed by the session."""
+
+
+class Session:
+    """`with session: run the user's code`, then `session.recording()`.
+
+    Leaves the block quietly once `job.steps` steps were seen. Lets the user's exceptions through; there is a recording
+    of what ran until then. Python's cycle collector is off in the block: when it runs depends on how many objects the
+    instrument makes, and the numbers must not.
+    """
+
+    def __init__(self, job: Job, backend: Backend) -> None:
+        self._job = job
+        self._backend = backend
+        self._frames = Frames() if Layer.LINES in job.layers or Layer.GROWTH in job.layers else None
+        self._tracker = Tracker(backend, self._frames)
+        self._tags = NodeTags(self._frames, self._tracker.time) if self._frames is not None else None
+        self._categories = Categories(self._tracker)
+        self._steps = Steps(self._mark)
+        self._assumptions: list[Assumption] = []
+        self._allocator: list[AllocatorPeaks | None] = []
+        """What the backend said at the end of each step."""
+        self._stack = ExitStack()
+        self._started = time.perf_counter()
+        self._finished = False
+        self._calls = 0
+        self._module_depth = 0
+        self._backward: list[bool] = []
+        """Of each backward pass that is running, the outermost first: whether it creates a graph."""
+        self._scaled = 0
+        self._tracker.recomputing = self._recomputing
+
+    def __enter__(self) -> Session:
+        self._started = time.perf_counter()
+        with ExitStack() as stack:
+            if gc.isenabled():
+                gc.disable()
+                stack.callback(gc.enable)
+            stack.enter_context(self._backend.running(self._tracker))
+            stack.enter_context(self._tracker)
+            if self._tags is not None:
+                stack.enter_context(self._tags)
+            for hook in self._hooks():
+                stack.enter_context(hook)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if kind is None:
+            self._steps.ended()
+            self._after_closing(len(self._steps.spans))
+        self._stack.close()
+        return kind is not None and issubclass(kind, StopMeasuring)
+
+    def call_repeatedly(self, function: Callable[[], object]) -> None:
+        """Run a target that is a function, until enough was seen. A step is a call: what ends inside is none, unless
+        the first call takes them all."""
+        while True:
+            self._calls += 1
+            with self._watching():
+                self._steps.call_started()
+            function()
+            with self._watching():
+                self._steps.call_ended()
+
+    def recording(self) -> Recording:
+        storages, events, first = self._tracker.log()
+        spans = self._steps.spans
+        ends = [span.end.time - first for span in spans]
+        for storage in storages:
+            if spans and storage.born >= spans[0].start.time - first:
+                storage.step = bisect_right(ends, storage.born)
+        recording = Recording(
+            backend=self._backend.name,
+            torch_version=torch.__version__,
+            device=self._backend.device,
+            warmup=self._job.warmup,
+            layers=self._job.layers,
+            storages=storages,
+            events=events,
+            steps=[self._step(number, first) for number in range(len(spans))],
+            assumptions=[*self._backend.assumptions, *self._assumptions],
+            kernels=self._backend.kernels,
+            excluded=self._backend.excluded,
+            allocator_settings=os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF", ""),
+        )
+        self._backend.finish(recording)
+        return recording
+
+    def _step(self, number: int, first: int) -> Step:
+        span = self._steps.spans[number]
+        arrived = [shape for at, shape in self._tracker.arrivals if span.start.time <= at < span.end.time]
+        return Step(
+            number=number,
+            kind=span.kind,
+            start=max(0, span.start.time - first),
+            end=max(0, span.end.time - first),
+            seconds=span.end.seconds - span.start.seconds,
+            input_shapes=tuple(dict.fromkeys(arrived)),
+            graph_nodes=span.end.graph_nodes if Layer.GROWTH in self._job.layers else None,
+            allocator=self._allocator[number],
+        )
+
+    def _mark(self) -> Mark:
+        return Mark(self._tracker.time(), time.perf_counter(), len(self._tags.live) if self._tags is not None else 0)
+
+    def _recomputing(self) -> bool:
+        """Inside a backward pass, grad mode is on where a forward pass runs again, as in a checkpoint."""
+        return bool(self._backward) and not self._backward[-1] and torch.is_grad_enabled()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Around what may close a step: does what is due at its end, and stops after the last one."""
+        if self._finished:
+            raise StopMeasuring
+        before = len(self._steps.spans)
+        yield
+        if self._steps.begun and self._tracker.phase is Phase.SETUP:
+            self._tracker.phase = Phase.FORWARD
+        self._after_closing(before)
+        if self._enough():
+            self._finished = True
+            raise StopMeasuring
+
+    def _after_closing(self, before: int) -> None:
+        if len(self._steps.spans) <= before:
+            return
+        del self._allocator[before:]
+        for number in range(before, len(self._steps.spans)):
+            self._allocator.append(self._backend.step_ended(number))
+        self._categories.mark_parameters()
+        self._categories.mark_gradients()
+        self._categories.mark_kept_by_optimizer()
+
+    def _enough(self) -> bool:
+        steps, wanted = self._steps, self._job.steps
+        if steps.count("call") >= wanted:
+            return True
+        if self._calls > 1:
+            return False
+        if steps.count("training") >= wanted:
+            return True
+        # A program that has made an optimizer will train: what it evaluates before must not end the run.
+        patient = steps.has_optimizer and time.perf_counter() - self._started < self._job.timeout_seconds / 2
+        return steps.count("evaluation") >= wanted and not patient
+
+    def _hooks(self) -> Iterator[Any]:
+        yield _removing(nn_module.register_module_module_registration_hook(self._registered))
+        yield _removing(nn_module.register_module_parameter_registration_hook(self._registered))
+        yield _removing(nn_module.register_module_buffer_registration_hook(self._registered))
+        yield _removing(nn_module.register_module_forward_pre_hook(self._forward_starts))
+        yield _removing(nn_module.register_module_forward_hook(self._forward_ends, always_call=True))
+        yield _removing(torch_optimizer.register_optimizer_step_pre_hook(self._optimizer_steps))
+        yield _removing(torch_optimizer.register_optimizer_step_post_hook(self._optimizer_stepped))
+        yield self._patches()
+
+    def _patches(self) -> Patches:
+        patches = Patches()
+        wrappers: list[tuple[Any, str, Callable[[Any], Any]]] = [
+            (torch.optim.Optimizer, "__init__", self._noticing_optimizers),
+            (dataloader._BaseDataLoaderIter, "__next__", self._noticing_batches),
+            (torch.amp.GradScaler, "step", self._noticing_scaled_steps),
+            (torch.UntypedStorage, "resize_", self._noticing_resizes),
+            (torch, "compile", self._without_compiler),
+            (torch.autograd, compat.RUN_BACKWARD, self._noticing_backward),
+        ]
+        if self._tags is not None:
+            wrappers.append((torch.autograd.Function, "apply", self._tagging_functions))
+        for owner, name, wrapper in wrappers:
+            patches.set(owner, name, wrapper(getattr(owner, name)))
+        return patches
+
+    def _registered(self, module: torch.nn.Module, _name: str, _value: object) -> None:
+        self._categories.saw_module(module)
+
+    def _forward_starts(self, module: torch.nn.Module, _inputs: object) -> None:
+        self._categories.saw_module(module)
+        if self._module_depth == 0 and not self._backward:
+            self._categories.mark_parameters()
+            with self._watching():
+                self._steps.model_called(id(module))
+        self._module_depth += 1
+
+    def _forward_ends(self, *_: object) -> None:
+        self._module_depth -= 1
+
+    def _optimizer_steps(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self._categories.mark_optimizer(optimizer)
+        self._tracker.phase = Phase.OPTIMIZER
+
+    def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self._tracker.phase = Phase.FORWARD
+        self._scaled += 1
+        self._categories.mark_optimizer(optimizer)
+        with self._watching():
+            self._steps.optimizer_stepped(id(optimizer))
+
+    def _noticing_optimizers(self, init: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(init)
+        def noticed_init(optimizer: torch.optim.Optimizer, *arguments: Any, **keywords: Any) -> None:
+            self._steps.has_optimizer = True
+            init(optimizer, *arguments, **keywords)
+
+        return noticed_init
+
+    def _noticing_batches(self, next_batch: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(next_batch)
+        def noticed_next(iterator: Any) -> Any:
+            with self._watching():
+                self._steps.batch_asked(id(iterator))
+            return next_batch(iterator)
+
+        return noticed_next
+
+    def _noticing_scaled_steps(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A scaler leaves the optimizer's step out where a gradient is not finite: a step all the same."""
+
+        @functools.wraps(step)
+        def scaled_step(scaler: Any, optimizer: torch.optim.Optimizer, *arguments: Any, **keywords: Any) -> Any:
+            before = self._scaled
+            result = step(scaler, optimizer, *arguments, **keywords)
+            if self._scaled == before:
+                self._optimizer_stepped(optimizer)
+            return result
+
+        return scaled_step
+
+    def _noticing_resizes(self, resize: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(resize)
+        def resize_(storage: torch.UntypedStorage, size: int) -> Any:
+            result = resize(storage, size)
+            self._tracker.storage_resized(storage)
+            return result
+
+        return resize_
+
+    def _without_compiler(self, _compile: Callable[..., Any]) -> Callable[..., Any]:
+        def uncompiled(model: Any = None, **_: Any) -> Any:
+            place = self._frames.innermost() if self._frames is not None else None
+            self._assumptions.append(Assumption("torch.compile left out: the code ran eagerly", place))
+            return model if model is not None else lambda function: function
+
+        return uncompiled
+
+    def _tagging_functions(self, apply: Callable[..., Any]) -> Any:
+        def tagged_apply(cls: type[torch.autograd.Function], *arguments: Any, **keywords: Any) -> Any:
+            result = apply.__func__(cls, *arguments, **keywords)  # type: ignore[attr-defined]
+            assert self._tags is not None
+            self._tags.tag_results(result)
+            return result
+
+        return classmethod(tagged_apply)
+
+    def _noticing_backward(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(run)
+        def run_backward(roots: Any, *arguments: Any, **keywords: Any) -> Any:
+            with self._differentiating(compat.creates_graph(arguments)):
+                return run(roots, *arguments, **keywords)
+
+        return run_backward
+
+    @contextmanager
+    def _differentiating(self, create_graph: bool) -> Iterator[None]:
+        if not self._backward:
+            with self._watching():
+                self._steps.backward_started()
+        caller = self._tracker.backward_caller
+        self._tracker.backward_caller = self._frames.innermost() if self._frames is not None else None
+        self._backward.append(create_graph)
+        try:
+            yield
+        finally:
+            self._backward.pop()
+            self._tracker.backward_caller = caller
+        if not self._backward:
+            self._categories.mark_gradients()
+
+
+@contextmanager
+def _removing(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()

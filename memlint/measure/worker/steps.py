@@ -1,0 +1,136 @@
+"""Where a step ends, seen from what the program calls.
+
+* It trains with an optimizer: a step ends when the optimizer has stepped; with several (a GAN), when all of the step's
+  have. Batches in between are gradient accumulation.
+* Batches that pass without a backward pass are steps of an evaluation.
+* Where there is neither an optimizer nor a loader, a step ends when the model is called again.
+* A function that is called N times: a step is a call, unless the first call takes N steps by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["training", "evaluation", "call"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment: the time of the event log, seconds of a clock, and the autograd nodes that are alive."""
+
+    time: int
+    seconds: float
+    graph_nodes: int = 0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A step, before anything else is known of it."""
+
+    kind: Kind
+    start: Mark
+    end: Mark
+
+
+class Steps:
+    """Told what the program does, in order; answers with the steps. Keys stand for objects, and are compared only."""
+
+    def __init__(self, now: Callable[[], Mark]) -> None:
+        self.spans: list[Span] = []
+        self.has_optimizer = False
+        """Whether the program has made one of PyTorch's optimizers."""
+        self._now = now
+        self._start: Mark | None = None
+        """Where the open step began."""
+        self._stepped: list[Hashable] = []
+        """The optimizers that have stepped in the open step."""
+        self._last_stepped: Mark | None = None
+        self._expected: frozenset[Hashable] = frozenset()
+        """The optimizers that closed the step before."""
+        self._loader: Hashable | None = None
+        self._module: Hashable | None = None
+        self._differentiated = False
+        """Since the last batch, or the last call of the model."""
+        self._calls = 0
+        self._before_call = 0
+
+    @property
+    def begun(self) -> bool:
+        return self._start is not None
+
+    def count(self, kind: Kind) -> int:
+        return sum(span.kind == kind for span in self.spans)
+
+    def optimizer_stepped(self, key: Hashable) -> None:
+        now = self._begin()
+        if key in self._stepped:
+            self._close("training", self._last_stepped or now)
+        self._stepped.append(key)
+        self._last_stepped = now
+        self._loader = None
+        if self._expected and self._expected <= set(self._stepped):
+            self._close("training", now)
+
+    def backward_started(self) -> None:
+        self._begin()
+        self._differentiated = True
+
+    def batch_asked(self, loader: Hashable) -> None:
+        now = self._begin()
+        if loader == self._loader and not self._stepped:
+            self._close_without_optimizer(now)
+        self._loader = loader
+        self._differentiated = False
+
+    def model_called(self, module: Hashable) -> None:
+        now = self._begin()
+        if self.has_optimizer or self._loader is not None:
+            return
+        if self._module is None:
+            self._module = module
+        elif module == self._module:
+            self._close_without_optimizer(now)
+            self._differentiated = False
+
+    def call_started(self) -> None:
+        self._begin()
+        self._before_call = len(self.spans)
+        self._calls += 1
+
+    def call_ended(self) -> None:
+        """What the hooks saw inside the call is not a step: the call is."""
+        start = self._begin()
+        if len(self.spans) > self._before_call:
+            start = self.spans[self._before_call].start
+            del self.spans[self._before_call :]
+        elif self._start is not None:
+            start = self._start
+        self._start = start
+        self._close("call", self._now())
+
+    def ended(self) -> None:
+        """The target has ended: the model's last call is a step, too."""
+        if self._module is not None and self._start is not None and not self._stepped:
+            self._close_without_optimizer(self._now())
+
+    def _begin(self) -> Mark:
+        now = self._now()
+        if self._start is None:
+            self._start = now
+        return now
+
+    def _close_without_optimizer(self, now: Mark) -> None:
+        if not self._differentiated:
+            self._close("evaluation", now)
+        elif not self.has_optimizer:
+            self._close("training", now)
+
+    def _close(self, kind: Kind, end: Mark) -> None:
+        assert self._start is not None
+        self.spans.append(Span(kind, self._start, end))
+        self._start = end
+        if kind == "training":
+            self._expected = frozenset(self._stepped)
+        self._stepped.clear()

@@ -1,0 +1,255 @@
+"""The log of device memory: each storage from the operation that made it to its release."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+
+from memlint.measure.recording import SETUP_STEP, Category, Phase, Place, Storage
+from memlint.measure.worker.backend import Backend
+from memlint.measure.worker.lines import Frames, running_node_place
+
+GRANULARITY = 512
+"""The CUDA caching allocator gives whole blocks of 512 bytes (kMinBlockSize in c10/cuda/CUDACachingAllocator.cpp)."""
+
+_RESIZING = ("aten::resize", "aten::set_", "aten::_resize", "aten::sparse_resize")
+
+
+def rounded(size: int) -> int:
+    return -(-size // GRANULARITY) * GRANULARITY
+
+
+class _Live:
+    """A storage that is alive: the record that stands for it, and what tells of its end."""
+
+    __slots__ = ("record", "reference")
+
+    def __init__(self, record: Storage) -> None:
+        self.record = record
+        self.reference: weakref.ref[Any] | None = None
+
+
+class Tracker(TorchDispatchMode):
+    """Sees every operation below autograd. Entered after the backend's modes, so that it sees their results.
+
+    A `Meter`: sizes that it answers are rounded, as the CUDA caching allocator counts; those of the log are not.
+    """
+
+    def __init__(self, backend: Backend, frames: Frames | None) -> None:
+        super().__init__()
+        self.storages: list[Storage] = []
+        self.events: list[int] = []
+        self.phase = Phase.SETUP
+        self.recomputing: Callable[[], bool] = bool
+        """Whether the backward pass is running a forward pass again."""
+        self.arrivals: list[tuple[int, tuple[int, ...]]] = []
+        """Time and shape of each tensor that came from the host."""
+        self.backward_caller: Place | None = None
+        self.allocated = 0
+        self.peak = 0
+        self._forgotten = (0, 0)
+        self._backend = backend
+        self._frames = frames
+        self._live: dict[int, _Live] = {}
+        self._resizes: dict[Any, bool] = {}
+
+    def time(self) -> int:
+        return len(self.events)
+
+    def reset_peak(self) -> None:
+        self.peak = self.allocated
+
+    def record_of(self, tensor: torch.Tensor) -> Storage | None:
+        """The storage of a dense tensor, where it is device memory and alive."""
+        try:
+            live = self._live.get(tensor.untyped_storage()._cdata)
+        except (NotImplementedError, RuntimeError):
+            return None
+        return live.record if live is not None else None
+
+    def records_of(self, tensor: torch.Tensor) -> Iterator[Storage]:
+        """The storages of any tensor; one that was not seen before is taken in."""
+        for part in parts(tensor):
+            if part.untyped_storage()._cdata not in self._live:
+                self._see(part, "external", from_host=False)
+            record = self.record_of(part)
+            if record is not None:
+                yield record
+
+    def live_records(self) -> list[Storage]:
+        return [live.record for live in self._live.values()]
+
+    def forget(self) -> None:
+        """What was seen so far turned out to be host memory. Times go on; `log` leaves it out."""
+        self._forgotten = (len(self.storages), len(self.events))
+        self._live.clear()
+        self.allocated = self.peak = 0
+
+    def log(self) -> tuple[list[Storage], list[int], int]:
+        """Storages and events to report, numbered from 0, and the time at which they begin."""
+        first_id, first_event = self._forgotten
+        storages = [
+            replace(
+                storage,
+                id=storage.id - first_id,
+                born=storage.born - first_event,
+                died=None if storage.died is None else storage.died - first_event,
+            )
+            for storage in self.storages[first_id:]
+        ]
+        events = [event - first_id if event >= 0 else event + first_id for event in self.events[first_event:]]
+        return storages, events, first_event
+
+    def storage_resized(self, storage: torch.UntypedStorage) -> None:
+        """Called after the bytes of a storage were replaced."""
+        live = self._live.get(storage._cdata)
+        if live is None or live.record.size == storage.nbytes():
+            return
+        old = live.record
+        if storage.nbytes():
+            live.record = self._born(storage.nbytes(), "aten::resize_", old.category)
+        else:
+            self._live.pop(storage._cdata)
+        self._died(old)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if types and any(is_traceable_wrapper_subclass_type(kind) for kind in types):
+            return NotImplemented  # the subclass takes its operation apart, and this mode sees the parts
+        known = self._take_in(args)
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if isinstance(result, torch.Tensor):
+            self._see(result, func, known is False)
+            if self._resizing(func):
+                self._check_sizes(result)
+        elif isinstance(result, (tuple, list)):
+            for item in result:
+                if isinstance(item, torch.Tensor):
+                    self._see(item, func, known is False)
+        return result
+
+    def _take_in(self, arguments: Any) -> bool | None:
+        """Take in device storages that nobody has seen made. True: some argument is on the device; False: all tensors
+        among them are on the host; None: there is no tensor."""
+        found: bool | None = None
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                on_device = self._is_live(argument)
+                found = found or on_device
+            elif isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], torch.Tensor):
+                inner = self._take_in(argument)
+                found = found or bool(inner)
+        return found
+
+    def _is_live(self, tensor: torch.Tensor) -> bool:
+        try:
+            if tensor.untyped_storage()._cdata in self._live:
+                return True
+        except (NotImplementedError, RuntimeError):
+            return False
+        self._see(tensor, "external", from_host=False)
+        return self.record_of(tensor) is not None
+
+    def _see(self, tensor: torch.Tensor, made_by: Any, from_host: bool) -> None:
+        if tensor.layout is not torch.strided or is_traceable_wrapper_subclass(tensor):
+            for part in parts(tensor):
+                self._see(part, made_by, from_host)
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._live or not self._backend.holds(tensor):
+            return
+        size = storage.nbytes()
+        if size == 0:
+            return
+        operator = made_by if isinstance(made_by, str) else made_by._schema.name
+        if from_host:
+            self.arrivals.append((len(self.events), tuple(tensor.shape)))
+        live = _Live(self._born(size, operator, Category.INPUTS if from_host else None))
+        live.reference = weakref.ref(storage, partial(self._released, key, live))
+        self._live[key] = live
+
+    def _born(self, size: int, operator: str, category: Category | None) -> Storage:
+        node = torch._C._current_autograd_node()
+        phase = self.phase if node is None else Phase.BACKWARD
+        recomputing = node is not None and self.recomputing()
+        place = caller = None
+        if self._frames is not None:
+            place = caller = self._frames.innermost()
+            if recomputing:
+                caller = self.backward_caller
+            elif node is not None:
+                caller = (
+                    caller or self.backward_caller
+                )  # a GPU's backward pass runs in a thread without the user's frames
+                place = running_node_place() or caller
+        record = Storage(
+            id=len(self.storages),
+            size=size,
+            category=category or _category(phase, recomputing),
+            phase=phase,
+            step=SETUP_STEP,
+            operator=operator,
+            place=place,
+            caller=caller,
+            born=len(self.events),
+        )
+        self.storages.append(record)
+        self.events.append(record.id)
+        self.allocated += rounded(size)
+        self.peak = max(self.peak, self.allocated)
+        return record
+
+    def _released(self, key: int, live: _Live, _: object) -> None:
+        if self._live.get(key) is live:
+            del self._live[key]
+            self._died(live.record)
+
+    def _died(self, record: Storage) -> None:
+        record.died = len(self.events)
+        self.events.append(~record.id)
+        self.allocated -= rounded(record.size)
+
+    def _resizing(self, func: Any) -> bool:
+        known = self._resizes.get(func)
+        if known is None:
+            schema = func._schema
+            known = schema.name.startswith(_RESIZING) or any(argument.is_out for argument in schema.arguments)
+            self._resizes[func] = known
+        return known
+
+    def _check_sizes(self, result: torch.Tensor) -> None:
+        for part in parts(result):
+            self.storage_resized(part.untyped_storage())
+
+
+def _category(phase: Phase, recomputing: bool) -> Category:
+    if phase is Phase.FORWARD or recomputing:
+        return Category.ACTIVATIONS
+    return Category.BACKWARD_TEMPORARIES if phase is Phase.BACKWARD else Category.OTHER
+
+
+def is_traceable_wrapper_subclass_type(kind: type) -> bool:
+    return hasattr(kind, "__tensor_flatten__") and hasattr(kind, "__tensor_unflatten__")
+
+
+def parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The dense tensors that hold a tensor's bytes: those of a sparse tensor, or inside a wrapper."""
+    if is_traceable_wrapper_subclass(tensor):
+        names, _ = tensor.__tensor_flatten__()
+        for name in names:
+            yield from parts(getattr(tensor, name))
+    elif tensor.layout is torch.sparse_coo:
+        yield tensor._indices()
+        yield tensor._values()
+    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        yield from (tensor.crow_indices(), tensor.col_indices(), tensor.values())
+    elif tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
+        yield from (tensor.ccol_indices(), tensor.row_indices(), tensor.values())
+    elif tensor.layout is torch.strided:
+        yield tensor
