@@ -28,6 +28,7 @@ from memlint.project.files import project_mentions
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
+from memlint.semantics.parsing import parse
 from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
@@ -138,7 +139,7 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
 def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool, policy: Policy) -> Analysis:
     parse_text = source.parse_text()
     try:
-        tree = cst.parse_module(parse_text.text)
+        tree = parse(parse_text.text)
     except cst.ParserSyntaxError as error:
         return _syntax_error(source, error)
     except (cst.CSTValidationError, cst.CSTLogicError) as error:  # `"a" b"b"`

@@ -12,7 +12,7 @@ from memlint.semantics import calls
 from memlint.semantics.events import Backward, Call, Circumstances, Loop, Store, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.reading import literal_index, parsed_annotation
+from memlint.semantics.reading import literal_index, parsed_annotation, string_value
 from memlint.semantics.scopes import path_of
 from memlint.semantics.state import State, merge
 from memlint.semantics.values import (
@@ -544,8 +544,7 @@ class Expressions:
     # --- the rest ---
 
     def _string(self, node: cst.CSTNode) -> Value:
-        text = node.evaluated_value if isinstance(node, (cst.SimpleString, cst.ConcatenatedString)) else None
-        return Value(Kind.PLAIN, cls="str", literal=text)
+        return Value(Kind.PLAIN, cls="str", literal=string_value(node))
 
     def _formatted(self, node: cst.FormattedString) -> Value:
         for part in node.parts:

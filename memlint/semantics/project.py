@@ -10,6 +10,7 @@ import libcst as cst
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.semantics.callers import Callers, Site, Sites
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
+from memlint.semantics.parsing import parse
 from memlint.semantics.slices import slice_of
 from memlint.semantics.summaries import FunctionSummary
 from memlint.semantics.values import Kind, Mode
@@ -81,7 +82,7 @@ def _parsed(text: str | None) -> cst.Module | None:
     if text is None:
         return None
     try:
-        return cst.parse_module(text)
+        return parse(text)
     except (cst.ParserSyntaxError, cst.CSTValidationError, cst.CSTLogicError):
         return None
 

@@ -65,6 +65,18 @@ def literal_index(node: cst.Subscript) -> int | None:
     return sign * int(index.value, 0) if isinstance(index, cst.Integer) else None
 
 
+def string_value(node: cst.CSTNode) -> str | bytes | None:
+    """What a string literal says; None for one with replacement fields."""
+    if type(node) is not cst.SimpleString:
+        return node.evaluated_value if isinstance(node, cst.ConcatenatedString) else None
+    text = node.value
+    if "\\" in text or "\r" in text or text[0] not in "'\"":
+        return node.evaluated_value
+    # LibCST has Python compile each literal.
+    width = 3 if text.startswith(('"""', "'''")) else 1
+    return text[width:-width]
+
+
 def escape_arguments(flow: Flow, reading: Reading) -> None:
     for value in reading.values:
         flow.escape(value)

@@ -43,14 +43,22 @@ def meaningful_fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
 def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """The node and everything below it that holds code, in source order, without recursion."""
     stack = [node]
+    fields = _fields
     while stack:
         current = stack.pop()
         yield current
-        for name in reversed(meaningful_fields(type(current))):
+        kind = type(current)
+        names = fields.get(kind)
+        if names is None:
+            names = meaningful_fields(kind)
+        for name in reversed(names):
             child = getattr(current, name)
-            if isinstance(child, (list, tuple)):
-                stack.extend(item for item in reversed(child) if isinstance(item, cst.CSTNode))
-            elif isinstance(child, cst.CSTNode):
+            if child is None:
+                continue
+            of = type(child)
+            if of is tuple or of is list:
+                stack.extend(reversed(child))
+            elif of not in _NO_NODES:
                 stack.append(child)
 
 
@@ -91,6 +99,8 @@ class Scope:
         """Access path (`self.model`) -> the methods called on it."""
         self.frozen: set[str] = set()
         """Access paths of modules whose parameters are told to need no gradient."""
+        self.loop_names: set[str] = set()
+        """The names that the scope's `for` loops bind."""
         self.attributes_stored: set[str] = set()
         """Attributes `x` of `self.x = ...` in this scope."""
         self.children: list[Scope] = []
@@ -267,6 +277,7 @@ def _on_single_target(scope: Scope, node: cst.CSTNode) -> None:
 def _on_for(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.For)
     _target(scope, node.target)
+    scope.loop_names.update(target_names(node.target))
     owner = _parameters_of(node.iter)
     if owner is not None and _freezes(node.body):
         scope.frozen.add(owner)

@@ -101,11 +101,10 @@ def _is_overwritten(store: Store) -> bool:
     if store.how != "setitem" or not isinstance(target, cst.Subscript):
         return False
     names = {item.value for item in walk(target) if isinstance(item, cst.Name)}
-    loops = [item for item in walk(store.scope.node) if isinstance(item, cst.For)]
-    over = {item.value for loop in loops for item in walk(loop.target) if isinstance(item, cst.Name)}
+    if store.scope.loop_names.isdisjoint(names):
+        return False
     held = path_of(target.value)
-    adds = any(path_of(item) == held for item in walk(store.value_node) if isinstance(item, cst.Attribute))
-    return bool(names & over) and not adds
+    return not any(path_of(item) == held for item in walk(store.value_node) if isinstance(item, cst.Attribute))
 
 
 # A function that asks these of its parameter thinks of tensors that carry a graph.
