@@ -23,7 +23,7 @@ def texts() -> Iterator[tuple[Path, str]]:
     """The text files a contributor writes."""
     tops = ["memlint", "rules", "tests", "fixtures", "benchmarks", "docs"]
     paths = [path for top in tops for path in sorted((ROOT / top).rglob("*"))]
-    paths += [path for path in sorted(ROOT.iterdir()) if path.is_file()]
+    paths += [path for path in sorted(ROOT.iterdir()) if path.name != ".git" and path.is_file()]
     for path in paths:
         if path.suffix in {".py", ".md", ".toml", ".yaml", ""} and path.is_file():
             yield path, path.read_text(encoding="utf-8")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from memlint.cli.errors import Trouble
 from memlint.cli.options import common_options
 from memlint.config.options import Options
+from memlint.linting.finding import FileResult
+
+if TYPE_CHECKING:
+    from memlint.cli.run import Plan
 
 
 @click.command()
@@ -22,17 +30,30 @@ from memlint.config.options import Options
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the findings to this file instead of printing them.",
 )
+@click.option("--since", metavar="REV", help="Only findings on lines that have changed since this revision of git.")
+@click.option(
+    "--baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Leave out the findings that this file knows; see `memlint baseline`.",
+)
+@click.option("--add-noqa", metavar="REASON", help="Suppress each finding with a comment that gives this reason.")
 @click.option("--fix", "apply_fixes", is_flag=True, help="Apply safe fixes first, as `memlint fix --apply` does.")
+@click.option("--watch", is_flag=True, help="Check again whenever a file changes, until Ctrl-C.")
 @click.pass_context
-def check(
+def check(  # noqa: PLR0913 - one for each option
     ctx: click.Context,
+    *,
     paths: tuple[str, ...],
     overrides: Options,
     statistics: bool,
     exit_zero: bool,
     stdin_filename: str | None,
     output_file: Path | None,
+    since: str | None,
+    baseline: Path | None,
+    add_noqa: str | None,
     apply_fixes: bool,
+    watch: bool,
 ) -> None:
     """Report the lines that waste GPU memory.
 
@@ -41,15 +62,37 @@ def check(
     The exit status is 0 when nothing was found, 1 when something was, and 2 when the check could not be done.
     """
     from memlint.cli.fix import fix_files
-    from memlint.cli.output import FOR_PEOPLE, NO_FILES, exit_status, print_report, print_troubles, write_report
     from memlint.cli.run import check_all, plan
+
+    def run_once() -> int:
+        planned = plan(paths, stdin_filename, overrides)
+        if apply_fixes:
+            return fix_files(planned, write=True, statistics=statistics, exit_zero=exit_zero)
+        results = list(check_all(planned.jobs))
+        if baseline or planned.settings.baseline:
+            results = _without_known(planned, results, baseline)
+        if since is not None:
+            results = _only_changed(planned, results, since)
+        if add_noqa is not None:
+            results = _suppressed(planned, results, add_noqa)
+        return _report(planned, results, statistics=statistics, exit_zero=exit_zero, output_file=output_file)
+
+    if not watch:
+        ctx.exit(run_once())
+    from memlint.cli.watching import watch_and_run
+
+    watch_and_run(paths, run_once)
+
+
+def _report(
+    planned: Plan, results: Sequence[FileResult], *, statistics: bool, exit_zero: bool, output_file: Path | None
+) -> int:
+    """Print the results, and return the exit status."""
+    from memlint.cli.output import FOR_PEOPLE, NO_FILES, exit_status, print_report, print_troubles, write_report
     from memlint.reporting import summary
     from memlint.reporting.report import Report
 
-    planned = plan(paths, stdin_filename, overrides)
-    if apply_fixes:
-        ctx.exit(fix_files(planned, write=True, statistics=statistics, exit_zero=exit_zero))
-    results = [*check_all(planned.jobs), *planned.troubles]
+    results = [*results, *planned.troubles]
     report = Report.of(results)
     output_format = planned.settings.output_format
     if output_file is None:
@@ -61,4 +104,49 @@ def check(
     elif output_format in FOR_PEOPLE or output_file is not None:
         click.echo(summary.found(report, len(planned.jobs)))
     print_troubles(results)
-    ctx.exit(exit_status(results, exit_zero=exit_zero))
+    return exit_status(results, exit_zero=exit_zero)
+
+
+def _without_known(planned: Plan, results: Sequence[FileResult], file: Path | None) -> list[FileResult]:
+    """The findings that the baseline does not know. What it knows in vain is taken out of it."""
+    from memlint.adoption.baseline import Baseline
+    from memlint.cli.baseline import checked_files
+    from memlint.config.paths import absolute, shown
+
+    known = Baseline.read(absolute(file) if file else planned.settings.baseline or Path())
+    left, shrunk = known.without_known(checked_files(planned, results))
+    gone = known.entries.total() - shrunk.entries.total()
+    if not gone or any(job.content is not None for job in planned.jobs):
+        return left
+    what = f"{gone} {'entry' if gone == 1 else 'entries'} of {shown(known.path)} {'is' if gone == 1 else 'are'} gone"
+    if os.environ.get("CI"):
+        click.echo(f"note: {what}; a check outside of CI takes them out", err=True)
+        return left
+    try:
+        shrunk.write()
+    except OSError as error:
+        raise Trouble(f"cannot write {shown(known.path)}: {error.strerror or error}") from None
+    click.echo(f"note: {what}, and taken out of it", err=True)
+    return left
+
+
+def _only_changed(planned: Plan, results: Sequence[FileResult], revision: str) -> list[FileResult]:
+    from memlint.adoption.changes import NoChanges, changes_since
+
+    try:
+        changes = changes_since(revision, Path.cwd())
+    except NoChanges as error:
+        raise Trouble(f'cannot tell what has changed since "{revision}": {error}') from None
+    pairs = zip(planned.jobs, results, strict=True)
+    return [changes.only_touched(result, job.path) for job, result in pairs]
+
+
+def _suppressed(planned: Plan, results: Sequence[FileResult], reason: str) -> list[FileResult]:
+    """Write the comments; return what they left."""
+    from memlint.cli.suppressing import suppress
+    from memlint.reporting.summary import counted
+
+    left = [suppress(job, result, reason) for job, result in zip(planned.jobs, results, strict=True)]
+    count = sum(len(before.findings) - len(after.findings) for before, after in zip(results, left, strict=True))
+    click.echo(f"Suppressed {counted(count, 'finding')}.", err=True)
+    return left

@@ -89,6 +89,7 @@ def _settings_rows(settings: Settings, target: Target) -> Iterator[tuple[str, ..
     yield "output-format", settings.output_format.value, origins["output-format"]
     version = "current" if target.version is None else ".".join(map(str, target.version))
     yield "target-torch", version, target.origin
+    yield "baseline", shown(settings.baseline) if settings.baseline else "none", origins["baseline"]
     yield "timeout-per-file", f"{settings.timeout_per_file:g} s", origins["timeout-per-file"]
 
 

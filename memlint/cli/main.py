@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from memlint import __version__
+from memlint.cli.baseline import baseline
 from memlint.cli.check import check
 from memlint.cli.config import config
 from memlint.cli.errors import Trouble, say_error
@@ -44,6 +45,7 @@ memlint.add_command(check)
 memlint.add_command(fix)
 memlint.add_command(rule)
 memlint.add_command(config)
+memlint.add_command(baseline)
 
 
 def main() -> NoReturn:

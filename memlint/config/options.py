@@ -78,6 +78,7 @@ class Options:
     output_format: OutputFormat | None = None
     target_torch: TorchVersion | None = None
     timeout_per_file: float | None = None
+    baseline: str | None = None
 
     @property
     def selection(self) -> Selection:
@@ -96,6 +97,7 @@ KEYS = (
     "output-format",
     "target-torch",
     "timeout-per-file",
+    "baseline",
     "extend",
 )
 
@@ -141,15 +143,19 @@ class Table:
             output_format=self._choice("output-format", OutputFormat),
             target_torch=self._torch_version("target-torch"),
             timeout_per_file=self._seconds("timeout-per-file"),
+            baseline=self._path("baseline", "memlint-baseline.json"),
         )
 
     @property
     def extend(self) -> str | None:
         """The file this one builds on, as written."""
-        value = self.values.get("extend")
+        return self._path("extend", "../base.toml")
+
+    def _path(self, key: str, example: str) -> str | None:
+        value = self.values.get(key)
         if value is None or isinstance(value, str):
             return value
-        raise self._wrong("extend", 'a path such as "../base.toml"', value)
+        raise self._wrong(key, f'a path such as "{example}"', value)
 
     def _wrong(self, key: str, wanted: str, value: object) -> ConfigError:
         return ConfigError(f'{self.name}: "{key}" must be {wanted}, not {_described(value)}')

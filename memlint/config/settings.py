@@ -60,6 +60,7 @@ class Settings:
     `root` is the folder of the nearest configuration file, or the current folder where there is none: path
     patterns of configuration files are relative to it. `files` are the configuration files, nearest first.
     `selections` are the rule selectors of each place, the strongest last. `target_torch` None: not configured.
+    `baseline` is the absolute path of the file of known findings, if there is one.
     `origins` says for each option (by its key in the file) who decided it.
     """
 
@@ -74,6 +75,7 @@ class Settings:
     output_format: OutputFormat
     target_torch: TorchVersion | None
     timeout_per_file: float
+    baseline: Path | None
     origins: Mapping[str, str]
 
 
@@ -97,7 +99,7 @@ def combine(
     def base_of(place: Options) -> Path:
         return cwd if place is overrides else root
 
-    excluding = first("exclude")
+    excluding, baselining = first("exclude"), first("baseline")
     per_file = {
         glob: PerFileIgnore(glob, selectors, place.origin)
         for place in places
@@ -117,6 +119,7 @@ def combine(
         output_format=decided(first("output_format").output_format, OutputFormat.TEXT),
         target_torch=first("target_torch").target_torch,
         timeout_per_file=decided(first("timeout_per_file").timeout_per_file, DEFAULT_TIMEOUT_SECONDS),
+        baseline=None if baselining.baseline is None else base_of(baselining) / baselining.baseline,
         origins={
             option.name.replace("_", "-"): _origin(option.name, strongest_first)
             for option in fields(Options)

@@ -17,6 +17,9 @@ class Confidence(str, Enum):
     LOW = "low"
 
 
+CONFIDENCE_RANK = {Confidence.LOW: 0, Confidence.MEDIUM: 1, Confidence.HIGH: 2}
+
+
 class CostClass(str, Enum):
     """What a finding costs, in kind."""
 

@@ -20,7 +20,16 @@ import libcst as cst
 
 from memlint.linting.apply import apply_fixes, demote_if_comment_dropped, edited
 from memlint.linting.edits import CannotEdit
-from memlint.linting.finding import Applicability, Confidence, FileResult, Finding, Fix, FixResult, Related
+from memlint.linting.finding import (
+    CONFIDENCE_RANK,
+    Applicability,
+    Confidence,
+    FileResult,
+    Finding,
+    Fix,
+    FixResult,
+    Related,
+)
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule
@@ -44,7 +53,6 @@ _MAX_ROUNDS = 100
 _RECURSION_LIMIT = 20_000
 _WORD = re.compile(r"\w+")
 _LIBCST_MESSAGE = re.compile(r"parser error: error at (\d+):(\d+): (.*)", re.DOTALL)
-_RANK = {Confidence.LOW: 0, Confidence.MEDIUM: 1, Confidence.HIGH: 2}
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,7 @@ def conclude(analysis: Analysis, policy: Policy) -> FileResult:
     if analysis.margin is not None and analysis.source is not None:
         enabled = policy.codes | ALWAYS_ON
         found = suppressions.suppress(found, analysis.margin, analysis.source, enabled=enabled, known=_known_names())
-    shown = [finding for finding in found if _RANK[finding.confidence] >= _RANK[policy.confidence]]
+    shown = [finding for finding in found if CONFIDENCE_RANK[finding.confidence] >= CONFIDENCE_RANK[policy.confidence]]
     findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
     return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source), cells=_cells(analysis.source))
 
