@@ -30,6 +30,8 @@ class CheckpointLoad:
     """In one process: a pickled module, or the state of an optimizer alone. The loaded tensors are used themselves."""
     by_name: bool = False
     """Only a name says that it is a checkpoint."""
+    saved_from_host: bool = False
+    """The project puts states on the host before it saves them."""
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
@@ -38,7 +40,14 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
     every_process = not module.words.isdisjoint(known.ONE_PROCESS_PER_GPU)
     for call in module.calls:
         if _is_lightning_load(module, call):
-            yield CheckpointLoad(call, None, False, every_process and not _is_its_own(module, call), False)
+            yield CheckpointLoad(
+                call,
+                None,
+                only_copied=False,
+                every_process=every_process and not _is_its_own(module, call),
+                adopted=False,
+                saved_from_host=module.once(_saves_from_host),
+            )
             continue
         position = _map_location_position(call)
         if position is None or _says_where(call, position) or call.root < 0:
@@ -60,7 +69,16 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
             every_process and not _is_its_own(module, call),
             adopted and not every_process,
             by_name,
+            module.once(_saves_from_host),
         )
+
+
+def _saves_from_host(module: Module) -> bool:
+    """Whether the project, or this file of it, moves states to the host before it saves them."""
+    if not module.words.isdisjoint(known.OFFLOADING_WORDS) or module.mentions(known.HOST_STATES):
+        return True
+    view = module.analysis.view
+    return view is not None and any(view.project.callers.mentioning(text) for text in known.HOST_STATES)
 
 
 def _other_devices_are_optional(module: Module) -> bool:

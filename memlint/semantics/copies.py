@@ -193,12 +193,32 @@ def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
         is_plain = len(call.call.args) == 1
         if is_plain and inner is not None and is_factory(inner):
             continue  # the whole call is a copy of a fresh tensor: see `fresh_copies`
-        is_written = any(
-            use.how == "written" or (use.how == "method" and use.detail.endswith("_"))
-            for ident in call.result.idents
-            for use in module.uses_of(ident)
-        )
-        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module), is_written)
+        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module), _is_written(module, call))
+
+
+def _is_written(module: Module, call: Call) -> bool:
+    uses = [use for ident in call.result.idents for use in module.uses_of(ident)]
+    if any(use.how == "written" or (use.how == "method" and use.detail.endswith("_")) for use in uses):
+        return True
+    # `copy[0][mask] = 1`: what is written is a part of a part.
+    name = _assigned_name(call)
+    return name is not None and any(
+        isinstance(target, cst.Subscript) and path_of(_whole(target)) == name
+        for node in walk(call.scope.node)
+        for target in _targets(node)
+    )
+
+
+def _targets(node: cst.CSTNode) -> list[cst.BaseExpression]:
+    if isinstance(node, cst.Assign):
+        return [target.target for target in node.targets]
+    return [node.target] if isinstance(node, cst.AugAssign) else []
+
+
+def _whole(part: cst.BaseExpression) -> cst.BaseExpression:
+    while isinstance(part, cst.Subscript):
+        part = part.value
+    return part
 
 
 def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
@@ -252,6 +272,8 @@ class FreshCopy:
     is_array: bool = False
     """A NumPy array is copied on the host before it is copied to the device."""
     fixable: bool = True
+    is_negligible: bool = False
+    """A vector that is moved once, where an object is set up: a few kB of host memory for a moment."""
 
     @property
     def factory(self) -> cst.Call:
@@ -328,7 +350,8 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
     fixable = len(call.call.args) - ("non_blocking" in call.keywords) <= 1
     if not fixable and "dtype" in made.keywords:
         return None  # whole numbers first, then another type: `torch.arange(n, dtype=torch.int64).to(device, dtype)`
-    return FreshCopy(call, source, safe, code, made.call if steps else None, is_array, fixable)
+    is_negligible = call.scope.name in known.SET_UP_METHODS and _is_vector(made, steps)
+    return FreshCopy(call, source, safe, code, made.call if steps else None, is_array, fixable, is_negligible)
 
 
 def _chain_to_factory(module: Module, source: cst.BaseExpression) -> tuple[Call, list[Call]] | None:
@@ -405,9 +428,36 @@ def _is_tiny(made: Call) -> bool:
     """A shape of literal numbers with a handful of elements."""
     if not made.names(known.SHAPED_FACTORIES) or not made.positional:
         return False
-    shape = made.positional[0].value.elements or tuple(argument.value for argument in made.positional)
+    shape = _shape(made)
     sizes = [int(size.literal) for size in shape if isinstance(size.literal, str) and size.literal.isdigit()]
     return len(sizes) == len(shape) and math.prod(sizes) <= _TINY_ELEMENTS
+
+
+def _shape(made: Call) -> tuple[Value, ...]:
+    """The sizes that a factory is given, written out as arguments, as a tuple or as a list."""
+    first = made.positional[0]
+    if isinstance(first.expression, cst.List):
+        return tuple(_size(element.value) for element in first.expression.elements)
+    elements = first.value.elements
+    return tuple(argument.value for argument in made.positional) if elements is None else elements
+
+
+def _size(node: cst.BaseExpression) -> Value:
+    return Value(Kind.NUMBER, literal=node.value) if isinstance(node, cst.Integer) else Value()
+
+
+def _is_vector(made: Call, steps: list[Call]) -> bool:
+    """One size is given, or a range, and no step in between makes more of it."""
+    if any(step.names(known.MASKING_FUNCTIONS) or step.method in known.REPEATING_METHODS for step in steps):
+        return False
+    if made.names(known.RANGES):
+        return True
+    if not made.names(known.SHAPED_FACTORIES) or not made.positional:
+        return False
+    first, shape = made.positional[0], _shape(made)
+    # `torch.zeros(shape)` may have any number of sizes.
+    is_written_out = first.value.elements is not None or isinstance(first.expression, cst.List)
+    return len(shape) == 1 and (is_written_out or first.value.kind is Kind.NUMBER)
 
 
 def _device(module: Module, call: Call) -> tuple[str, bool] | None:

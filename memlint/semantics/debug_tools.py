@@ -195,8 +195,15 @@ def _blocking_launches(module: Module) -> Iterator[DebugTool]:
     if any(value != "1" for _, _, value in found):
         return  # switched off again
     for node, statement, _ in found:
-        if _is_always_on(module, node):
+        if _is_always_on(module, node) and not _makes_one_step(module, node):
             yield DebugTool(Tool.BLOCKING_LAUNCHES, node, None, statement=statement)
+
+
+def _makes_one_step(module: Module, node: cst.CSTNode) -> bool:
+    """The function around trains, and in no loop: a demonstration."""
+    functions = [item for item in path_to(module.tree, node) if isinstance(item, _FUNCTIONS)]
+    flow = module.flow_of(module.analysis.scope_of(functions[-1])) if functions else None
+    return flow is not None and bool(flow.backwards) and all(backward.loop is None for backward in flow.backwards)
 
 
 def _environment_writes(module: Module) -> Iterator[tuple[cst.BaseExpression, cst.CSTNode | None, str | None]]:

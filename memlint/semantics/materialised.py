@@ -8,6 +8,7 @@ from enum import Enum
 
 import libcst as cst
 
+from memlint.project.names import is_symbol
 from memlint.semantics.devices import Place, moved_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.knowledge import loaders as known
@@ -121,6 +122,8 @@ def _is_loader(module: Module, node: cst.BaseExpression, value: Value) -> bool |
     """True: surely. False: by its name. None: it is none, or it hands out a few batches only."""
     if hands_out_few(module, node, value) or _is_chosen(module, node, value) or _runs_in_parallel(module, node, value):
         return None
+    if _is_of_own_class(module, node, value):
+        return None  # whether it collates, and what, the constructor says
     if value.kind is Kind.LOADER:
         return not value.weak
     if not is_named_loader(module, node, value):
@@ -173,6 +176,15 @@ def _runs_in_parallel(module: Module, node: cst.BaseExpression, value: Value) ->
         if collate is not None and collate.value.quals and collate.value.quals <= known.NOT_COLLATING:
             return True
     return False
+
+
+def _is_of_own_class(module: Module, node: cst.BaseExpression, value: Value) -> bool:
+    """The project has derived the loader from torch's; `iter` and the like may stand around it."""
+    call = module.call_at(node)
+    if call is not None and call.names(torch_known.ITERATION_WRAPPERS) and call.positional:
+        inner = call.positional[0]
+        return _is_of_own_class(module, inner.expression, inner.value)
+    return value.cls is not None and (value.cls.startswith(":") or is_symbol(value.cls))
 
 
 def _is_chosen(module: Module, node: cst.BaseExpression, value: Value) -> bool:

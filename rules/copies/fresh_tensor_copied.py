@@ -53,7 +53,8 @@ class FreshTensorCopied(Rule):
     For views and for operations that may return their argument (`.float()`, `.reshape()`, `.contiguous()`): there
     the clone has a purpose. For operations that save their result for the backward pass (`sigmoid`, `exp`,
     `softmax`). For leaves that require grad, pinned memory, values from Python, arrays that change their type, `out=`,
-    a handful of elements, and random numbers in a file that seeds a generator. When a default device is set.
+    a handful of elements, and random numbers in a file that seeds a generator. When a default device is set. With low
+    confidence, not shown by default: a vector that a constructor moves, once.
 
     ## References
     - PyTorch performance tuning guide, "Create tensors directly on the target device"
@@ -77,9 +78,15 @@ class FreshTensorCopied(Rule):
                 found.call.node,
                 message,
                 cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
-                confidence=Confidence.MEDIUM if found.is_array or found.made is not None else Confidence.HIGH,
+                confidence=_confidence(found),
                 fix=_fix(found) if found.fixable else None,
             )
+
+
+def _confidence(found: FreshCopy) -> Confidence:
+    if found.is_negligible:
+        return Confidence.LOW
+    return Confidence.MEDIUM if found.is_array or found.made is not None else Confidence.HIGH
 
 
 def _fix(found: FreshCopy) -> FixDraft:

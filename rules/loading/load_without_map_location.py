@@ -65,8 +65,9 @@ class LoadWithoutMapLocation(Rule):
     that the file is a checkpoint (a data set stored as tensors is loaded as often); when only a scheduler or a
     gradient scaler reads it, whose state is numbers; when the same function has written it from host memory; when
     `load` is not torch's; in files that need torch_xla (not where its import stands below a condition). With low
-    confidence, not shown by default, in one process: a pickled module and the state of an optimizer alone, whose
-    tensors are used themselves.
+    confidence, not shown by default, where the project moves states to the host before it saves them
+    (`move_to_cpu(state_dict)`, `offload_to_cpu`); and in one process: a pickled module and the state of an optimizer
+    alone, whose tensors are used themselves.
 
     ## References
     - `torch.load` documentation, parameter `map_location`
@@ -95,7 +96,7 @@ class LoadWithoutMapLocation(Rule):
 
 
 def _confidence(load: CheckpointLoad) -> Confidence:
-    if load.adopted:
+    if load.adopted or load.saved_from_host:
         return Confidence.LOW
     return Confidence.HIGH if load.every_process and not load.by_name else Confidence.MEDIUM
 

@@ -66,6 +66,15 @@ NUMBER_STATES = frozenset(
 
 SCHEDULERS = "torch.optim.lr_scheduler."
 
+# States that are saved from host memory: torch's FullStateDictConfig and StateDictOptions; what code calls it when it
+# puts a state there itself (fairseq's `move_to_cpu`, mmengine's `weights_to_cpu`).
+OFFLOADING_WORDS = frozenset({"offload_to_cpu"})
+HOST_STATES = tuple(
+    f"{function}({state}"
+    for function in ("move_to_cpu", "weights_to_cpu", "state_dict_to_cpu", "to_cpu")
+    for state in ("state", "state_dict", "self.state_dict", "model", "model.state_dict", "get_state_dict")
+) + ("cpu_state_dict",)
+
 SAVES = frozenset({"torch.save"})
 HOST_BUFFERS = frozenset({"io.BytesIO"})
 # A file without any of these names puts nothing on a device.

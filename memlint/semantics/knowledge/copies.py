@@ -125,6 +125,15 @@ GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "enable_grad", "set_gr
 # Factories whose positional arguments are the shape.
 SHAPED_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros", "ones", "empty", "rand", "randn"))
 
+# One-dimensional results (torch documentation).
+RANGES = COMPUTED_FACTORIES | {"torch.randperm"}
+# They make more elements of those they get.
+REPEATING_METHODS = frozenset({"repeat", "tile", "expand", "triu", "tril", "fill_diagonal_"})
+# Methods that run once for an object, to set it up (torch.nn.Module subclasses; transformers' `_init_weights`).
+SET_UP_METHODS = frozenset(
+    {"__init__", "__post_init__", "setup", "reset_parameters", "init_weights", "_init_weights", "initialize"}
+)
+
 # What may stand between a factory and the copy to the device: it works on the device as well.
 HOST_CHAIN_METHODS = frozenset(
     """unsqueeze squeeze view reshape expand repeat tile flatten transpose permute t long float double half bool int
