@@ -13,8 +13,8 @@ _STORIES = {
     Copy.SHIFTED: "copies the logits of all tokens but the last; shift the labels instead, they are as many times "
     "smaller as the vocabulary is large",
     Copy.UPCAST: "makes a float32 copy of the logits of every token; the cross entropy computes in float32 by itself",
-    Copy.LOG_SOFTMAX: "takes one entry for each token of the log-probabilities of the whole vocabulary; the entry of the "
-    "logits minus their `logsumexp`, row by row, needs no second tensor of that size",
+    Copy.LOG_SOFTMAX: "takes one entry for each token of the log-probabilities of the whole vocabulary; the entry of "
+    "the logits minus their `logsumexp`, row by row, needs no second tensor of that size",
     Copy.ALL_POSITIONS: "computes the logits of every token, and only those of the last are used; give it the last "
     "hidden state alone",
 }

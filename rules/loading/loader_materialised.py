@@ -58,10 +58,11 @@ class LoaderMaterialised(Rule):
     When only numbers, targets, predictions or reductions of the batches are kept; when a condition selects, or
     `islice` takes the first few; when one batch is the whole data set; when the data set is a `TensorDataset`, in
     memory anyway, or a `Subset`, or a name says that it is small; when nothing is collated (`batch_size=None`,
-    `collate_fn=list`: the workers run a function), or the project's own class of loader decides that. A name alone says it only where it names a role of data
-    (`train_loader`, not `yaml_loader`) or batches are taken from it elsewhere in the file. Where only the name says
-    that something is a loader, or only the inputs are kept, the confidence is medium; where a loop in a loop reads the
-    list again in every round it is low, and not shown by default: a cache, made on purpose.
+    `collate_fn=list`: the workers run a function), or a class of loader in the project decides what is. A name alone
+    says it only where it names a role of data (`train_loader`, not `yaml_loader`) or batches are taken from it
+    elsewhere in the file. Where only the name says that something is a loader, or only the inputs are kept, the
+    confidence is medium; where a loop in a loop reads the list again in every round it is low, and not shown by
+    default: a cache, made on purpose.
 
     ## References
     - `torch.utils.data.DataLoader` documentation

@@ -69,11 +69,13 @@ SCHEDULERS = "torch.optim.lr_scheduler."
 # States that are saved from host memory: torch's FullStateDictConfig and StateDictOptions; what code calls it when it
 # puts a state there itself (fairseq's `move_to_cpu`, mmengine's `weights_to_cpu`).
 OFFLOADING_WORDS = frozenset({"offload_to_cpu"})
-HOST_STATES = tuple(
-    f"{function}({state}"
-    for function in ("move_to_cpu", "weights_to_cpu", "state_dict_to_cpu", "to_cpu")
-    for state in ("state", "state_dict", "self.state_dict", "model", "model.state_dict", "get_state_dict")
-) + ("cpu_state_dict",)
+_STATE_SPELLINGS = ("state", "state_dict", "self.state_dict", "model", "model.state_dict", "get_state_dict")
+HOST_STATES = (
+    "cpu_state_dict",
+    *(f"move_to_cpu({state}" for state in _STATE_SPELLINGS),
+    *(f"weights_to_cpu({state}" for state in _STATE_SPELLINGS),
+    *(f"state_dict_to_cpu({state}" for state in _STATE_SPELLINGS),
+)
 
 SAVES = frozenset({"torch.save"})
 HOST_BUFFERS = frozenset({"io.BytesIO"})
