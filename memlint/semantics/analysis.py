@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.project.names import is_symbol
 from memlint.project.surface import FUNCTIONS, Definition
 from memlint.semantics.autograd_functions import input_of_function
 from memlint.semantics.events import Loop, Use
@@ -365,6 +366,13 @@ class Analysis:
     def is_class(self, qualname: str) -> bool:
         scope = self._by_name.get(qualname)
         return scope is not None and scope.is_class
+
+    def class_words(self, name: str) -> frozenset[str]:
+        """The words of the body of a class of this file, or of all of a class of the project."""
+        if is_symbol(name) and self.view is not None:
+            return self.view.names.body(name).words
+        scope = self._by_name.get(name)
+        return scope.words if scope is not None else frozenset()
 
     def outer_variable(self, scope: Scope, name: str) -> Value | None:
         """The value that a name not bound in the scope has in the scopes around it."""

@@ -22,7 +22,7 @@ def reentrant_by_default(module: Module) -> Iterator[Call]:
             continue
         if any(argument.star == "**" for argument in call.call.args):
             continue  # the option may be among them
-        if not _is_fallback(module, call):
+        if not _is_fallback(module, call) and not _is_unsupported(module, call):
             yield call
 
 
@@ -35,3 +35,20 @@ def _is_fallback(module: Module, call: Call) -> bool:
     return any(
         "use_reentrant" in other.keywords for other in module.calls_in(call.scope) if other.names(call.callee.quals)
     )
+
+
+def _is_unsupported(module: Module, call: Call) -> bool:
+    """A model of transformers that does not say it supports checkpointing: switching it on raises."""
+    owner = call.scope.enclosing_class()
+    if owner is None or not _asks_for(known.CHECKPOINTING_SWITCH, call):
+        return False
+    bases = module.analysis.base_names(owner.qualname)
+    models = {base for base in bases if base.replace(":", ".").rpartition(".")[2] == known.TRANSFORMERS_MODEL}
+    if not models or "?" in bases:
+        return False
+    classes = {owner.qualname, *bases} - models
+    return all(known.SUPPORTS_CHECKPOINTING not in module.analysis.class_words(name) for name in classes)
+
+
+def _asks_for(switch: str, call: Call) -> bool:
+    return any(name.rpartition(".")[2] == switch for name in conditions_around(call.scope.node, call.node))

@@ -46,6 +46,8 @@ class Snapshot:
 def snapshots(module: Module) -> Iterator[Snapshot]:
     if TORCH_LIBRARIES.isdisjoint(module.words) or known.TRIGGERS.isdisjoint(module.words):
         return
+    if not known.SMALL_MODELS.isdisjoint(module.words):
+        return
     on_device: bool | None = None
     for call in module.calls:
         found = _copied(module, call)

@@ -19,4 +19,6 @@ TAKING_APART = frozenset({"items", "keys", "values", "update"})
 HOST_METHODS = frozenset({"cpu", "numpy"})
 # Methods between a parameter and its copy that leave it where it is.
 COPY_CHAIN = frozenset({"clone", "detach"})
+# Libraries whose models have a handful of parameters: the hyperparameters of Gaussian processes (gpytorch.kernels).
+SMALL_MODELS = frozenset({"gpytorch", "botorch"})
 TRIGGERS = frozenset({"deepcopy", "state_dict"})

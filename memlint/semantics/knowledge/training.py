@@ -17,6 +17,11 @@ MODES_WITH_CUDA_GRAPHS = frozenset({"reduce-overhead", "max-autotune"})
 
 # Without `use_reentrant` these run the reentrant variant, with a warning (torch 2.13, checked).
 CHECKPOINTS = frozenset({"torch.utils.checkpoint.checkpoint", "torch.utils.checkpoint.checkpoint_sequential"})
+# transformers/modeling_utils.py: `gradient_checkpointing_enable` raises unless the class sets the flag; without it the
+# attribute that switches the layers over is never set.
+TRANSFORMERS_MODEL = "PreTrainedModel"
+SUPPORTS_CHECKPOINTING = "supports_gradient_checkpointing"
+CHECKPOINTING_SWITCH = "gradient_checkpointing"
 # From this version on there is a variant that is not reentrant (pytorch/pytorch#69508).
 NOT_REENTRANT_SINCE = (1, 11)
 
