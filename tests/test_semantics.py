@@ -507,6 +507,19 @@ def test_graph_over_branches(code: str, expected: str) -> None:
         """,
     ),
     a_variable_of_the_script=("yes", "net = nn.Linear(2, 2)\n\ndef f(x):\n    print(net(x))"),
+    what_a_call_with_grad_off_computed_by_unknown_code=(
+        "not proven",
+        """
+        def draw(policy: nn.Module, x):
+            return lookup(policy(x)).draw()
+
+        def rollout(policy: nn.Module, x):
+            with torch.no_grad():
+                action = draw(policy, x)
+            print(action)
+            draw(policy, x).backward()
+        """,
+    ),
 )
 def test_graph_across_functions(code: str, expected: str) -> None:
     assert graph(code) == expected

@@ -445,6 +445,8 @@ def _grad_for_caller(flow: Flow, value: Value, name: str, given: dict[int, Value
             if argument.grad is not Grad.YES:
                 return argument.grad, frozenset()
             conditions |= argument.conditions
+        elif flow.state.mode is Mode.OFF:
+            return Grad.MIXED, frozenset()  # made in the callee, by this call without a graph
         else:
             conditions.add(condition)
     return Grad.YES, frozenset(conditions)

@@ -227,9 +227,20 @@ def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
     if any(use.detail in known.TYPE_TESTS for use in uses):
         return True
     nodes = [module.analysis.roots[root].node for root in argument.value.idents]
+    is_used = any(use.how in _TENSOR_USES for use in uses)
+    if not is_used and any(isinstance(node, cst.Param) and _may_be_none(node) for node in nodes):
+        return True  # of None it raises: the annotation is not what the function is given
     if not any(isinstance(node, cst.Param) and path_of(argument.expression) == node.name.value for node in nodes):
         return False
-    return _is_rebound_by(call, argument.expression) and all(use.how not in _TENSOR_USES for use in uses)
+    return _is_rebound_by(call, argument.expression) and not is_used
+
+
+def _may_be_none(param: cst.Param) -> bool:
+    """`x: Optional[Tensor]`, `x: Tensor | None`"""
+    if param.annotation is None:
+        return False
+    names = (node.value for node in walk(param.annotation) if isinstance(node, cst.Name))
+    return not {"Optional", "None"}.isdisjoint(names)
 
 
 def _is_rebound_by(call: Call, source: cst.BaseExpression) -> bool:

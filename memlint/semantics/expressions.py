@@ -292,6 +292,8 @@ class Expressions:
             return self.state.vars[path]
         if base.quals:
             return base  # `Generic[T]`, `list[int]`
+        if base.boxes and isinstance(node.slice[0].slice, cst.Slice):
+            return base  # a part of a list is a list
         return self.element_of(base, node, path)
 
     def eval_slice(self, node: cst.BaseSlice) -> None:

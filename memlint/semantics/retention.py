@@ -15,7 +15,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.scopes import parameters, path_of, walk
-from memlint.semantics.values import NOTHING, Kind
+from memlint.semantics.values import NOTHING, Kind, Value
 
 # Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
 _NOTICING_WORDS = frozenset(
@@ -71,7 +71,7 @@ def _all_retentions(module: Module) -> list[Retention]:
 def retention_of(module: Module, store: Store) -> Retention | None:
     """What the store keeps from iteration to iteration of the innermost loop over batches that carries its target."""
     value, analysis = store.value, module.analysis
-    if not value.carries_graph:
+    if not value.carries_graph or all(_is_leaf(module, part) for part in _parts(store)):
         return None
     loop = next((loop for loop in store.carried_by if loop.is_batch_loop and not loop.is_comprehension), None)
     if loop is None:
@@ -103,6 +103,25 @@ def retention_of(module: Module, store: Store) -> Retention | None:
         _copied_by(module, store),
         escapes,
     )
+
+
+def _parts(store: Store) -> list[Value]:
+    return [value for _, value in store.carriers] or [store.value]
+
+
+def _is_leaf(module: Module, value: Value) -> bool:
+    """A tensor that was told to require grad: others' graphs end at it, it keeps none."""
+    made = module.definitions(value)
+    return bool(made) and all(_makes_leaf(module.call_at(node)) for node in made)
+
+
+def _makes_leaf(call: Call | None) -> bool:
+    if call is None:
+        return False
+    if call.method == "requires_grad_":
+        return True  # what has a graph requires grad already: nobody tells it to
+    required = call.keywords.get("requires_grad")
+    return required is not None and required.value.literal is True and call.names(known.LEAF_MAKERS)
 
 
 def _only_where_not_differentiated(module: Module, store: Store) -> bool:

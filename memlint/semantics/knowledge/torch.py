@@ -436,6 +436,8 @@ RANDOM_FACTORIES = frozenset(
     for name in ("rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like")
 )
 FACTORIES = DETERMINISTIC_FACTORIES | LIKE_FACTORIES | RANDOM_FACTORIES
+# With `requires_grad=True` these give a leaf: a tensor with no graph behind it (note "Autograd mechanics").
+LEAF_MAKERS = FACTORIES | {"torch.tensor", "torch.autograd.Variable"}
 
 TENSOR_ANNOTATIONS = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.nn.Parameter"})
 
