@@ -372,7 +372,7 @@ class Analysis:
         if is_symbol(name) and self.view is not None:
             return self.view.names.body(name).words
         scope = self._by_name.get(name)
-        return scope.words if scope is not None else frozenset()
+        return frozenset(scope.words) if scope is not None else frozenset()
 
     def outer_variable(self, scope: Scope, name: str) -> Value | None:
         """The value that a name not bound in the scope has in the scopes around it."""

@@ -32,6 +32,8 @@ class CheckpointLoad:
     """Only a name says that it is a checkpoint."""
     saved_from_host: bool = False
     """The project puts states on the host before it saves them."""
+    chosen: bool = False
+    """Another branch of the same condition loads to the CPU: this one is for those who have the GPU."""
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
@@ -58,7 +60,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         restoring = _restoring(module, call.root)
         evidence = next(iter(restoring), None) or _shown_by(uses)
         by_name = evidence is None and _is_named_checkpoint(call) and not _saves(module, call)
-        if evidence is None and not by_name:
+        if evidence is None and not (by_name and call.scope.is_function and not _is_one_tensor(uses)):
             continue
         is_module = any(use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS for use in uses)
         adopted = is_module or (bool(restoring) and all(_adopts(module, node) for node in restoring))
@@ -70,7 +72,21 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
             adopted and not every_process,
             by_name,
             module.once(_saves_from_host),
+            _chose_this_device(module, call, position),
         )
+
+
+def _chose_this_device(module: Module, load: Call, position: int) -> bool:
+    """`if use_cuda: torch.load(f)`, `else: torch.load(f, map_location="cpu")`"""
+    return any(
+        load.excludes(other) and other.names(load.callee.quals) and _says_where(other, position)
+        for other in module.calls_in(load.scope)
+    )
+
+
+def _is_one_tensor(uses: list[Use]) -> bool:
+    """`pretrained.size(1)`: embeddings, or whatever else was stored as a tensor."""
+    return any(use.how in ("method", "attribute") and use.detail in known.TENSOR_QUESTIONS for use in uses)
 
 
 def _saves_from_host(module: Module) -> bool:

@@ -13,9 +13,9 @@ import libcst as cst
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import EVALUATION_WORDS, Module, words_of
 from memlint.semantics.questions import GradOnEntry, Question
-from memlint.semantics.scopes import Scope, parameters, path_of
+from memlint.semantics.scopes import Scope, parameters, path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Value
 
 # A function that mentions one of these differentiates, or may (attacks, saliency, forces, test-time training).
@@ -42,6 +42,8 @@ _NOTICING_WORDS = frozenset(
     register_full_backward_pre_hook saved_tensors_hooks exec locals""".split()
 )
 _CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace"})
+# An option, or its key, that hands the choice of grad mode to the model.
+_GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires_grad", "grad_enabled"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -188,6 +190,10 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Seq
     leaves = _graph_leaves(module, flow, call)
     if evaluated is None and leaves:
         return None  # by its name an evaluation, but somebody gets the graph
+    if loop is None and leaves and not _is_named_for_evaluation(scope):
+        return None  # a feature extractor in eval mode: gradients may flow through it to its input
+    if _is_told_grad_mode(scope):
+        return None
     if loop is None and call.is_statement and "register_forward_hook" in module.words:
         return None  # the hooks take what they want out of it, maybe to be differentiated
     if loop is None and call.root in module.analysis.escaped:
@@ -209,6 +215,20 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Seq
         one_off,
         unused and direct,
     )
+
+
+def _is_named_for_evaluation(scope: Scope) -> bool:
+    return bool(words_of(scope.name) & EVALUATION_WORDS)
+
+
+def _is_told_grad_mode(scope: Scope) -> bool:
+    """`Encoder(options={"no_grad": "True"})`, `encode(x, no_grad=True)`: the model switches it itself."""
+    for node in walk(scope.node):
+        if isinstance(node, cst.SimpleString) and node.raw_value in _GRAD_MODE_OPTIONS:
+            return True
+        if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in _GRAD_MODE_OPTIONS:
+            return True
+    return False
 
 
 def _carrying(value: Value) -> Value:

@@ -44,8 +44,8 @@ class HeldBatches:
     """`list(loader)` and the like; None: a comprehension."""
     looped_over: bool
     """It is what a `for` loop iterates over, one batch at a time."""
-    reused: bool
-    """A loop inside another one reads it again and again: it was made to be a cache."""
+    is_cache: bool
+    """A loop inside another one reads it again and again, or its name or the function's says so: made on purpose."""
 
 
 def held_batches(module: Module) -> Iterator[HeldBatches]:
@@ -70,7 +70,7 @@ def held_batches(module: Module) -> Iterator[HeldBatches]:
         if isinstance(call.statement, cst.Assign) and _says_few(call.statement.targets[0].target):
             continue
         seen.add(id(call.node))
-        yield _held(module, call.call, argument.expression, False, certain, call)
+        yield _held(module, call, call.call, argument.expression, False, certain, call)
     for loop in module.loops:
         found = _in_comprehension(module, loop, drained)
         if found is not None and id(found.node) not in seen:
@@ -86,6 +86,7 @@ def _says_few(target: cst.BaseExpression) -> bool:
 
 def _held(
     module: Module,
+    event: Call | Loop,
     node: cst.BaseExpression,
     iterable: cst.BaseExpression,
     on_device: bool,
@@ -97,7 +98,8 @@ def _held(
     directly = any(loop.iterable is not None and unwrapped(module, loop.iterable) is node for loop in loops)
     born_in = module.box(box).born_in if box is not None else frozenset()
     reused = not directly and any(outer.node not in born_in for loop in loops for outer in loop.outer()[1:])
-    return HeldBatches(node, iterable, on_device, certain, call, directly, reused)
+    is_cache = reused or not words_of(event.scope.name).isdisjoint(known.CACHE_WORDS)
+    return HeldBatches(node, iterable, on_device, certain, call, directly, is_cache)
 
 
 def _box_made_by(module: Module, node: cst.BaseExpression) -> int | None:
@@ -239,7 +241,7 @@ def _in_comprehension(module: Module, loop: Loop, drained: dict[int, Call]) -> H
     if kept is None or kept is Part.REST:
         return None
     whole = node if call is None else call.call
-    return _held(module, whole, loop.iterable, on_device, certain and kept is Part.WHOLE, call)
+    return _held(module, loop, whole, loop.iterable, on_device, certain and kept is Part.WHOLE, call)
 
 
 def _bound(module: Module, target: cst.BaseExpression, iterable: cst.BaseExpression, part: Part) -> dict[str, Part]:

@@ -18,7 +18,7 @@ from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
 from memlint.semantics.values import Condition, Proof, Value
 
-_EVALUATION_WORDS = frozenset(
+EVALUATION_WORDS = frozenset(
     """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
     predictions infer inference""".split()
 )
@@ -259,7 +259,7 @@ class Module:
             return None  # a model's own `predict` also runs in training
         function: Scope | None = scope
         while function is not None and function.is_function:
-            if words_of(function.name) & _EVALUATION_WORDS:
+            if words_of(function.name) & EVALUATION_WORDS:
                 return f"it stands in `{function.name}`"
             function = function.parent
         return None
@@ -305,9 +305,9 @@ class Module:
         for node in walk(iterable):
             if isinstance(node, cst.Name):
                 words = words_of(node.value)
-                if words & _EVALUATION_WORDS and words & _DATA_WORDS:
+                if words & EVALUATION_WORDS and words & _DATA_WORDS:
                     return node.value
-            if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & _EVALUATION_WORDS:
+            if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & EVALUATION_WORDS:
                 return node.raw_value
         return None
 

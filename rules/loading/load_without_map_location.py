@@ -62,12 +62,13 @@ class LoadWithoutMapLocation(Rule):
 
     ## When it stays silent
     When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
-    that the file is a checkpoint (a data set stored as tensors is loaded as often); when only a scheduler or a
-    gradient scaler reads it, whose state is numbers; when the same function has written it from host memory; when
-    `load` is not torch's; in files that need torch_xla (not where its import stands below a condition). With low
-    confidence, not shown by default, where the project moves states to the host before it saves them
-    (`move_to_cpu(state_dict)`, `offload_to_cpu`); and in one process: a pickled module and the state of an optimizer
-    alone, whose tensors are used themselves.
+    that the file is a checkpoint (a data set stored as tensors is loaded as often), or only a name does, at the top
+    level of a script; when only a scheduler or a gradient scaler reads it, whose state is numbers; when the same
+    function has written it from host memory; when `load` is not torch's; in files that need torch_xla (not where its
+    import stands below a condition). With low confidence, not shown by default, where the project moves states to the
+    host before it saves them (`move_to_cpu(state_dict)`, `offload_to_cpu`), and where another branch loads to the CPU:
+    the author chose; in one process, for a pickled module and the state of an optimizer alone, whose tensors are used
+    themselves.
 
     ## References
     - `torch.load` documentation, parameter `map_location`
@@ -96,7 +97,7 @@ class LoadWithoutMapLocation(Rule):
 
 
 def _confidence(load: CheckpointLoad) -> Confidence:
-    if load.adopted or load.saved_from_host:
+    if load.adopted or load.saved_from_host or load.chosen:
         return Confidence.LOW
     return Confidence.HIGH if load.every_process and not load.by_name else Confidence.MEDIUM
 

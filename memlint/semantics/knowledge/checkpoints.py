@@ -21,6 +21,9 @@ ABOUT_CHECKPOINTS = frozenset(
     convert converted quantized rng random class sample samples loss losses""".split()
 )
 
+# What one asks of a tensor, never of a checkpoint.
+TENSOR_QUESTIONS = frozenset({"size", "dim", "shape", "ndim", "numel", "dtype"})
+
 # Methods of a loaded object that prove it a pickled module (torch.nn.Module).
 PICKLED_MODULE_METHODS = frozenset(
     {

@@ -31,6 +31,9 @@ FEW_WORDS = frozenset(
     "small subset tiny toy mini debug dummy fixed calib calibration sample samples probe example examples".split()
 )
 
+# A function called so is there to hold the data in memory.
+CACHE_WORDS = frozenset("cache caching cached prefetch preload preloaded materialize materialise memory".split())
+
 # torch.utils.data documentation: what a worker process runs. (torch_geometric data sets: `get`.)
 WORKER_METHODS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "get", "collate_fn"})
 WORKER_ARGUMENTS = frozenset({"collate_fn", "worker_init_fn"})
