@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memlint.config.errors import ConfigError
-from memlint.config.options import Options, Table
+from memlint.config.options import MemlintTable, Options
 from memlint.config.paths import absolute, shown
 from memlint.config.settings import Settings, combine
 from memlint.config.target import Target, configured_target, declared_target
@@ -86,7 +86,7 @@ def _read_chain(file: Path) -> tuple[tuple[Path, ...], list[Options]]:
     return tuple(files), layers
 
 
-def _table_to_extend(file: Path, extended_by: Path | None) -> Table:
+def _table_to_extend(file: Path, extended_by: Path | None) -> MemlintTable:
     if extended_by is not None and not file.is_file():
         raise ConfigError(f'{shown(extended_by)}: "extend" names {shown(file)}, which is not a file')
     table = _table(file)
@@ -95,18 +95,18 @@ def _table_to_extend(file: Path, extended_by: Path | None) -> Table:
     return table
 
 
-def _table(file: Path) -> Table | None:
+def _table(file: Path) -> MemlintTable | None:
     """The memlint table of a configuration file; None where a pyproject.toml has none."""
     document = read_toml(file)
     if file.name != PYPROJECT:
-        return Table(shown(file), document)
+        return MemlintTable(shown(file), document)
     tool = document.get("tool")
     if not isinstance(tool, Mapping) or "memlint" not in tool:
         return None
     values = tool["memlint"]
     if not isinstance(values, Mapping):
         raise ConfigError(f'{shown(file)}: "tool.memlint" must be a table')
-    return Table(f"{shown(file)} [tool.memlint]", values)
+    return MemlintTable(f"{shown(file)} [tool.memlint]", values)
 
 
 def read_toml(file: Path) -> Mapping[str, object]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
+from memlint.config.measure import MeasureOptions
 from memlint.config.options import Options, OutputFormat, Patterns, PerFileIgnore, Selection, TorchVersion
 from memlint.linting.finding import Confidence
 
@@ -76,6 +78,7 @@ class Settings:
     target_torch: TorchVersion | None
     timeout_per_file: float
     baseline: Path | None
+    measure: MeasureOptions
     origins: Mapping[str, str]
 
 
@@ -85,7 +88,7 @@ def combine(
     """Settings from configuration files (`layers`, the strongest last) and the command line (`overrides`).
 
     Of most options the strongest place that gives one decides. Rule selectors are layered (see
-    `memlint.config.selectors`), `extend-exclude` adds up, `per-file-ignores` add up by pattern.
+    `memlint.config.selectors`), `extend-exclude` adds up, `per-file-ignores` add up by pattern, and `measure` by key.
     """
     places = [*layers, overrides]
     strongest_first = places[::-1]
@@ -120,6 +123,7 @@ def combine(
         target_torch=first("target_torch").target_torch,
         timeout_per_file=decided(first("timeout_per_file").timeout_per_file, DEFAULT_TIMEOUT_SECONDS),
         baseline=None if baselining.baseline is None else base_of(baselining) / baselining.baseline,
+        measure=functools.reduce(lambda weaker, place: place.measure.over(weaker), places, MeasureOptions()),
         origins={
             option.name.replace("_", "-"): _origin(option.name, strongest_first)
             for option in fields(Options)

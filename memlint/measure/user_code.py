@@ -30,9 +30,10 @@ _PACKAGE_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os
 _own: list[str] = []
 
 
-def claim(folder: str) -> None:
-    """Count what lies in this folder as the user's, wherever it is: the target may be an installed package."""
-    _own.append(os.path.realpath(folder) + os.sep)
+def claim(place: str) -> None:
+    """Count this file, or what lies in this folder, as the user's: the target may be an installed package."""
+    real = os.path.realpath(place)
+    _own.append(real + os.sep * Path(real).is_dir())
     is_user_file.cache_clear()
 
 
