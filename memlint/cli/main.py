@@ -20,6 +20,7 @@ from memlint.cli.check import check
 from memlint.cli.config import config
 from memlint.cli.errors import Trouble, say_error
 from memlint.cli.fix import fix
+from memlint.cli.measure import measure
 from memlint.cli.rule import rule
 from memlint.config.errors import ConfigError
 
@@ -43,6 +44,7 @@ def memlint() -> None:
 
 memlint.add_command(check)
 memlint.add_command(fix)
+memlint.add_command(measure)
 memlint.add_command(rule)
 memlint.add_command(config)
 memlint.add_command(baseline)
