@@ -121,18 +121,18 @@ def _must_come_first(statement: ast.stmt) -> bool:
 
 def _own_lines(statement: ast.stmt) -> range:
     """The lines of a statement, less those of the blocks below it."""
-    decorators = getattr(statement, "decorator_list", [])
-    start = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
-    block = getattr(statement, "body", None) or getattr(statement, "cases", None)
+    start = _first_line(statement)
+    block: list[ast.stmt | ast.match_case] = getattr(statement, "body", None) or getattr(statement, "cases", [])
     if not block:
         return range(start, (statement.end_lineno or start) + 1)
-    first = block[0]
-    inner = first.pattern.lineno if isinstance(first, ast.match_case) else _first_line(first)
-    return range(start, inner)  # of `if debug: keep(x)` the line is the body's
+    return range(start, _first_line(block[0]))  # of `if debug: keep(x)` the line is the body's
 
 
-def _first_line(statement: ast.stmt) -> int:
-    return min([statement.lineno, *(decorator.lineno for decorator in getattr(statement, "decorator_list", []))])
+def _first_line(node: ast.stmt | ast.match_case) -> int:
+    if isinstance(node, ast.match_case):
+        return int(node.pattern.lineno)
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min(node.lineno, *(decorator.lineno for decorator in decorators)) if decorators else node.lineno
 
 
 class Importer(importlib.abc.MetaPathFinder):
