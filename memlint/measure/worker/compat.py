@@ -1,14 +1,297 @@
-"""All that memlint uses of PyTorch's private parts. Each has a check in the self-tests of the backends."""
+"""Every private name of torch that the worker uses, in one place, and what makes a CPU build take `cuda` for a device.
+
+Names that torch does not promise may go with any release. So they are looked up here alone, and `self_test` tries what
+rests on them in a process of its own before any user code runs: a refusal is better than a wrong number, and what
+aborts there takes nothing else with it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch._C import DispatchKey
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.utils import clip_grad
+from torch.optim import optimizer as optimizers
+from torch.utils import _foreach_utils
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from memlint.measure.worker.backend import Unsupported
+from memlint.measure.worker.patching import Patches
+
+__all__ = [
+    "RUN_BACKWARD",
+    "UNKNOWN_OPERATOR_ERRORS",
+    "UNKNOWN_VALUE_ERRORS",
+    "DispatchKey",
+    "FakeTensor",
+    "FakeTensorMode",
+    "TorchDispatchMode",
+    "WeakIdKeyDictionary",
+    "creates_graph",
+    "cuda_without_a_card",
+    "fake_cuda_tensors",
+    "has_kernel",
+    "sdp_priority",
+    "self_test",
+]
 
 RUN_BACKWARD = "_engine_run_backward"
 """The function of `torch.autograd` through which `backward` and `grad` go: (roots, gradients, retain_graph,
 create_graph, ...)."""
 
+UNKNOWN_VALUE_ERRORS = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
+"""What FakeTensorMode raises where an operator's result depends on values."""
+UNKNOWN_OPERATOR_ERRORS = (fake_tensor.UnsupportedOperatorException, fake_tensor.UnsupportedFakeTensorException)
+"""What it raises where an operator says nothing of its results without running."""
+
+_ADVICE = "try `--backend cpu`"
+_CUDA = 1
+"""c10::DeviceType::CUDA."""
+_VTABLE_HEADER = 2 * ctypes.sizeof(ctypes.c_void_p)
+"""In the Itanium C++ ABI (Linux, macOS) the offset to the top and the type information lie before the first slot."""
+_SELF_TEST_SECONDS = 60.0
+
+
+def has_kernel(operator: str, key: str) -> bool:
+    """Whether this build of torch has a kernel of its own for the operator (`aten::mm`) under a dispatch key."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator, key))
+
+
+def sdp_priority() -> tuple[str, ...]:
+    """The attention kernels in the order that the program, or torch, prefers them."""
+    names = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn"}
+    return tuple(names[number] for number in torch._C._get_sdp_priority_order() if number in names)
+
 
 def creates_graph(arguments: tuple[Any, ...]) -> bool:
     """Of the arguments of a backward pass, less its roots."""
     return len(arguments) > 2 and bool(arguments[2])
+
+
+# ---- C++: what a build without CUDA lacks
+
+
+def is_cuda_build() -> bool:
+    """A build with CUDA takes `cuda` for a device even on a machine without a card: it needs nothing of what follows."""
+    return bool(torch.backends.cuda.is_built())
+
+
+@contextmanager
+def cuda_without_a_card() -> Iterator[None]:
+    """Let autograd and the accelerator's queries accept `cuda` on a CPU build. Nothing to do on a CUDA build.
+
+    The device guard stays when the block ends (nothing else asks for it); the hooks are put back.
+    Raises Unsupported where torch's symbols are not as known.
+    """
+    if is_cuda_build():
+        yield
+        return
+    if sys.platform == "win32":
+        raise Unsupported("predicting without a CUDA build of torch needs Linux or macOS", _ADVICE)
+    _register_device_guard()
+    hooks = _CudaHooks()
+    hooks.install()
+    try:
+        yield
+    finally:
+        hooks.remove()
+
+
+def _library(name: str) -> ctypes.CDLL:
+    for suffix in (".so", ".dylib"):
+        path = Path(torch.__file__).parent / "lib" / (name + suffix)
+        if path.exists():
+            return ctypes.CDLL(str(path))
+    raise Unsupported(f"torch {torch.__version__} has no library {name}", _ADVICE)
+
+
+_alive: list[object] = []
+"""What C++ points to, for as long as the process lives."""
+
+
+def _register_device_guard() -> None:
+    """Give CUDA torch's own guard that does nothing.
+
+    `_ensureCUDADeviceGuardSet` makes one, but only in place of another: so a stand-in, all of whose virtual functions
+    answer 0, is put there first.
+    """
+    try:
+        table_type = ctypes.c_void_p * (_CUDA + 1)
+        table = table_type.in_dll(_library("libc10"), "_ZN3c104impl26device_guard_impl_registryE")
+    except ValueError as error:
+        raise Unsupported(f"torch {torch.__version__} keeps its device guards elsewhere", _ADVICE) from error
+    if table[_CUDA]:
+        return
+    zero = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(lambda _self: 0)
+    slots = (ctypes.c_void_p * 64)(*[ctypes.cast(zero, ctypes.c_void_p).value] * 64)
+    stand_in = (ctypes.c_void_p * 4)(ctypes.addressof(slots), 0, 0, 0)
+    _alive.extend([zero, slots, stand_in])
+    table[_CUDA] = ctypes.addressof(stand_in)
+    torch._C._ensureCUDADeviceGuardSet()
+    if table[_CUDA] == ctypes.addressof(stand_in):
+        table[_CUDA] = None
+        raise Unsupported(f"torch {torch.__version__} did not set its own device guard", _ADVICE)
+
+
+def virtual_slots(header: str) -> dict[str, int]:
+    """The slots of the virtual functions that a C++ class declares first: `header` is its source.
+
+    A virtual destructor has two. Only true of a class without bases.
+    """
+    slots: dict[str, int] = {}
+    free = 0
+    for match in re.finditer(r"^\s*virtual\s[^;{]*?(~?\w+)\s*\(", header, re.MULTILINE):
+        name = match.group(1)
+        slots[name] = free
+        free += 2 if name.startswith("~") else 1
+    return slots
+
+
+class _CudaHooks:
+    """at::getCUDAHooks(), the answers of the CUDA library to the rest of torch: in a CPU build it says there is none.
+
+    Its virtual table is copied and some slots of the copy replaced. Which ones is read from the header in the wheel.
+    """
+
+    _YES = ("isBuilt", "hasPrimaryContext", "deviceCount")
+    _ZERO = ("init", "setCurrentDevice", "getCurrentDevice", "exchangeDevice", "maybeExchangeDevice", "isPinnedPtr")
+
+    def install(self) -> None:
+        include = Path(torch.__file__).parent / "include" / "ATen" / "detail"
+        try:
+            slots = virtual_slots((include / "AcceleratorHooksInterface.h").read_text())
+            own = virtual_slots((include / "CUDAHooksInterface.h").read_text())
+            find_hooks = _library("libtorch_cpu")["_ZN2at6detail12getCUDAHooksEv"]
+        except (OSError, AttributeError) as error:
+            raise Unsupported(f"torch {torch.__version__} hides its CUDA hooks: {error}", _ADVICE) from error
+        missing = [name for name in self._YES + self._ZERO if name not in slots]
+        if missing:
+            raise Unsupported(f"torch {torch.__version__} has no CUDA hooks {', '.join(missing)}", _ADVICE)
+        find_hooks.restype = ctypes.c_void_p
+        self._pointer = ctypes.c_void_p.from_address(find_hooks())
+        self._original = self._pointer.value
+        assert self._original is not None
+        count = 2 + len(slots) + 1 + len(own)
+        old = (ctypes.c_void_p * count).from_address(self._original - _VTABLE_HEADER)
+        new = (ctypes.c_void_p * count)(*old)
+        yes = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(lambda _self: True)
+        zero = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(lambda _self, _argument: 0)
+        _alive.extend([yes, zero, new])
+        for function, names in ((yes, self._YES), (zero, self._ZERO)):
+            for name in names:
+                new[2 + slots[name]] = ctypes.cast(function, ctypes.c_void_p).value
+        self._pointer.value = ctypes.addressof(new) + _VTABLE_HEADER
+
+    def remove(self) -> None:
+        self._pointer.value = self._original
+
+
+# ---- Python: what torch's fake tensors lack
+
+
+@contextmanager
+def fake_cuda_tensors() -> Iterator[None]:
+    """Adjust torch so that fake tensors on `cuda` are moved, optimized and swapped as real ones are."""
+    with Patches() as patches:
+        patches.set(FakeTensorMode, "avoid_device_init", property(lambda _mode: True))
+        patches.set(fake_tensor, "init_gpu_context", lambda _device: None)
+        patches.set(torch.utils, "swap_tensors", _swap_tensors(torch.utils.swap_tensors))
+        # Which implementation an optimizer takes goes by the exact type of its parameters.
+        for module in (optimizers, _foreach_utils):
+            types = [*module._foreach_supported_types, FakeTensor]
+            patches.set(module, "_foreach_supported_types", types)
+        lifts, swaps = torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion()
+        torch._C._set_only_lift_cpu_tensors(True)
+        patches.callback(torch._C._set_only_lift_cpu_tensors, lifts)
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        patches.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
+        assert clip_grad._has_foreach_support.__module__ == _foreach_utils.__name__
+        yield
+
+
+def _swap_tensors(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """`module.to()` swaps each parameter with its copy; torch refuses tensors with weak references, as the memory of
+    the fake mode has to each."""
+
+    def swap(one: Any, other: Any) -> None:
+        if not isinstance(one, FakeTensor) and not isinstance(other, FakeTensor):
+            original(one, other)
+            return
+        one.__class__, other.__class__ = other.__class__, one.__class__
+        one.__dict__, other.__dict__ = other.__dict__, one.__dict__
+        torch._C._swap_tensor_impl(one, other)
+
+    return swap
+
+
+# ---- the self-test
+
+
+def self_test(check: Callable[[], None], advice: str = _ADVICE) -> None:
+    """Run `check` in a forked child, which may abort. Raises Unsupported, with the child's words, unless it returns."""
+    if not hasattr(os, "fork"):
+        raise Unsupported("predicting needs a system that can fork", advice)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        _run_check(check, write)
+    os.close(write)
+    try:
+        words = _read_all(read, _SELF_TEST_SECONDS)
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if words == b"ok":
+        return
+    if words:
+        reason = words.decode(errors="replace")
+    elif os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
+        reason = f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    else:
+        reason = "no answer"
+    raise Unsupported(f"torch {torch.__version__} fails the self-test of prediction: {reason}", advice)
+
+
+def _run_check(check: Callable[[], None], write: int) -> None:
+    """In the child. Never returns; the parent's exit handlers are not run, and what it would print goes nowhere."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silent, stream)
+    try:
+        check()
+        os.write(write, b"ok")
+    except BaseException as error:  # noqa: BLE001 - the parent is told
+        os.write(write, f"{type(error).__name__}: {error}".encode()[:2000])
+    finally:
+        os.close(write)
+        os._exit(0)
+
+
+def _read_all(read: int, seconds: float) -> bytes:
+    until = time.monotonic() + seconds
+    words = b""
+    while (left := until - time.monotonic()) > 0:
+        ready, _, _ = select.select([read], [], [], left)
+        if not ready:
+            break
+        chunk = os.read(read, 4096)
+        if not chunk:
+            return words
+        words += chunk
+    return words

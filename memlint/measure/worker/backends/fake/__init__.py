@@ -1,0 +1,94 @@
+"""Backend `fake`: the peak of a run on a card, predicted on a machine without one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from memlint.measure.devices import pretended
+from memlint.measure.job import BackendName, Job
+from memlint.measure.recording import Assumption, DeviceInfo, KernelChoice, Recording
+from memlint.measure.worker import compat
+from memlint.measure.worker.backend import Meter
+from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
+from memlint.measure.worker.backends.fake.kernels import Routes
+from memlint.measure.worker.backends.fake.mode import OnlyCudaIsFake, SoundValues
+from memlint.measure.worker.backends.fake.patches import patched_tensors
+from memlint.measure.worker.backends.fake.selftest import check
+from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
+from memlint.measure.worker.lines import Frames
+
+EXCLUDED = (
+    "the CUDA context (hundreds of MiB outside PyTorch's allocator)",
+    "workspaces of cuBLAS (8.1 MiB a handle and stream, 32 MiB on Hopper) and cuDNN",
+    "what kernels allocate for themselves while they run (sorts, convolution searches, attention's backward pass)",
+    "cuDNN's reserve space of recurrent layers: predicted by PyTorch's own CUDA cells",
+    "NCCL's buffers and other libraries that do not allocate through PyTorch",
+    "torch.compile: compiled regions run eagerly, and their peak is that of eager code",
+)
+
+
+class FakeBackend:
+    """Tensors on `cuda` have shapes and no values; everything on the host is real."""
+
+    name: BackendName = "fake"
+
+    def __init__(self, device: DeviceInfo) -> None:
+        self._device = device
+        frames = Frames()
+        self._assumptions = Assumptions(frames.innermost)
+        self._routes = Routes(device.capability, frames.innermost)
+
+    def self_test(self) -> None:
+        """Raises Unsupported where this torch cannot pretend, or a known program's peak comes out wrong."""
+        compat.self_test(lambda: check(self))
+
+    @contextmanager
+    def running(self, meter: Meter) -> Iterator[None]:
+        values = KnownValues()
+        with ExitStack() as stack:
+            stack.enter_context(compat.cuda_without_a_card())
+            stack.enter_context(pretended_cuda(meter, self._device))
+            stack.enter_context(compat.fake_cuda_tensors())
+            stack.enter_context(patched_tensors())
+            stack.enter_context(self._routes.registered())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+            stack.enter_context(OnlyCudaIsFake(values, self._assumptions, self._routes.composite))
+            stack.enter_context(SoundValues(values, self._assumptions))
+            yield
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        return isinstance(tensor, compat.FakeTensor) and tensor.device.type == "cuda"
+
+    def step_ended(self, _number: int) -> None:
+        """There is no allocator to ask."""
+
+    def finish(self, _recording: Recording) -> None:
+        """The recording has all that is known."""
+
+    @property
+    def device(self) -> DeviceInfo:
+        return self._device
+
+    @property
+    def assumptions(self) -> list[Assumption]:
+        return self._assumptions.listed()
+
+    @property
+    def kernels(self) -> list[KernelChoice]:
+        return self._routes.chosen()
+
+    @property
+    def excluded(self) -> list[str]:
+        return list(EXCLUDED)
+
+
+def make(job: Job) -> FakeBackend:
+    """Raises Unsupported for a card that memlint does not know."""
+    return FakeBackend(pretended(job.device))
+
+

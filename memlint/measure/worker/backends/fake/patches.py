@@ -1,0 +1,34 @@
+"""Functions of torch that a build without CUDA cannot run, and what they come to when there is one card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.parallel import comm, scatter_gather
+
+from memlint.measure.worker.backend import Unsupported
+from memlint.measure.worker.patching import Patches
+
+
+@contextmanager
+def patched_tensors() -> Iterator[None]:
+    with Patches() as patches:
+        # Host memory: pinned or not, it is none of the card's.
+        patches.set(torch.Tensor, "pin_memory", lambda tensor, *_args, **_kwargs: tensor)
+        patches.set(torch.Tensor, "is_pinned", lambda _tensor, *_args, **_kwargs: False)
+        patches.set(torch.Tensor, "record_stream", lambda _tensor, _stream: None)
+        # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
+        patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
+        patches.set(comm, "scatter", _scatter)
+        patches.set(scatter_gather, "comm", comm) if hasattr(scatter_gather, "comm") else None
+        yield
+
+
+def _scatter(tensor: torch.Tensor, devices: Sequence[Any] | None = None, *_args: Any, **_kwargs: Any) -> tuple[Any, ...]:
+    """DataParallel on one card hands the whole batch on."""
+    if devices is None or len(devices) != 1:
+        raise Unsupported("DataParallel over several cards", "measure one card's share of the batch")
+    return (tensor.to("cuda"),)

@@ -1,0 +1,190 @@
+"""Operators whose result, or its size, depends on values: what is known is used, the rest assumed and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from memlint.measure.worker.compat import FakeTensor
+
+aten = torch.ops.aten
+
+Answer = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+"""(mode, operator, arguments, keywords) -> the result, or NotImplemented to run the operator on shapes."""
+
+_answers: dict[Any, Answer] = {}
+
+
+def answer_for(func: Any) -> Answer | None:
+    return _answers.get(func)
+
+
+def _answers_to(*names: str) -> Callable[[Answer], Answer]:
+    """Register an answer for operators, those that this torch has."""
+
+    def register(answer: Answer) -> Answer:
+        for name in names:
+            packet, overload = name.split(".")
+            operator = getattr(getattr(aten, packet, None), overload, None)
+            if operator is not None:
+                _answers[operator] = answer
+        return answer
+
+    return register
+
+
+@_answers_to("_local_scalar_dense.default")
+def _item(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    known = mode.values.of(args[0])
+    if known is not None:
+        return known.item()
+    dtype = args[0].dtype
+    if dtype is torch.bool:
+        holds = mode.assumptions.at_assertion()
+        mode.assumptions.note("what is asserted of the device's values is true" if holds else "a condition on the device's values is false")
+        return holds
+    value = 1.0 if dtype.is_floating_point else 1
+    mode.assumptions.note(f"a number read from the device is {value}")
+    return complex(value) if dtype.is_complex else value
+
+
+@_answers_to("_to_copy.default")
+def _copy_to(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    device = kwargs.get("device")
+    if device is None or torch.device(device).type != "cpu" or not isinstance(args[0], FakeTensor):
+        return NotImplemented
+    dtype = kwargs.get("dtype") or args[0].dtype
+    known = mode.values.of(args[0])
+    if known is not None:
+        return known.to(dtype, copy=True)
+    mode.assumptions.note("values copied from the device are zeros")
+    with mode.fake_mode:
+        like = func(*args, **kwargs)
+    return torch.empty_strided(like.shape, like.stride(), dtype=dtype).zero_()
+
+
+@_answers_to("copy_.default")
+def _copy_into_host(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if isinstance(args[0], FakeTensor):
+        return NotImplemented
+    known = mode.values.of(args[1])
+    if known is None:
+        mode.assumptions.note("values copied from the device are zeros")
+        return args[0].zero_()
+    return args[0].copy_(known)
+
+
+@_answers_to("equal.default")
+def _equal(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    ours, theirs = mode.values.of(args[0]), mode.values.of(args[1])
+    if ours is not None and theirs is not None:
+        return bool(ours.equal(theirs))
+    mode.assumptions.note("tensors that are compared are equal")
+    return bool(args[0].shape == args[1].shape)
+
+
+@_answers_to("_is_all_true.default")
+def _is_all_true(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """torch's own checks of arguments (distributions)."""
+    result = mode.run_fake(func, args, kwargs)
+    if mode.values.of(args[0]) is None:
+        mode.assumptions.note("arguments on the device are within their constraints")
+        mode.values.assume(result, True)
+        return result
+    mode.values.follow(func, args, kwargs, result)
+    return result
+
+
+@_answers_to("_amp_foreach_non_finite_check_and_unscale_.default")
+def _unscale(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """GradScaler's check: `found_inf` stays 0, so every optimizer step is taken."""
+    mode.assumptions.note("no gradient overflows (GradScaler)")
+    mode.run_fake(func, args, kwargs)
+
+
+def _known_result(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The result in its true size, if all its arguments are known: None where one is not."""
+    given = mode.values.given(func, args, kwargs)
+    if given is None:
+        return None
+    return _to_device(mode, func(*given[0], **given[1]))
+
+
+def _to_device(mode: Any, real: Any) -> Any:
+    if not isinstance(real, torch.Tensor):
+        return type(real)(_to_device(mode, item) for item in real)
+    with mode.fake_mode:
+        fake = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="cuda")
+    mode.values.learn(fake, real)
+    return fake
+
+
+def _new(mode: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    with mode.fake_mode:
+        return torch.empty(shape, dtype=dtype, device="cuda")
+
+
+@_answers_to("nonzero.default")
+def _nonzero(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    known = _known_result(mode, func, args, kwargs)
+    if known is not None:
+        return known
+    mode.assumptions.note("every element is nonzero: the largest that the result can be")
+    return _new(mode, (args[0].numel(), args[0].dim()), torch.int64)
+
+
+@_answers_to("masked_select.default")
+def _masked_select(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
+    mask = mode.values.of(args[1])
+    if mask is not None:
+        return _new(mode, (int(mask.expand(shape).sum()),), args[0].dtype)
+    mode.assumptions.note("a mask selects every element: the largest that the result can be")
+    return _new(mode, (shape.numel(),), args[0].dtype)
+
+
+@_answers_to("_unique2.default", "_unique.default", "unique_consecutive.default")
+def _unique(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    known = _known_result(mode, func, args, kwargs)
+    if known is not None:
+        return known
+    mode.assumptions.note("all elements are distinct: the largest that the result can be")
+    size = args[0].numel()
+    parts = (
+        _new(mode, (size,), args[0].dtype),
+        _new(mode, tuple(args[0].shape), torch.int64),
+        _new(mode, (size,), torch.int64),
+    )
+    return parts[: len(func._schema.returns)]
+
+
+@_answers_to("repeat_interleave.Tensor", "bincount.default")
+def _sized_by_values(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    known = _known_result(mode, func, args, kwargs)
+    return NotImplemented if known is None else known
+
+
+@_answers_to("index.Tensor")
+def _index(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    indices = args[1]
+    if not any(isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices):
+        return NotImplemented
+    whole: list[Any] = []
+    for index in indices:
+        if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
+            whole.extend([_new(mode, (_selected(mode, index),), torch.int64)] * index.dim())
+        else:
+            whole.append(index)
+    result = mode.run_fake(func, (args[0], whole), kwargs)
+    mode.values.follow(func, args, kwargs, result)
+    return result
+
+
+def _selected(mode: Any, mask: torch.Tensor) -> int:
+    known = mode.values.of(mask)
+    if known is not None:
+        return int(known.count_nonzero())
+    mode.assumptions.note("a mask selects every element: the largest that the result can be")
+    return mask.numel()
