@@ -86,7 +86,7 @@ def creates_graph(arguments: tuple[Any, ...]) -> bool:
 
 
 def is_cuda_build() -> bool:
-    """A build with CUDA takes `cuda` for a device even on a machine without a card: it needs nothing of what follows."""
+    """A build with CUDA takes `cuda` for a device, card or no card: it needs nothing of what follows."""
     return bool(torch.backends.cuda.is_built())
 
 

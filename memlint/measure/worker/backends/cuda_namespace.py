@@ -362,7 +362,7 @@ def _accelerator(patches: Patches, cuda: dict[str, Any]) -> None:
     answers = {
         "is_available": cuda["is_available"],
         "device_count": cuda["device_count"],
-        "current_accelerator": lambda check_available=False: torch.device("cuda"),  # noqa: ARG005 - torch's name
+        "current_accelerator": lambda check_available=False: torch.device("cuda"),
         "current_stream": cuda["current_stream"],
         "set_stream": cuda["set_stream"],
         "get_memory_info": cuda["mem_get_info"],

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from memlint.measure.devices import pretended
+from memlint.measure.devices import CARDS, pretended
 from memlint.measure.job import BackendName, Job
 from memlint.measure.recording import Assumption, DeviceInfo, KernelChoice, Recording
 from memlint.measure.worker import compat
-from memlint.measure.worker.backend import Meter
+from memlint.measure.worker.backend import Meter, Unsupported
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
 from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.fake.mode import OnlyCudaIsFake, SoundValues
@@ -89,6 +89,7 @@ class FakeBackend:
 
 def make(job: Job) -> FakeBackend:
     """Raises Unsupported for a card that memlint does not know."""
-    return FakeBackend(pretended(job.device))
-
-
+    try:
+        return FakeBackend(pretended(job.device))
+    except KeyError as error:
+        raise Unsupported(f"no card is called {job.device}", f"one of {', '.join(CARDS)}") from error

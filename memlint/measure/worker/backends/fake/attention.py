@@ -209,7 +209,7 @@ def _order(capability: tuple[int, int]) -> tuple[str, ...]:
 
 
 def choose(call: Call) -> tuple[str, str]:
-    """The kernel, and why none before it. Raises RuntimeError, as torch does, if the program switched off all that could."""
+    """The kernel, and why none before it. Raises RuntimeError, as torch does, if all that could are switched off."""
     refused: list[str] = []
     for kernel in _order(call.capability):
         why_not = next((reason for check in _CHECKS[kernel] if (reason := check(call))), None)
@@ -264,4 +264,3 @@ def _aligned(mask: torch.Tensor, call: Call) -> torch.Tensor:
         mask = torch.nn.functional.pad(mask, (0, 16 - last % 16))[..., :last]
     (batch, heads, length, _), keys = call.query.shape, call.key.shape[2]
     return mask.expand(batch, heads, length, keys)
-

@@ -59,7 +59,7 @@ class Routes:
             library._destroy()
 
     def composite(self, func: Any) -> Callable[..., Any] | None:
-        """The route of an operator that reaches the modes whole, as in inference mode, where autograd is passed over."""
+        """The route of an operator that reaches the modes whole: in inference mode autograd is passed over."""
         if func is aten.scaled_dot_product_attention.default:
             return self._attention
         return self._batch_norm if func is aten._batch_norm_impl_index.default else None
@@ -85,7 +85,7 @@ class Routes:
 
     def _batch_norm(
         self,
-        input: Any,  # noqa: A002 - torch's name
+        input: Any,
         weight: Any,
         bias: Any,
         running_mean: Any,
@@ -95,7 +95,7 @@ class Routes:
         eps: float,
         cudnn_enabled: bool,
     ) -> Any:
-        """aten/src/ATen/native/Normalization.cpp: cuDNN's kernel keeps no statistics in evaluation, torch's own does."""
+        """As in Normalization.cpp: cuDNN's kernel keeps no statistics in evaluation, torch's own does."""
         arguments = (input, weight, bias, running_mean, running_var, training, momentum, eps)
         if cudnn_enabled and _cudnn_normalizes(input, weight, bias, running_mean, running_var, training, eps):
             output, mean, variance, reserve = aten.cudnn_batch_norm(*arguments)
@@ -105,7 +105,7 @@ class Routes:
 
 
 def _cudnn_normalizes(
-    input: Any,  # noqa: A002 - torch's name
+    input: Any,
     weight: Any,
     bias: Any,
     running_mean: Any,
@@ -115,7 +115,9 @@ def _cudnn_normalizes(
 ) -> bool:
     if weight is None or bias is None or eps < _CUDNN_SMALLEST_EPSILON:
         return False
-    if torch.bfloat16 in (input.dtype, weight.dtype) or (input.dtype is torch.float16 and weight.dtype is not torch.float32):
+    if torch.bfloat16 in (input.dtype, weight.dtype) or (
+        input.dtype is torch.float16 and weight.dtype is not torch.float32
+    ):
         return False
     statistics = running_mean is not None and running_var is not None
     if not statistics and not (training and running_mean is None and running_var is None):

@@ -6,7 +6,7 @@ So loaders, tokenizers, files and metrics work, and device memory costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -58,7 +58,9 @@ class OnlyCudaIsFake(TorchDispatchMode):
             with self.fake_mode:
                 result = func(*args, **kwargs)
         except UNKNOWN_VALUE_ERRORS as error:
-            raise Unsupported(f"the result of {func} depends on values, which prediction does not have", _ADVICE) from error
+            raise Unsupported(
+                f"the result of {func} depends on values, which prediction does not have", _ADVICE
+            ) from error
         except UNKNOWN_OPERATOR_ERRORS as error:
             raise Unsupported(f"{func} has no shape function, so its result cannot be predicted", _ADVICE) from error
         return self._real_on_host(result, args)
@@ -96,7 +98,7 @@ class SoundValues(TorchFunctionMode):
     By the names that programs call: underneath they are comparisons like any other.
     """
 
-    _SOUND = {
+    _SOUND: ClassVar[dict[Any, bool]] = {
         torch.isnan: False,
         torch.Tensor.isnan: False,
         torch.isinf: False,

@@ -27,7 +27,9 @@ def patched_tensors() -> Iterator[None]:
         yield
 
 
-def _scatter(tensor: torch.Tensor, devices: Sequence[Any] | None = None, *_args: Any, **_kwargs: Any) -> tuple[Any, ...]:
+def _scatter(
+    tensor: torch.Tensor, devices: Sequence[Any] | None = None, *_args: Any, **_kwargs: Any
+) -> tuple[Any, ...]:
     """DataParallel on one card hands the whole batch on."""
     if devices is None or len(devices) != 1:
         raise Unsupported("DataParallel over several cards", "measure one card's share of the batch")

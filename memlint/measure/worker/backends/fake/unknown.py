@@ -43,7 +43,11 @@ def _item(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     dtype = args[0].dtype
     if dtype is torch.bool:
         holds = mode.assumptions.at_assertion()
-        mode.assumptions.note("what is asserted of the device's values is true" if holds else "a condition on the device's values is false")
+        mode.assumptions.note(
+            "what is asserted of the device's values is true"
+            if holds
+            else "a condition on the device's values is false"
+        )
         return holds
     value = 1.0 if dtype.is_floating_point else 1
     mode.assumptions.note(f"a number read from the device is {value}")
@@ -187,4 +191,4 @@ def _selected(mode: Any, mask: torch.Tensor) -> int:
     if known is not None:
         return int(known.count_nonzero())
     mode.assumptions.note("a mask selects every element: the largest that the result can be")
-    return mask.numel()
+    return int(mask.numel())

@@ -60,7 +60,7 @@ class KnownValues:
         return torch.empty(0, dtype=tensor.dtype).set_(copy, tensor.storage_offset(), tensor.shape, tensor.stride())
 
     def learn(self, tensor: Any, values: torch.Tensor) -> None:
-        """Keep `values` (same shape and dtype) as those of the fake tensor, unless it is too large, or a part of more."""
+        """Keep `values` (same shape and dtype) as those of the fake tensor, unless it is large or a part of more."""
         if not isinstance(tensor, FakeTensor) or not is_small(tensor.dtype, tensor.numel()):
             return
         storage = tensor.untyped_storage()
@@ -89,9 +89,8 @@ class KnownValues:
         if not mutable and all(self.of(tensor) is not None for tensor in _tensors(result)):
             return  # views of what is known
         given = self.given(func, args, kwargs)
-        if given is None or not self._compute(func, given, result):
-            if mutable:
-                self._forget_written(func, args, kwargs)
+        if (given is None or not self._compute(func, given, result)) and mutable:
+            self._forget_written(func, args, kwargs)
 
     def _overwritten(self, args: tuple[Any, ...]) -> bool:
         """`copy_` over a whole tensor: what it held before says nothing."""
@@ -104,7 +103,7 @@ class KnownValues:
         return True
 
     def given(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        """The arguments with values in place of fakes, on the CPU; None where one is unknown or the result is random."""
+        """The arguments with values in place of fakes, on the CPU; None if one is unknown or the result is random."""
         if torch.Tag.nondeterministic_seeded in func.tags or func in _UNDEFINED:
             return None
         missing = False
