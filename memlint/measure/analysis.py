@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from itertools import accumulate, pairwise
 
 from memlint.measure.allocator import block_bytes
@@ -72,10 +73,11 @@ class HostGrowth:
 
 @dataclass(frozen=True)
 class Sample:
-    """The state after an event, by category."""
+    """The state after an event: by category, and the lines that hold most."""
 
     event: int
     categories: dict[Category, int]
+    lines: tuple[LineShare, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -211,23 +213,29 @@ def saved_tensors(recording: Recording) -> tuple[LineShare, ...]:
     return by_line(storage for storage in alive(recording, moment.event) if storage.saved)
 
 
-def timeline(recording: Recording, points: int) -> list[Sample]:
-    """At most `points` states of the run, in order; the peak of every stretch between two of them is one of them."""
+def timeline(recording: Recording, points: int, lines: int = 0) -> list[Sample]:
+    """At most `points` states of the run, in order; the peak of every stretch between two of them is one of them.
+
+    Each says which `lines` lines hold most.
+    """
     live = live_bytes(recording)
     stretch = -(-len(live) // max(points, 1)) or 1
-    chosen = {
-        max(range(start, min(start + stretch, len(live))), key=live.__getitem__)
-        for start in range(0, len(live), stretch)
-    }
+    starts = range(0, len(live), stretch)
+    chosen = {max(range(start, min(start + stretch, len(live))), key=live.__getitem__) for start in starts}
     storages = {storage.id: storage for storage in recording.storages}
+    places = {_line(storage.place): storage.place for storage in recording.storages}
     levels = dict.fromkeys(Category, 0)
+    of_lines: Counter[tuple[tuple[str, int], Category]] = Counter()
     samples = []
     for index, event in enumerate(recording.events):
         storage = storages[event if event >= 0 else ~event]
-        size = block_bytes(storage.size)
-        levels[storage.category] += size if event >= 0 else -size
+        size = block_bytes(storage.size) if event >= 0 else -block_bytes(storage.size)
+        levels[storage.category] += size
+        of_lines[_line(storage.place), storage.category] += size
         if index in chosen:
-            samples.append(Sample(index, dict(levels)))
+            most = nlargest(lines, of_lines.items(), key=lambda item: item[1])
+            shares = tuple(LineShare(places[line], category, held) for (line, category), held in most if held)
+            samples.append(Sample(index, dict(levels), shares))
     return samples
 
 

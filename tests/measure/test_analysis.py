@@ -73,11 +73,13 @@ def test_an_event_belongs_to_the_step_in_which_its_storage_was_made(recording: R
 @given(recordings())
 def test_a_short_timeline_keeps_the_peak(recording: Recording) -> None:
     states = simulated(recording)
-    samples = analysis.timeline(recording, 7)
+    samples = analysis.timeline(recording, 7, lines=3)
     assert len(samples) <= 7
     assert max((sample.bytes for sample in samples), default=0) == analysis.peak(recording).bytes
     for sample in samples:
         assert sample.categories == analysis.by_category(states[sample.event])
+        held = [share.bytes for share in analysis.by_line(states[sample.event]) if share.bytes]
+        assert [share.bytes for share in sample.lines] == held[:3]
 
 
 @given(recordings())

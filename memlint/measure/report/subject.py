@@ -18,8 +18,6 @@ BASIS: Mapping[BackendName, str] = {
 }
 """How a number was obtained: stands beside every number that is printed."""
 
-CATEGORY_WORDS: Mapping[Category, str] = {category: category.value.replace("_", " ") for category in Category}
-
 
 @dataclass(frozen=True)
 class Subject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rich.console import Console
@@ -12,8 +12,9 @@ from rich.text import Text
 
 from memlint.measure import analysis
 from memlint.measure.job import Layer
-from memlint.measure.recording import SETUP_STEP, Category, Keeper, Place
-from memlint.measure.report.subject import CATEGORY_WORDS, Subject
+from memlint.measure.recording import Category, Keeper, Place
+from memlint.measure.report.subject import Subject
+from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, notes
 from memlint.measure.sizes import words
 from memlint.reporting.report import visible
 
@@ -34,8 +35,6 @@ _STYLES = {
     Category.INPUTS: "white",
     Category.OTHER: "bright_black",
 }
-
-_KEEPER_WORDS = {"container": "", "graph": "the graph of ", "cycle": "a reference cycle through "}
 
 
 def render(subject: Subject, *, colour: bool = False, width: int = DEFAULT_WIDTH) -> str:
@@ -60,7 +59,7 @@ def render(subject: Subject, *, colour: bool = False, width: int = DEFAULT_WIDTH
 def _blocks(subject: Subject) -> Iterator[Text | Table]:
     yield _headline(subject)
     yield Text()
-    yield _peaks(subject)
+    yield _facts(subject)
     if subject.recording.steps:
         yield Text()
         yield from _timeline(subject)
@@ -103,43 +102,11 @@ def _grid(*justify: Literal["left", "right"]) -> Table:
     return table
 
 
-def _peaks(subject: Subject) -> Table:
+def _facts(subject: Subject) -> Table:
     table = _grid("left", "right", "left")
-    peak, basis = subject.tracked_peak, subject.basis
-    when = "in the set-up" if peak.step == SETUP_STEP else f"in step {peak.step}"
-    table.add_row(Text("peak allocated", "bold"), Text(words(subject.peak_allocated_bytes), "bold"), f"{basis}, {when}")
-    if subject.peak_reserved_bytes is None:
-        table.add_row("peak reserved", "-", "has no meaning here: the CPU has no caching allocator")
-    elif subject.replayed is not None:
-        spare = words(subject.replayed.fragmentation)
-        table.add_row(
-            "peak reserved",
-            words(subject.peak_reserved_bytes),
-            f"{basis} by replaying the caching allocator; {spare} of it fragmentation and rounding",
-        )
-    else:
-        table.add_row("peak reserved", words(subject.peak_reserved_bytes), basis)
-    if subject.untracked_bytes > 0:
-        table.add_row(
-            "of it untracked", words(subject.untracked_bytes), f"{basis}: workspaces of kernels, blocks left whole"
-        )
-    growth = subject.growth.bytes_per_step
-    if growth is None:
-        table.add_row("growth per step", "-", _too_few(subject))
-    else:
-        table.add_row("growth per step", words(growth), f"{basis} over the steps after the warm-up")
-    held_over = sum(share.bytes for share in subject.held_over)
-    if held_over:
-        table.add_row("held over", words(held_over), f"{basis}: left by the step before, at the peak")
-    nodes = subject.host_growth.nodes_per_step
-    if nodes:
-        table.add_row("graph nodes", f"+{nodes}", "per step, kept in host memory (counted in the run)")
+    for fact in facts(subject):
+        table.add_row(fact.title, Text(fact.value, "bold red" if fact.alarm else "bold"), fact.note)
     return table
-
-
-def _too_few(subject: Subject) -> str:
-    least = subject.recording.warmup + analysis.LEAST_GROWING_STEPS
-    return f"unknown: needs {least} steps, saw {len(subject.recording.steps)}"
 
 
 def _timeline(subject: Subject) -> Iterator[Text]:
@@ -233,9 +200,8 @@ def _growth(subject: Subject) -> Iterator[Text | Table]:
 
 
 def _keeps(subject: Subject, keeper: Keeper | None) -> str:
-    if keeper is None:
-        return "kept by something that could not be seen"
-    return f"kept by {_KEEPER_WORDS[keeper.kind]}`{visible(keeper.name)}` at {visible(subject.where(keeper.place))}"
+    where = f" at {subject.where(keeper.place)}" if keeper else ""
+    return visible(keeps(keeper) + where)
 
 
 def _quoted(subject: Subject, place: Place | None) -> Iterator[Text]:
@@ -263,58 +229,8 @@ def _saved(subject: Subject) -> Iterator[Text | Table]:
 
 
 def _notes(subject: Subject) -> Iterator[Text]:
-    recording = subject.recording
-    shapes = dict.fromkeys(shape for step in recording.steps for shape in step.input_shapes)
-    seen = "; ".join(" x ".join(map(str, shape)) or "scalar" for shape in shapes)
-    yield from _list("Input shapes seen", [seen] if seen else [])
-    yield from _list(
-        "Kernels",
-        (
-            f"{choice.operation}: {choice.kernel}{_times(choice.count)}, {choice.reason}{_at(subject, choice.place)}"
-            for choice in recording.kernels
-        ),
-    )
-    yield from _list(
-        "Assumed",
-        (
-            f"{assumption.what}{_times(assumption.count)}{_at(subject, assumption.place)}"
-            for assumption in recording.assumptions
-        ),
-    )
-    yield from _list("Not in these numbers", recording.excluded)
-    if subject.replayed is not None:
-        yield from _list("Allocator settings that the replay ignores", subject.replayed.settings.ignored)
-    yield from _process(subject)
-
-
-def _times(count: int) -> str:
-    return f" ({count} times)" if count > 1 else ""
-
-
-def _at(subject: Subject, place: Place | None) -> str:
-    return f" at {subject.where(place)}" if place is not None else ""
-
-
-def _list(title: str, items: Iterable[str]) -> Iterator[Text]:
-    items = list(items)
-    if items:
-        yield Text()
-        yield Text(title, "bold")
+    for title, items in notes(subject):
+        if items:
+            yield Text()
+            yield Text(title, "bold")
         yield from (Text(f"  {visible(item)}") for item in items)
-
-
-def _process(subject: Subject) -> Iterator[Text]:
-    process = subject.recording.process
-    if process is None:
-        return
-    yield from _list(
-        "The card, by NVML (measured on cuda)",
-        [
-            f"this process: {_known(process.process_bytes)}, of it the CUDA context: {_known(process.context_bytes)}",
-            *(f"also on the card: {name} (pid {pid}): {_known(size)}" for pid, name, size in process.other_processes),
-        ],
-    )
-
-
-def _known(size: int | None) -> str:
-    return "unknown" if size is None else words(size)

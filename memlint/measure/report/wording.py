@@ -1,0 +1,116 @@
+"""What the report for a terminal and the one for a browser both say in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from memlint.measure import analysis
+from memlint.measure.recording import SETUP_STEP, Category, Keeper, Place, ProcessMemory
+from memlint.measure.report.subject import Subject
+from memlint.measure.sizes import words
+
+CATEGORY_WORDS = {category: category.value.replace("_", " ") for category in Category}
+
+_KEEPER_WORDS = {"container": "", "graph": "the graph of ", "cycle": "a reference cycle through "}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One of the numbers that head a report, and how it was obtained. `alarm`: it is bad news."""
+
+    title: str
+    value: str
+    note: str
+    alarm: bool = False
+
+
+def facts(subject: Subject) -> Iterator[Fact]:
+    basis = subject.basis
+    yield Fact("peak allocated", words(subject.peak_allocated_bytes), f"{basis}, {during(subject.tracked_peak.step)}")
+    yield _reserved(subject)
+    if subject.untracked_bytes > 0:
+        note = f"{basis}: workspaces of kernels, blocks left whole"
+        yield Fact("of it untracked", words(subject.untracked_bytes), note)
+    yield _growth(subject)
+    held_over = sum(share.bytes for share in subject.held_over)
+    if held_over:
+        yield Fact("held over", words(held_over), f"{basis}: left by the step before, at the peak")
+    nodes = subject.host_growth.nodes_per_step
+    if nodes:
+        yield Fact("graph nodes", f"+{nodes}", "per step, kept in host memory (counted in the run)", alarm=True)
+
+
+def during(step: int) -> str:
+    return "in the set-up" if step == SETUP_STEP else f"in step {step}"
+
+
+def _reserved(subject: Subject) -> Fact:
+    title, reserved = "peak reserved", subject.peak_reserved_bytes
+    if reserved is None:
+        return Fact(title, "-", "has no meaning here: the CPU has no caching allocator")
+    if subject.replayed is None:
+        return Fact(title, words(reserved), subject.basis)
+    spare = words(subject.replayed.fragmentation)
+    note = f"{subject.basis} by replaying the caching allocator; {spare} of it fragmentation and rounding"
+    return Fact(title, words(reserved), note)
+
+
+def _growth(subject: Subject) -> Fact:
+    title, growth = "growth per step", subject.growth.bytes_per_step
+    if growth is None:
+        least = subject.recording.warmup + analysis.LEAST_GROWING_STEPS
+        return Fact(title, "-", f"unknown: needs {least} steps, saw {len(subject.recording.steps)}")
+    return Fact(title, words(growth), f"{subject.basis} over the steps after the warm-up", alarm=growth > 0)
+
+
+def keeps(keeper: Keeper | None) -> str:
+    """`kept by the graph of `total``: to be followed by where."""
+    if keeper is None:
+        return "kept by something that could not be seen"
+    return f"kept by {_KEEPER_WORDS[keeper.kind]}`{keeper.name}`"
+
+
+def notes(subject: Subject) -> Iterator[tuple[str, list[str]]]:
+    """What the numbers rest on and leave out, under titles; lists may be empty."""
+    recording = subject.recording
+    shapes = dict.fromkeys(shape for step in recording.steps for shape in step.input_shapes)
+    seen = "; ".join(" x ".join(map(str, shape)) or "scalar" for shape in shapes)
+    yield "Input shapes seen", [seen] if seen else []
+    yield (
+        "Kernels",
+        [
+            f"{choice.operation}: {choice.kernel}{_times(choice.count)}, {choice.reason}{_at(subject, choice.place)}"
+            for choice in recording.kernels
+        ],
+    )
+    yield (
+        "Assumed",
+        [
+            f"{assumption.what}{_times(assumption.count)}{_at(subject, assumption.place)}"
+            for assumption in recording.assumptions
+        ],
+    )
+    yield "Not in these numbers", recording.excluded
+    if subject.replayed is not None:
+        yield "Allocator settings that the replay ignores", list(subject.replayed.settings.ignored)
+    yield "The card, by NVML (measured on cuda)", list(_card(recording.process)) if recording.process else []
+
+
+def _card(process: ProcessMemory) -> Iterator[str]:
+    context = _known(process.context_bytes)
+    yield f"this process: {_known(process.process_bytes)}, of it the CUDA context: {context}"
+    for pid, name, size in process.other_processes:
+        yield f"also on the card: {name} (pid {pid}): {_known(size)}"
+
+
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
+
+
+def _at(subject: Subject, place: Place | None) -> str:
+    return f" at {subject.where(place)}" if place is not None else ""
+
+
+def _known(size: int | None) -> str:
+    return "unknown" if size is None else words(size)
