@@ -66,6 +66,8 @@ def test_the_wheel_holds_every_module_and_rule_of_the_tree(installed: Installed,
     tree |= {"memlint/" + str(path.relative_to(source_copy)) for path in (source_copy / "rules").rglob("*.py")}
     assert any(path.startswith("memlint/rules/graph_retention/") for path in tree)
     tree.add("memlint/py.typed")
+    tree |= {str(path.relative_to(source_copy)) for path in (source_copy / "memlint").rglob("page.*")}
+    assert "memlint/measure/report/page.html.jinja" in tree
     with zipfile.ZipFile(installed.wheel) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == tree
 
