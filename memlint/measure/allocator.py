@@ -34,8 +34,9 @@ LARGE_MULTIPLE = 2 * MIB
 _POWER2_INTERVALS = 16
 """`roundup_power2_divisions` has a value for each power of 2 from 1 MiB on."""
 
-_FIRST_ADDRESS = 0x7F00_0000_0000
-_SPACE_BETWEEN_SEGMENTS = 2**40
+# Viewers read addresses as doubles: below 2**53 there is room for some 30,000 segments of up to 256 GiB.
+_FIRST_ADDRESS = 2**40
+_SPACE_BETWEEN_SEGMENTS = 2**38
 
 
 def block_bytes(size: int) -> int:
