@@ -31,8 +31,8 @@ def measurement(subject: Subject) -> dict[str, object]:
         "basis": subject.basis,
         "device": {
             "name": device.name,
-            "total_bytes": device.total_bytes,
-            "capability": list(device.capability) if any(device.capability) else None,
+            "total_bytes": subject.card_bytes,
+            "capability": None if subject.card_bytes is None else list(device.capability),
         },
         "steps": len(recording.steps),
         "warmup": recording.warmup,

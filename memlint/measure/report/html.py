@@ -14,7 +14,7 @@ from memlint.measure import analysis
 from memlint.measure.job import Layer
 from memlint.measure.recording import Category, Place
 from memlint.measure.report.subject import Subject
-from memlint.measure.report.wording import CATEGORY_WORDS, during, facts, notes
+from memlint.measure.report.wording import CATEGORY_WORDS, during, facts, matters, notes
 from memlint.measure.sizes import words
 
 MOST_POINTS = 1500
@@ -54,6 +54,7 @@ def render(subject: Subject) -> str:
         facts=facts(subject),
         resolution=_resolution(len(recording.events), len(samples)),
         categories=sorted(subject.categories.items(), key=lambda item: -item[1]),
+        held_over=subject.held_over if matters(subject, subject.held_over) else (),
         saved=analysis.saved_tensors(recording) if Layer.SAVED_TENSORS in recording.layers else None,
         source=source,
         steps=zip(recording.steps, analysis.step_peaks(recording), analysis.step_ends(recording), strict=True),

@@ -90,6 +90,7 @@
       const row = table.insertRow();
       row.append(element("td", words(bytes), { class: "number" }));
       const what = row.insertCell();
+      what.className = "category";
       what.append(swatch(data.categories[category]), data.categories[category].words);
       const place = data.lines[line];
       const where = row.insertCell();

@@ -33,6 +33,11 @@ class Subject:
     def basis(self) -> str:
         return BASIS[self.recording.backend]
 
+    @property
+    def card_bytes(self) -> int | None:
+        """The memory of the card that was there or was pretended; None on the CPU, which stands for any."""
+        return None if self.recording.backend == "cpu" else self.recording.device.total_bytes
+
     @cached_property
     def tracked_peak(self) -> analysis.Peak:
         """The peak of what the tracker saw: the moment that is broken down."""

@@ -14,7 +14,7 @@ from memlint.measure import analysis
 from memlint.measure.job import Layer
 from memlint.measure.recording import Category, Keeper, Place
 from memlint.measure.report.subject import Subject
-from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, notes
+from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, matters, notes
 from memlint.measure.sizes import words
 from memlint.reporting.report import visible
 
@@ -79,12 +79,11 @@ def _blocks(subject: Subject) -> Iterator[Text | Table]:
 
 def _headline(subject: Subject) -> Text:
     recording = subject.recording
-    device = recording.device
-    total = f", {words(device.total_bytes)}" if device.total_bytes else ""
+    total = f", {words(subject.card_bytes)}" if subject.card_bytes else ""
     steps = len(recording.steps)
     return Text.assemble(
         (visible(subject.target), "bold"),
-        f": {subject.basis} ({visible(device.name)}{total}; torch {recording.torch_version}; ",
+        f": {subject.basis} ({visible(recording.device.name)}{total}; torch {recording.torch_version}; ",
         f"{steps} step{'' if steps == 1 else 's'}, the first {recording.warmup} as warm-up)",
     )
 
@@ -178,8 +177,7 @@ def _growth(subject: Subject) -> Iterator[Text | Table]:
         yield Text.assemble(
             "  ", (f"{words(line.bytes_per_step)} per step", "bold red"), f", {_keeps(subject, line.keeper)}"
         )
-        if line.keeper is not None:
-            yield from _quoted(subject, line.keeper.place)
+        yield from _quoted(subject, line.keeper.place if line.keeper else None)
         table = _grid("right", "left", "left")
         for allocated in line.allocated_at[:MOST_LINES]:
             table.add_row(
@@ -194,9 +192,9 @@ def _growth(subject: Subject) -> Iterator[Text | Table]:
         yield Text.assemble(
             ("Graph nodes that pile up in host memory", "bold"), (f" ({host.nodes_per_step} more a step)", "dim")
         )
-        for keeper in host.keepers:
+        for keeper in host.keepers or [None]:
             yield Text(f"  {_keeps(subject, keeper)}")
-            yield from _quoted(subject, keeper.place)
+            yield from _quoted(subject, keeper.place if keeper else None)
 
 
 def _keeps(subject: Subject, keeper: Keeper | None) -> str:
@@ -211,7 +209,7 @@ def _quoted(subject: Subject, place: Place | None) -> Iterator[Text]:
 
 
 def _held_over(subject: Subject) -> Iterator[Text | Table]:
-    if subject.held_over:
+    if matters(subject, subject.held_over):
         yield Text()
         yield _title("Held over from the step before, at the peak", subject)
         yield _lines(subject, subject.held_over)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from memlint.measure import analysis
@@ -33,12 +33,18 @@ def facts(subject: Subject) -> Iterator[Fact]:
         note = f"{basis}: workspaces of kernels, blocks left whole"
         yield Fact("of it untracked", words(subject.untracked_bytes), note)
     yield _growth(subject)
-    held_over = sum(share.bytes for share in subject.held_over)
-    if held_over:
+    if matters(subject, subject.held_over):
+        held_over = sum(share.bytes for share in subject.held_over)
         yield Fact("held over", words(held_over), f"{basis}: left by the step before, at the peak")
     nodes = subject.host_growth.nodes_per_step
     if nodes:
         yield Fact("graph nodes", f"+{nodes}", "per step, kept in host memory (counted in the run)", alarm=True)
+
+
+def matters(subject: Subject, shares: Iterable[analysis.LineShare]) -> bool:
+    """Whether it is at least a hundredth of the peak: a loss of 512 bytes that is held over is none of the news."""
+    held = sum(share.bytes for share in shares)
+    return held > 0 and 100 * held >= subject.tracked_peak.bytes
 
 
 def during(step: int) -> str:
