@@ -1,4 +1,4 @@
-"""Every private name of torch that the worker uses, in one place, and what makes a CPU build take `cuda` for a device.
+"""Every private name of torch that the worker uses, in one place, and what makes it take `cuda` without a card.
 
 Names that torch does not promise may go with any release. So they are looked up here alone, and `self_test` tries what
 rests on them in a process of its own before any user code runs: a refusal is better than a wrong number, and what
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # torch imports it when a mode is first used, and it must not see a pretended card
 from torch._C import DispatchKey
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -47,6 +48,7 @@ __all__ = [
     "has_kernel",
     "sdp_priority",
     "self_test",
+    "without_cudnn",
 ]
 
 RUN_BACKWARD = "_engine_run_backward"
@@ -71,6 +73,17 @@ def has_kernel(operator: str, key: str) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator, key))
 
 
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Composite operators take torch's own kernels in the block."""
+    before = torch._C._get_cudnn_enabled()
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_cudnn_enabled(before)
+
+
 def sdp_priority() -> tuple[str, ...]:
     """The attention kernels in the order that the program, or torch, prefers them."""
     names = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn"}
@@ -82,26 +95,21 @@ def creates_graph(arguments: tuple[Any, ...]) -> bool:
     return len(arguments) > 2 and bool(arguments[2])
 
 
-# ---- C++: what a build without CUDA lacks
-
-
-def is_cuda_build() -> bool:
-    """A build with CUDA takes `cuda` for a device, card or no card: it needs nothing of what follows."""
-    return bool(torch.backends.cuda.is_built())
+# ---- C++: what torch lacks without a card
 
 
 @contextmanager
 def cuda_without_a_card() -> Iterator[None]:
-    """Let autograd and the accelerator's queries accept `cuda` on a CPU build. Nothing to do on a CUDA build.
+    """Let autograd and the accelerator's queries accept `cuda` where there is no card; where there is one, they do.
 
     The device guard stays when the block ends (nothing else asks for it); the hooks are put back.
     Raises Unsupported where torch's symbols are not as known.
     """
-    if is_cuda_build():
+    if torch.cuda.device_count() > 0:
         yield
         return
     if sys.platform == "win32":
-        raise Unsupported("predicting without a CUDA build of torch needs Linux or macOS", _ADVICE)
+        raise Unsupported("predicting without a card needs Linux or macOS", _ADVICE)
     _register_device_guard()
     hooks = _CudaHooks()
     hooks.install()
@@ -135,6 +143,8 @@ def _register_device_guard() -> None:
     except ValueError as error:
         raise Unsupported(f"torch {torch.__version__} keeps its device guards elsewhere", _ADVICE) from error
     if table[_CUDA]:
+        # A CUDA build has a guard, which torch replaces if it finds no card (or did already).
+        torch._C._ensureCUDADeviceGuardSet()
         return
     zero = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(lambda _self: 0)
     slots = (ctypes.c_void_p * 64)(*[ctypes.cast(zero, ctypes.c_void_p).value] * 64)
@@ -236,6 +246,42 @@ def _swap_tensors(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], 
         torch._C._swap_tensor_impl(one, other)
 
     return swap
+
+
+@contextmanager
+def loading_to_cuda() -> Iterator[None]:
+    """Let `torch.load` put tensors on `cuda`: their storages are read to the host, and moved as tensors are rebuilt."""
+    meant_for_cuda = WeakIdKeyDictionary()
+
+    def mark(storage: Any, location: str) -> Any:
+        if not location.startswith("cuda"):
+            return None
+        meant_for_cuda[storage] = None
+        return storage
+
+    def to_cuda(storage: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return mark(storage, "cuda")
+
+    rebuild = torch._utils._rebuild_tensor
+
+    def rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any) -> Any:
+        untyped = storage._untyped_storage
+        if untyped not in meant_for_cuda:
+            return rebuild(storage, offset, size, stride)
+        whole = meant_for_cuda[untyped]
+        if whole is None:
+            elements = untyped.nbytes() // storage.dtype.itemsize
+            whole = meant_for_cuda[untyped] = rebuild(storage, 0, (elements,), (1,)).to("cuda")
+        return whole.as_strided(size, stride, offset)
+
+    with Patches() as patches:
+        registry = torch.serialization._package_registry
+        first = (-1, lambda _storage: None, mark)
+        registry.insert(0, first)
+        patches.callback(registry.remove, first)
+        patches.set(torch.UntypedStorage, "cuda", to_cuda)
+        patches.set(torch._utils, "_rebuild_tensor", rebuild_tensor)
+        yield
 
 
 # ---- the self-test

@@ -13,10 +13,11 @@ import torch
 
 from memlint.measure.recording import KernelChoice, Place
 from memlint.measure.worker.backends.fake.attention import Call, attend, choose
-from memlint.measure.worker.compat import has_kernel
+from memlint.measure.worker.compat import has_kernel, without_cudnn
 
 aten = torch.ops.aten
 
+_RECURRENT = [f"{layer}.{kind}" for layer in ("lstm", "gru", "rnn_tanh", "rnn_relu") for kind in ("input", "data")]
 _CUDNN_SMALLEST_EPSILON = 1e-5
 """CUDNN_BN_MIN_EPSILON, as torch asks for it."""
 
@@ -47,6 +48,8 @@ class Routes:
         try:
             for name, route in routes.items():
                 library.impl(name, route, "AutogradCUDA")
+            for name in _RECURRENT:
+                library.impl(name, self._recurrent(name), "AutogradCUDA")
             for name, shapes in _SHAPES.items():
                 if not has_kernel(f"aten::{name}", "Meta"):
                     library.impl(name, shapes, "Meta")
@@ -82,6 +85,17 @@ class Routes:
         kernel, reason = choose(call)
         self._note("scaled_dot_product_attention", kernel, reason)
         return attend(kernel, call, scale)
+
+    def _recurrent(self, name: str) -> Callable[..., Any]:
+        packet, overload = name.split(".")
+        operator = getattr(getattr(aten, packet), overload)
+
+        def route(*args: Any, **kwargs: Any) -> Any:
+            self._note(packet, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
+            with without_cudnn():
+                return operator.decompose(*args, **kwargs)
+
+        return route
 
     def _batch_norm(
         self,

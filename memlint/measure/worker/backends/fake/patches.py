@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.parallel import comm, scatter_gather
+from torch.nn.parallel import comm
 
+from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.patching import Patches
 
@@ -23,7 +24,7 @@ def patched_tensors() -> Iterator[None]:
         # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
         patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
         patches.set(comm, "scatter", _scatter)
-        patches.set(scatter_gather, "comm", comm) if hasattr(scatter_gather, "comm") else None
+        patches.enter_context(compat.loading_to_cuda())
         yield
 
 
