@@ -189,9 +189,19 @@ class Flow(Expressions):
             )
         self.analysis.shared |= self.all_roots(value)
         if path is not None:
+            self._cut_part(target.value, owner, "." + target.attr.value, value)
             self.state.bind(path, value)
         for box in value.boxes:
             self.analysis.boxes[box].in_object = True
+
+    def _cut_part(self, whole: cst.BaseExpression, owner: Value, part: str, value: Value) -> None:
+        """`out["loss"] = out["loss"].detach()`: the part that backward ran on goes, and with it what shows a graph."""
+        path = path_of(whole)
+        if path is None or path not in self.state.vars or value.grad is not Grad.NO or len(owner.idents) != 1:
+            return
+        cut = self.analysis.roots[next(iter(owner.idents))].members.get(part)
+        if cut is not None and (cut in self.analysis.differentiated or cut in self.state.backed):
+            self.state.bind(path, Value(owner.kind, Grad.MIXED, roots=owner.roots, cls=owner.cls))
 
     def _store_item(self, target: cst.Subscript, value: Value, source: cst.BaseExpression) -> None:
         base = self.eval(target.value)
@@ -211,6 +221,7 @@ class Flow(Expressions):
             self.written_into(target, target.value, path, base, value, source, result)
             return
         if key is not None:
+            self._cut_part(target.value, base, "[" + key.rpartition("[")[2], value)
             self.state.bind(key, value)
         if key is None or base.boxes:
             # d["loss"] = loss keeps one value; d[step] = loss keeps one a step.

@@ -25,7 +25,8 @@ _VIEWS = known.SHAPING_METHODS | {"view", "unsqueeze", "view_as", "reshape_as", 
 # A copy in float32 holds twice as much.
 _COPIES = frozenset({"float"})
 _FLATTENING = frozenset({"view", "reshape"})
-# `_, loss = model(x, y)`: the name that nobody reads holds what it is given all the same.
+# `_, loss = model(x, y)`: the name that nobody reads holds what it is given all the same. Beside the loss alone it is
+# the logits; of more parts, `out, _, state = model(x)`, it may be any.
 _IGNORED = "_"
 # Parts of a model's output that are no large tensor.
 _SMALL_MEMBERS = frozenset({"loss", "losses", "aux_loss", "metrics"})
@@ -122,16 +123,18 @@ def _names_bound(forward: Call, backward: Backward) -> list[str]:
     target = statement.targets[0].target
     if not _is_view_of(statement.value, forward.node):
         return []
+    given = backward.call.receiver_node
+    differentiated = {path_of(given)} if given is not None else set()
+    differentiated |= {path_of(argument.expression) for argument in backward.call.positional}
     if isinstance(target, cst.Name):
         names = [target.value]
     elif isinstance(target, cst.Tuple):
         bound = [element.value.value for element in target.elements if isinstance(element.value, cst.Name)]
-        names = [name for name in bound if name == _IGNORED or words_of(name) & vocabulary.LOGITS_WORDS]
+        losses = [name for name in bound if name in differentiated or _is_loss_word(name)]
+        ignored = {_IGNORED} if len(losses) == len(target.elements) - 1 else set()
+        names = [name for name in bound if name in ignored or words_of(name) & vocabulary.LOGITS_WORDS]
     else:
         return []
-    given = backward.call.receiver_node
-    differentiated = {path_of(given)} if given is not None else set()
-    differentiated |= {path_of(argument.expression) for argument in backward.call.positional}
     return [name for name in names if name not in differentiated and not _is_loss_word(name)]
 
 
