@@ -98,6 +98,7 @@ class Step:
     graph_nodes: int | None = None
     """Autograd nodes that are reachable at its end (known with `Layer.GROWTH`)."""
     allocator: AllocatorPeaks | None = None
+    """Of the first step: since the set-up began."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,19 @@ class ProcessMemory:
     context_bytes: int | None
     other_processes: tuple[tuple[int, str, int | None], ...] = ()
     """(pid, name, bytes) of who else is on the card."""
+    by_difference: bool = False
+    """NVML could not tell this process from the others, as in a container: `process_bytes` is by how much the use of
+    the whole card rose."""
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """The request that the card could not serve, and how things stood, in bytes."""
+
+    requested: int
+    card_free: int
+    allocated: int
+    reserved: int
 
 
 @dataclass(frozen=True)
@@ -190,5 +204,7 @@ class Recording:
     """What `PYTORCH_ALLOC_CONF` or `PYTORCH_CUDA_ALLOC_CONF` said in the worker when the run ended."""
     fingerprints: Fingerprints | None = None
     process: ProcessMemory | None = None
+    out_of_memory: OutOfMemory | None = None
+    """Where the run ended that way, on `cuda`."""
     memory_history: bytes | None = None
     """PyTorch's pickled snapshot (known with `Layer.MEMORY_HISTORY`)."""

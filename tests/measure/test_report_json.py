@@ -14,7 +14,7 @@ from hypothesis import given
 from recordings import MIB, Run, leaking_training, recordings
 
 from memlint.measure.job import Layer
-from memlint.measure.recording import AllocatorPeaks, ProcessMemory, Recording
+from memlint.measure.recording import AllocatorPeaks, OutOfMemory, ProcessMemory, Recording
 from memlint.measure.report import as_json
 from memlint.measure.report.subject import Subject
 
@@ -107,6 +107,21 @@ def test_on_cuda_the_peaks_are_the_allocator_s() -> None:
     assert measurement["untracked_bytes"] == 100 * MIB + 5 - sum(measurement["categories"].values())
     assert measurement["replay"] is None
     assert measurement["process"]["other_processes"] == [{"pid": 1, "name": "python", "bytes": None}]
+
+
+def test_where_the_card_ran_out_of_memory() -> None:
+    recording = leaking_training("/project/train.py")
+    recording.backend = "cuda"
+    recording.out_of_memory = OutOfMemory(5 * MIB, 1 * MIB, 120 * MIB, 130 * MIB)
+    measurement = printed(recording)
+    assert measurement["out_of_memory"] == {
+        "requested_bytes": 5 * MIB,
+        "card_free_bytes": 1 * MIB,
+        "allocated_bytes": 120 * MIB,
+        "reserved_bytes": 130 * MIB,
+    }
+    assert measurement["peak_allocated_bytes"] == 120 * MIB
+    assert measurement["peak_reserved_bytes"] == 130 * MIB
 
 
 @pytest.mark.parametrize("key", SCHEMA["required"])

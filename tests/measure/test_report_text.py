@@ -10,7 +10,7 @@ import pytest
 from recordings import leaking_training
 from rich.text import Text
 
-from memlint.measure.recording import AllocatorPeaks, ProcessMemory, Recording
+from memlint.measure.recording import AllocatorPeaks, OutOfMemory, ProcessMemory, Recording
 from memlint.measure.report import text
 from memlint.measure.report.subject import Subject
 
@@ -82,6 +82,20 @@ def test_what_only_the_allocator_and_nvml_know(subject: Subject) -> None:
     assert re.search(r"^of it untracked +9\d\d\.\d MiB +measured on cuda", printed, flags=re.MULTILINE)
     assert "this process: unknown, of it the CUDA context: 500.0 MiB" in printed
     assert "also on the card: python (pid 4711): unknown" in printed
+
+
+def test_what_a_card_without_memory_was_asked_for(subject: Subject) -> None:
+    subject.recording.backend = "cuda"
+    subject.recording.out_of_memory = OutOfMemory(3 * 2**30, 2**20, 2**30, 2**31)
+    subject.recording.process = ProcessMemory(2**31, None, by_difference=True)
+    printed = text.render(subject)
+    assert re.search(
+        r"^out of memory +3\.0 GiB +asked for, of 1\.0 MiB that the card had left \(measured on cuda\)$",
+        printed,
+        flags=re.MULTILINE,
+    )
+    assert re.search(r"^peak allocated +1\.0 GiB", printed, flags=re.MULTILINE)
+    assert "this process: 2.0 GiB (by how much the use of the whole card rose)" in printed
 
 
 def test_a_run_without_steps_and_without_memory() -> None:

@@ -68,6 +68,7 @@ def measurement(subject: Subject) -> dict[str, object]:
         ],
         "excluded": list(recording.excluded),
         "process": _process(subject),
+        "out_of_memory": _out_of_memory(subject),
     }
 
 
@@ -151,5 +152,18 @@ def _process(subject: Subject) -> dict[str, object] | None:
     return {
         "process_bytes": process.process_bytes,
         "context_bytes": process.context_bytes,
+        "by_difference": process.by_difference,
         "other_processes": [{"pid": pid, "name": name, "bytes": size} for pid, name, size in process.other_processes],
+    }
+
+
+def _out_of_memory(subject: Subject) -> dict[str, int] | None:
+    end = subject.recording.out_of_memory
+    if end is None:
+        return None
+    return {
+        "requested_bytes": end.requested,
+        "card_free_bytes": end.card_free,
+        "allocated_bytes": end.allocated,
+        "reserved_bytes": end.reserved,
     }

@@ -69,8 +69,11 @@ class Subject:
 
     @cached_property
     def counted(self) -> AllocatorPeaks | None:
-        """The highest that CUDA's own allocator counted in any step; None where there was none."""
+        """The highest that CUDA's own allocator counted, in any step or when it ran out; None where there was none."""
         peaks = [step.allocator for step in self.recording.steps if step.allocator is not None]
+        end = self.recording.out_of_memory
+        if end is not None:
+            peaks.append(AllocatorPeaks(end.allocated, end.reserved, 0))
         if not peaks:
             return None
         return AllocatorPeaks(

@@ -26,7 +26,10 @@ class Fact:
 
 
 def facts(subject: Subject) -> Iterator[Fact]:
-    basis = subject.basis
+    basis, end = subject.basis, subject.recording.out_of_memory
+    if end is not None:
+        note = f"asked for, of {words(end.card_free)} that the card had left ({basis})"
+        yield Fact("out of memory", words(end.requested), note, alarm=True)
     yield Fact("peak allocated", words(subject.peak_allocated_bytes), f"{basis}, {during(subject.tracked_peak.step)}")
     yield _reserved(subject)
     if subject.untracked_bytes > 0:
@@ -105,7 +108,8 @@ def notes(subject: Subject) -> Iterator[tuple[str, list[str]]]:
 
 def _card(process: ProcessMemory) -> Iterator[str]:
     context = _known(process.context_bytes)
-    yield f"this process: {_known(process.process_bytes)}, of it the CUDA context: {context}"
+    how = " (by how much the use of the whole card rose)" if process.by_difference else ""
+    yield f"this process: {_known(process.process_bytes)}{how}, of it the CUDA context: {context}"
     for pid, name, size in process.other_processes:
         yield f"also on the card: {name} (pid {pid}): {_known(size)}"
 

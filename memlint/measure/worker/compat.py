@@ -46,6 +46,9 @@ __all__ = [
     "cuda_without_a_card",
     "fake_cuda_tensors",
     "has_kernel",
+    "memory_history",
+    "on_out_of_memory",
+    "record_memory_history",
     "sdp_priority",
     "self_test",
     "without_cudnn",
@@ -82,6 +85,26 @@ def without_cudnn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_cudnn_enabled(before)
+
+
+def record_memory_history() -> None:
+    """Have CUDA's allocator note each allocation and release with its Python stack, from now on."""
+    torch.cuda.memory._record_memory_history(stacks="python")
+
+
+def memory_history() -> dict[str, Any]:
+    """What it has noted, as PyTorch's memory viewer wants it. Ends the noting."""
+    snapshot: dict[str, Any] = torch.cuda.memory._snapshot()
+    torch.cuda.memory._record_memory_history(enabled=None)
+    return snapshot
+
+
+def on_out_of_memory(observer: Callable[[int, int, int, int], None]) -> None:
+    """Call `observer(device, requested, card's total, card's free)` in bytes when a card cannot serve a request.
+
+    For the rest of the process: torch has no way to take it back.
+    """
+    torch._C._cuda_attach_out_of_memory_observer(observer)
 
 
 def sdp_priority() -> tuple[str, ...]:
