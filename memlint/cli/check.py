@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Leave out the findings that this file knows; see `memlint baseline`.",
 )
+@click.option(
+    "--measured",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Show what `memlint confirm --output FILE` has measured beside the findings.",
+)
 @click.option("--add-noqa", metavar="REASON", help="Suppress each finding with a comment that gives this reason.")
 @click.option("--fix", "apply_fixes", is_flag=True, help="Apply safe fixes first, as `memlint fix --apply` does.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file changes, until Ctrl-C.")
@@ -51,6 +56,7 @@ def check(  # noqa: PLR0913 - one for each option
     output_file: Path | None,
     since: str | None,
     baseline: Path | None,
+    measured: Path | None,
     add_noqa: str | None,
     apply_fixes: bool,
     watch: bool,
@@ -73,6 +79,8 @@ def check(  # noqa: PLR0913 - one for each option
             results = _without_known(planned, results, baseline)
         if since is not None:
             results = _only_changed(planned, results, since)
+        if measured is not None:
+            results = _priced(planned, results, measured)
         if add_noqa is not None:
             results = _suppressed(planned, results, add_noqa)
         return _report(planned, results, statistics=statistics, exit_zero=exit_zero, output_file=output_file)
@@ -128,6 +136,16 @@ def _without_known(planned: Plan, results: Sequence[FileResult], file: Path | No
         raise Trouble(f"cannot write {shown(known.path)}: {error.strerror or error}") from None
     click.echo(f"note: {what}, and taken out of it", err=True)
     return left
+
+
+def _priced(planned: Plan, results: Sequence[FileResult], file: Path) -> list[FileResult]:
+    from memlint.cli.measured import contents_of, read_confirmation, warn_of_changes
+
+    saved = read_confirmation(file)
+    contents = contents_of(planned.jobs)
+    warn_of_changes(saved, contents)
+    pairs = zip(planned.jobs, results, strict=True)
+    return [saved.priced(result, job.path, contents[job.path]) for job, result in pairs]
 
 
 def _only_changed(planned: Plan, results: Sequence[FileResult], revision: str) -> list[FileResult]:

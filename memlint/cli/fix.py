@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 @common_options
 @click.option("--apply", "write", is_flag=True, help="Write the fixed files instead of printing a diff.")
 @click.option("--unsafe-fixes", is_flag=True, help="Include fixes that may change what the code does.")
+@click.option(
+    "--only-confirmed",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Only fixes that `memlint confirm --output FILE` saw to save memory.",
+)
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even when there are findings or fixes.")
 @click.option("--stdin-filename", metavar="NAME", help="The name of the file that `-` reads from standard input.")
 @click.pass_context
@@ -33,6 +38,7 @@ def fix(
     overrides: Options,
     write: bool,
     unsafe_fixes: bool,
+    only_confirmed: Path | None,
     exit_zero: bool,
     stdin_filename: str | None,
 ) -> None:
@@ -49,7 +55,20 @@ def fix(
     from memlint.cli.run import plan
 
     planned = plan(paths, stdin_filename, overrides, unsafe_fixes=unsafe_fixes)
+    if only_confirmed is not None:
+        planned = _confirmed(planned, only_confirmed)
     ctx.exit(fix_files(planned, write=write, exit_zero=exit_zero))
+
+
+def _confirmed(planned: Plan, file: Path) -> Plan:
+    """The plan, less the fixes that were not confirmed of these very files."""
+    from memlint.cli.measured import contents_of, read_confirmation, warn_of_changes
+
+    saved = read_confirmation(file)
+    contents = contents_of(planned.jobs)
+    warn_of_changes(saved, contents, "its fixes are left out; ")
+    jobs = (replace(job, only=saved.confirmed(job.path, contents[job.path])) for job in planned.jobs)
+    return replace(planned, jobs=tuple(jobs))
 
 
 def fix_files(planned: Plan, *, write: bool, statistics: bool = False, exit_zero: bool = False) -> int:

@@ -18,6 +18,7 @@ from memlint import __version__
 from memlint.cli.baseline import baseline
 from memlint.cli.check import check
 from memlint.cli.config import config
+from memlint.cli.confirm import confirm
 from memlint.cli.errors import Trouble, say_error
 from memlint.cli.fix import fix
 from memlint.cli.measure import measure
@@ -45,6 +46,7 @@ def memlint() -> None:
 memlint.add_command(check)
 memlint.add_command(fix)
 memlint.add_command(measure)
+memlint.add_command(confirm)
 memlint.add_command(rule)
 memlint.add_command(config)
 memlint.add_command(baseline)

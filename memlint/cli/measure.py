@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +78,14 @@ def _print(subject: Subject, output_format: str) -> None:
 def _write(file: str | None, subject: Subject, kind: str) -> None:
     if file is None:
         return
-    content = importlib.import_module(f"memlint.measure.report.{kind}").render(subject)
-    raw: bytes = content.encode() if isinstance(content, str) else content
+    from memlint.measure.report import html, snapshot
+
     try:
-        Path(file).write_bytes(raw)
+        content = html.render(subject).encode() if kind == "html" else snapshot.render(subject)
+    except ImportError as error:
+        raise Trouble(f"--{kind} needs a library ({error}): install `memlint-torch[measure]`") from None
+    try:
+        Path(file).write_bytes(content)
     except OSError as error:
         raise Trouble(f"{file}: cannot be written: {error.strerror or error}") from None
     note(f"wrote {file}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from memlint.config.measure import BackendChoice, MeasureOptions, NamedTarget
 
 if TYPE_CHECKING:
     from memlint.config.settings import Settings
-    from memlint.measure.job import BackendName, Job, Target
+    from memlint.measure.job import BackendName, Job, Layer, Target
     from memlint.measure.launch import Output
     from memlint.measure.outcome import Outcome
 
@@ -172,10 +172,12 @@ def _size(text: str | None, option: str) -> int | None:
         raise Trouble(f"{option}: {error}") from None
 
 
-def run_target(request: Request, output: Output) -> tuple[Job, Outcome]:
+def run_target(
+    request: Request, output: Output, layers_of: Callable[[BackendName], frozenset[Layer]] | None = None
+) -> tuple[Job, Outcome]:
     """Run it on the backend that is asked for, or on the best one that can run it.
 
-    Raises Trouble where nothing can be run.
+    `layers_of` says what is recorded on each, where it is not the usual. Raises Trouble where nothing can be run.
     """
     from memlint.measure.launch import CannotMeasure, best_backend, require_torch, run
     from memlint.measure.outcome import Status
@@ -185,14 +187,19 @@ def run_target(request: Request, output: Output) -> tuple[Job, Outcome]:
     except CannotMeasure as error:
         raise Trouble(str(error)) from None
     choice = request.options.backend or BackendChoice.AUTO
-    job = request.job(best_backend() if choice is BackendChoice.AUTO else choice.value)
+
+    def job_on(backend: BackendName) -> Job:
+        job = request.job(backend)
+        return job if layers_of is None else replace(job, layers=layers_of(backend))
+
+    job = job_on(best_backend() if choice is BackendChoice.AUTO else choice.value)
     if job.backend == "fake":
         note("backend fake: no GPU is used, and the values that the target prints are placeholders")
     outcome = run(job, output)
     if outcome.status is not Status.UNSUPPORTED or choice is not BackendChoice.AUTO or job.backend == "cpu":
         return job, outcome
     note(f"backend {job.backend} cannot run this: {outcome.message}; running it on cpu")
-    job = request.job("cpu")
+    job = job_on("cpu")
     return job, run(job, output)
 
 

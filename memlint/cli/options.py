@@ -92,11 +92,11 @@ def common_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     ) -> _Result:
         overrides = Options(
             origin=COMMAND_LINE,
-            select=_words(select) if select else None,
-            ignore=_words(ignore),
-            extend_select=_words(extend_select),
-            exclude=_words(exclude) if exclude else None,
-            extend_exclude=_words(extend_exclude),
+            select=separated(select) if select else None,
+            ignore=separated(ignore),
+            extend_select=separated(extend_select),
+            exclude=separated(exclude) if exclude else None,
+            extend_exclude=separated(extend_exclude),
             force_exclude=force_exclude,
             confidence=Confidence(confidence) if confidence else None,
             output_format=OutputFormat(output_format) if output_format else None,
@@ -111,5 +111,6 @@ def common_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     return decorated
 
 
-def _words(given: Iterable[str]) -> tuple[str, ...]:
+def separated(given: Iterable[str]) -> tuple[str, ...]:
+    """The words of an option that takes several, separated by commas or given in turn."""
     return tuple(word.strip() for text in given for word in text.split(",") if word.strip())

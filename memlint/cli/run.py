@@ -42,6 +42,8 @@ class Job:
     policy: Policy
     timeout_seconds: float
     unsafe_fixes: bool = False
+    only: frozenset[tuple[str, int]] | None = None
+    """The findings to fix, by code and line; None: all."""
 
     def read(self) -> bytes:
         """Raises OSError."""
@@ -170,7 +172,7 @@ def _fix_one(job: Job) -> FixResult:
         raw = job.read()
     except OSError as error:
         return _unfixed(_unopened(job, error))
-    return fix(job.shown, raw, job.policy, unsafe=job.unsafe_fixes)
+    return fix(job.shown, raw, job.policy, unsafe=job.unsafe_fixes, only=job.only)
 
 
 def _unopened(job: Job, error: OSError) -> FileResult:

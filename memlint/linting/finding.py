@@ -77,6 +77,28 @@ class Fix:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What `memlint confirm` measured of a finding. Bytes are None where there is nothing to say.
+
+    `verdict` is one of those in docs/confirm.md, `summary` says it all in a line, `results` grades whether the program
+    computes the same with the fix. `changed_since`: the file is another one by now, so take it for what it was.
+    """
+
+    verdict: str
+    summary: str
+    basis: str
+    """How the numbers were obtained: `measured on cuda`, `measured on cpu` or `predicted`."""
+    steps: int
+    peak_before_bytes: int
+    peak_after_bytes: int | None
+    growth_before_bytes_per_step: int | None
+    growth_after_bytes_per_step: int | None
+    held_at_peak_bytes: int | None
+    results: str
+    changed_since: bool = False
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is wrong at one place. `end` is exclusive.
 
@@ -95,6 +117,7 @@ class Finding:
     related: tuple[Related, ...] = ()
     fix: Fix | None = None
     cell: int | None = None
+    measured: Measured | None = None
 
     @property
     def sort_key(self) -> tuple[str, int, Position, str, str]:

@@ -43,6 +43,7 @@ from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
 from memlint.source.cells import CellIndex, CellsChanged
 from memlint.source.file import Comment, ParseText, SourceFile, UndecodableFile
+from memlint.source.line_map import LineMap
 from memlint.source.lines import Position
 from memlint.source.notebook import SUFFIX as NOTEBOOK_SUFFIX
 from memlint.source.notebook import Notebook
@@ -304,8 +305,13 @@ def _shown_lines(findings: Iterable[Finding], source: SourceFile | None) -> dict
 # --- fixing ---
 
 
-def fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
-    """Apply fixes in rounds until nothing is left to apply."""
+def fix(
+    path: str, raw: bytes, policy: Policy, *, unsafe: bool, only: frozenset[tuple[str, int]] | None = None
+) -> FixResult:
+    """Apply fixes in rounds until nothing is left to apply.
+
+    `only` names the findings whose fixes are wanted, by code and by the line where they start in `raw`.
+    """
     applied: dict[str, int] = {}
     current = raw
     result = lint(path, current, policy)
@@ -313,7 +319,8 @@ def fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
         if not any(finding.fix is not None for finding in result.findings):
             break
         source = read_source(path, current)
-        text, counts = apply_fixes(source, result.findings, unsafe=unsafe)
+        wanted = result.findings if only is None else _among(result.findings, only, source, read_source(path, raw))
+        text, counts = apply_fixes(source, wanted, unsafe=unsafe)
         if text == source.text:
             break
         try:
@@ -327,6 +334,14 @@ def fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
             applied[code] = applied.get(code, 0) + count
         current, result = content, after
     return FixResult(path, raw, current, applied, result)
+
+
+def _among(
+    findings: Iterable[Finding], only: frozenset[tuple[str, int]], source: SourceFile, original: SourceFile
+) -> list[Finding]:
+    """The findings that are in `only`, which counts lines as they were before the first round."""
+    lines = LineMap.between(original.text, source.text)
+    return [finding for finding in findings if (finding.code, lines.original(finding.start.line)) in only]
 
 
 def _with_broken_fix(result: FileResult, counts: dict[str, int]) -> FileResult:

@@ -160,6 +160,8 @@ def _environment(job: Job, temporary: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": (temporary / "mlruns").as_uri(),
         "COMET_OFFLINE_DIRECTORY": str(temporary),
     }
+    if job.backend == "fake":
+        quiet["CUDA_VISIBLE_DEVICES"] = ""  # a card that is there is not to be woken, nor to answer
     return {**os.environ, **quiet, **job.environment}
 
 

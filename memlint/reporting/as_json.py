@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from memlint.linting.finding import Cost, Edit, Finding, Fix, Related
 from memlint.reporting.report import Report
@@ -29,6 +30,7 @@ def finding_object(finding: Finding) -> dict[str, object]:
         "cost": _cost(finding.cost),
         "related": [_related(related) for related in finding.related],
         "fix": _fix(finding.fix),
+        "measured": None if finding.measured is None else asdict(finding.measured),
         "url": None,
     }
 

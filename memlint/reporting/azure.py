@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memlint.reporting.report import Report, visible, within_cell
+from memlint.reporting.report import Report, message, visible, within_cell
 
 # As agents unescape them: microsoft/azure-pipelines-agent, docs/preview/outputvariable and CommandStringConvertor.cs.
 _ESCAPES = {"%": "%AZP25", ";": "%3B", "\r": "%0D", "\n": "%0A", "]": "%5D"}
@@ -20,7 +20,7 @@ def render(report: Report) -> Iterator[str]:
             "code": finding.code,
         }
         written = "".join(f"{key}={_escaped(value)};" for key, value in properties.items())
-        yield f"##vso[task.logissue {written}]{within_cell(finding)}[{finding.name}] {visible(finding.message)}"
+        yield f"##vso[task.logissue {written}]{within_cell(finding)}[{finding.name}] {visible(message(finding))}"
 
 
 def _escaped(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from memlint.linting.finding import CostClass, Finding
 from memlint.reporting.fingerprint import fingerprints, posix
-from memlint.reporting.report import Report, within_cell
+from memlint.reporting.report import Report, message, within_cell
 
 _SEVERITY = {
     CostClass.GROWS_ON_DEVICE: "critical",
@@ -27,7 +27,7 @@ def _issue(finding: Finding, fingerprint: str, report: Report) -> dict[str, obje
     begin = report.file_line(finding)
     end = finding.end.line if finding.cell is None else begin
     return {
-        "description": f"{within_cell(finding)}{finding.message}",
+        "description": f"{within_cell(finding)}{message(finding)}",
         "check_name": f"{finding.code} {finding.name}",
         "fingerprint": fingerprint,
         "severity": "blocker" if finding.cost is None else _SEVERITY[finding.cost.cost_class],

@@ -7,7 +7,7 @@ from itertools import groupby
 from xml.etree import ElementTree
 
 from memlint.linting.finding import Finding
-from memlint.reporting.report import Report, headline, place, visible
+from memlint.reporting.report import Report, headline, message, place, visible
 
 
 def render(report: Report) -> Iterator[str]:
@@ -39,6 +39,6 @@ def _case(finding: Finding, report: Report) -> ElementTree.Element:
             "line": str(report.file_line(finding)),
         },
     )
-    failure = ElementTree.SubElement(case, "failure", {"message": visible(finding.message), "type": finding.code})
+    failure = ElementTree.SubElement(case, "failure", {"message": visible(message(finding)), "type": finding.code})
     failure.text = headline(finding)
     return case

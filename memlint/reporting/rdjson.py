@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from memlint.linting.finding import Applicability, Finding
 from memlint.reporting.fingerprint import posix
-from memlint.reporting.report import Report, within_cell
+from memlint.reporting.report import Report, message, within_cell
 from memlint.source.lines import Position
 
 
@@ -18,7 +18,7 @@ def render(report: Report) -> Iterator[str]:
 
 def _diagnostic(finding: Finding, report: Report) -> dict[str, object]:
     found: dict[str, object] = {
-        "message": f"{within_cell(finding)}[{finding.name}] {finding.message}",
+        "message": f"{within_cell(finding)}[{finding.name}] {message(finding)}",
         "location": {"path": posix(finding.path), "range": _place(finding, report)},
         "code": {"value": finding.code},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from memlint.linting.finding import Edit, FileResult, Finding, Fix, Related
+from memlint.linting.finding import Edit, FileResult, Finding, Fix, Measured, Related
 from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
 
@@ -93,7 +93,17 @@ def place(path: str, position: Position, cell: int | None) -> str:
 def headline(finding: Finding) -> str:
     """The finding in one line."""
     where = place(visible(finding.path), finding.start, finding.cell)
-    return f"{where}: {finding.code} [{finding.name}] {visible(finding.message)}"
+    return f"{where}: {finding.code} [{finding.name}] {visible(message(finding))}"
+
+
+def message(finding: Finding) -> str:
+    """What is wrong, and in brackets what that was measured to cost."""
+    return finding.message if finding.measured is None else f"{finding.message} [{price(finding.measured)}]"
+
+
+def price(measured: Measured) -> str:
+    """In a line; with a warning where it is that of another state of the file."""
+    return f"before this file changed: {measured.summary}" if measured.changed_since else measured.summary
 
 
 def within_cell(finding: Finding) -> str:

@@ -11,7 +11,7 @@ from memlint import __version__
 from memlint.linting.finding import Applicability, Edit, Finding, Fix, Related
 from memlint.linting.registry import RuleInfo, all_rules
 from memlint.reporting.fingerprint import fingerprints, posix
-from memlint.reporting.report import Report, within_cell
+from memlint.reporting.report import Report, message, within_cell
 from memlint.source.lines import Position
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0-rtm.5.json"
@@ -63,7 +63,7 @@ def _result(finding: Finding, fingerprint: str, rule_index: int, report: Report)
         "ruleId": finding.code,
         "ruleIndex": rule_index,
         "level": "error" if finding.cost is None else "warning",
-        "message": {"text": f"{within_cell(finding)}{finding.message}"},
+        "message": {"text": f"{within_cell(finding)}{message(finding)}"},
         "locations": [_place(finding, report)],
         "partialFingerprints": {_FINGERPRINT: fingerprint},
         "properties": {

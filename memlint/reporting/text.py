@@ -9,7 +9,7 @@ from itertools import groupby
 
 from memlint.linting.finding import Applicability, Cost, CostClass, Finding, Related
 from memlint.reporting.colour import Palette
-from memlint.reporting.report import Report, place, visible
+from memlint.reporting.report import Report, place, price, visible
 from memlint.reporting.snippet import PrintedLine
 
 DEFAULT_WIDTH = 120
@@ -138,6 +138,8 @@ class _Block:
         yield from self._line(text, [_Mark(line, column, None, visible(related.message), is_main=False)])
 
     def _footer(self) -> Iterator[str]:
+        if self._finding.measured is not None:
+            yield from self._note("measured", self._palette.cost("measured:"), price(self._finding.measured))
         if self._finding.cost is not None:
             yield from self._note("cost", self._palette.cost("cost:"), _cost_words(self._finding.cost))
         if self._finding.fix is not None:

@@ -1,0 +1,265 @@
+"""The runs behind a confirmation: the original twice, each fix alone, all fixes together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from memlint.linting.apply import edited
+from memlint.linting.finding import Finding
+from memlint.measure.confirm.confirmation import NOT_CHECKED, Confirmation, Priced, Remaining, Together
+from memlint.measure.confirm.verdicts import Grade, Price, Results, Verdict, compare, judge, saved_elsewhere
+from memlint.measure.job import BackendName, Job, Layer
+from memlint.measure.outcome import Outcome, Status
+from memlint.measure.recording import Fingerprints, Place, Recording
+from memlint.measure.report.subject import Subject
+from memlint.measure.sizes import words
+from memlint.source.file import SourceFile
+from memlint.source.line_map import LineMap
+
+Run = Callable[[Job], Outcome]
+
+
+class Linter(Protocol):
+    """The static half, with the settings of the project."""
+
+    def findings(self, paths: Sequence[Path]) -> list[tuple[Path, Finding]]:
+        """The findings in these files (absolute paths)."""
+
+    def fixed(self, path: Path, only: frozenset[tuple[str, int]]) -> str:
+        """The file's text after the fixes, unsafe ones too, of the findings with these codes and lines."""
+
+
+class NoBaseline(Exception):  # noqa: N818 - says what happened
+    """The target as it is did not run, a second time."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
+def layers_of(backend: BackendName) -> frozenset[Layer]:
+    """What a run that is priced records. On `cpu` its results are those that are compared, too.
+
+    `fake` has no values, and on `cuda` kernels that repeat their results may need more memory than the usual ones:
+    there the results come from runs of their own.
+    """
+    priced = frozenset({Layer.LINES, Layer.GROWTH})
+    return priced | {Layer.FINGERPRINTS} if backend == "cpu" else priced
+
+
+def results_job(job: Job) -> Job:
+    """The job whose results are compared: on `cuda` where that is priced, else on `cpu`."""
+    backend: BackendName = "cuda" if job.backend == "cuda" else "cpu"
+    return replace(job, backend=backend, layers=frozenset({Layer.FINGERPRINTS}))
+
+
+@dataclass
+class Engine:
+    """`job` is that of the first run of the original, `first` its recording. `verify`: whether results are compared.
+
+    `say` is told what is about to run.
+    """
+
+    job: Job
+    first: Recording
+    linter: Linter
+    run: Run
+    say: Callable[[str], None]
+    verify: bool = True
+
+    def confirm(self) -> Confirmation:
+        """Raises NoBaseline."""
+        paths = [Path(path) for path in sorted(self.first.ran_lines)]
+        files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+        found = self.linter.findings([Path(path) for path in files])
+        baseline = _Baseline(self, found)
+        prices = [self._priced(path, finding, baseline) for path, finding in found]
+        return Confirmation(
+            target=str(self.job.target),
+            folder=self.job.folder,
+            basis=baseline.subject.basis,
+            backend=self.job.backend,
+            device=self.first.device,
+            torch_version=self.first.torch_version,
+            steps=len(self.first.steps),
+            warmup=self.first.warmup,
+            input_shapes=tuple(dict.fromkeys(shape for step in self.first.steps for shape in step.input_shapes)),
+            before=baseline.price,
+            noise_bytes=baseline.noise,
+            deterministic=baseline.deterministic,
+            files=files,
+            priced=tuple(prices),
+            together=self._together(prices, baseline),
+            assumptions=tuple(self.first.assumptions),
+        )
+
+    def _priced(self, path: Path, finding: Finding, baseline: _Baseline) -> Priced:
+        source = SourceFile.decode(str(path), path.read_bytes())
+        lines = range(finding.start.line, finding.end.line + 1)
+        priced = Priced(
+            finding,
+            str(path),
+            source.lines.line_text(finding.start.line).strip(),
+            Verdict.NO_FIX,
+            held_at_peak_bytes=_held(baseline.subject, path, lines),
+            grows_bytes_per_step=_grows(baseline.subject, path, lines),
+        )
+        if baseline.ran[str(path)].isdisjoint(lines):
+            steps = len(self.first.steps)
+            return replace(priced, verdict=Verdict.NOT_REACHED, reason=f"the line did not run in {steps} steps")
+        if priced.applicability is None or finding.fix is None:
+            return priced
+        self.say(f"{finding.path}:{finding.start.line} {finding.code} with its fix")
+        tried = baseline.try_overlay({str(path): edited(source, finding.fix)})
+        if tried.price is None:
+            return replace(priced, verdict=Verdict.COULD_NOT_RUN, reason=tried.reason)
+        verdict = judge(baseline.price, tried.price, tried.results, noise=baseline.noise)
+        reason = _elsewhere(baseline.price, tried.price) if verdict is Verdict.NO_EFFECT else ""
+        return replace(priced, verdict=verdict, reason=reason, after=tried.price, results=tried.results)
+
+    def _together(self, prices: Sequence[Priced], baseline: _Baseline) -> Together | None:
+        """All fixes that ran and left the results as they were."""
+        run = [one for one in prices if one.after is not None and one.verdict is not Verdict.RESULTS_DIFFER]
+        if len(run) < 2:
+            return None
+        wanted: dict[str, set[tuple[str, int]]] = {}
+        for one in run:
+            wanted.setdefault(one.path, set()).add((one.finding.code, one.finding.start.line))
+        overlay = {path: self.linter.fixed(Path(path), frozenset(only)) for path, only in wanted.items()}
+        self.say(f"all {len(run)} fixes together")
+        tried = baseline.try_overlay(overlay)
+        if tried.price is None or tried.recording is None:
+            return Together(len(run), None, reason=tried.reason)
+        remaining = tuple(_remaining(tried.recording, overlay))
+        return Together(len(run), tried.price, tried.results, remaining=remaining)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A run with an overlay. `price` is None where it could not run: `reason` says why."""
+
+    price: Price | None
+    results: Results = NOT_CHECKED
+    reason: str = ""
+    recording: Recording | None = None
+
+
+class _Baseline:
+    """The original, run twice, and what other runs are compared with."""
+
+    def __init__(self, engine: Engine, found: Iterable[tuple[Path, Finding]]) -> None:
+        self._engine = engine
+        self._tried: dict[tuple[tuple[str, str], ...], _Tried] = {}
+        watched: dict[str, set[int]] = {path: set() for path in engine.first.ran_lines}
+        for path, finding in found:
+            watched[str(path)].update(range(finding.start.line, finding.end.line + 1))
+        job = replace(engine.job, watched={path: tuple(sorted(lines)) for path, lines in watched.items() if lines})
+        engine.say("the target as it is, once more")
+        second = _recording(engine.run(job))
+        self.ran = {path: second.ran_lines.get(path, frozenset()) for path in watched}
+        self.subject = Subject(str(job.target), engine.first, Path(job.folder))
+        self.price = Price.of(engine.first)
+        self.noise = abs(Price.of(second).peak_allocated_bytes - self.price.peak_allocated_bytes)
+        self._results, self.deterministic = self._original_results(second)
+
+    def _original_results(self, second: Recording) -> tuple[Fingerprints | None, Results]:
+        """What the original computes, and how two runs of it compare. None: there is nothing to compare others with."""
+        engine = self._engine
+        if not engine.verify:
+            return None, Results(Grade.NOT_CHECKED, "not asked for")
+        if engine.first.fingerprints is not None and second.fingerprints is not None:
+            first, again = engine.first.fingerprints, second.fingerprints
+        else:
+            job = results_job(engine.job)
+            pair = []
+            for _ in range(2):
+                engine.say(f"the target as it is, for its results on {job.backend}")
+                outcome = engine.run(job)
+                if (
+                    outcome.status is not Status.OK
+                    or outcome.recording is None
+                    or outcome.recording.fingerprints is None
+                ):
+                    return None, Results(Grade.NOT_CHECKED, f"it does not run on {job.backend}: {outcome.message}")
+                pair.append(outcome.recording.fingerprints)
+            first, again = pair
+        compared = compare(first, again)
+        return (first if compared.grade is Grade.IDENTICAL else None), compared
+
+    def try_overlay(self, overlay: dict[str, str]) -> _Tried:
+        """Run with these texts. Findings with the same fix share a run."""
+        key = tuple(sorted(overlay.items()))
+        if key not in self._tried:
+            self._tried[key] = self._run_overlay(overlay)
+        return self._tried[key]
+
+    def _run_overlay(self, overlay: dict[str, str]) -> _Tried:
+        engine = self._engine
+        outcome = engine.run(replace(engine.job, overlay=overlay))
+        if outcome.status is not Status.OK or outcome.recording is None:
+            return _Tried(None, reason=f"with the fix: {outcome.message}")
+        recording = outcome.recording
+        if self._results is None:
+            return _Tried(Price.of(recording), self._unchecked(), recording=recording)
+        fingerprints = recording.fingerprints
+        if fingerprints is None:
+            outcome = engine.run(replace(results_job(engine.job), overlay=overlay))
+            if outcome.status is not Status.OK or outcome.recording is None:
+                return _Tried(None, reason=f"with the fix, on {results_job(engine.job).backend}: {outcome.message}")
+            fingerprints = outcome.recording.fingerprints
+        results = NOT_CHECKED if fingerprints is None else compare(self._results, fingerprints)
+        return _Tried(Price.of(recording), results, recording=recording)
+
+    def _unchecked(self) -> Results:
+        """Why nothing is compared: two runs of the original are no measure if they differ from each other."""
+        if self.deterministic.grade is Grade.NOT_CHECKED:
+            return self.deterministic
+        return Results(Grade.NOT_CHECKED, "the program is not deterministic: two runs of the original differ")
+
+
+def _recording(outcome: Outcome) -> Recording:
+    if outcome.status is not Status.OK or outcome.recording is None:
+        raise NoBaseline(outcome)
+    return outcome.recording
+
+
+def _held(subject: Subject, path: Path, lines: range) -> int:
+    return sum(share.bytes for share in subject.lines if _on(share.place, path, lines))
+
+
+def _grows(subject: Subject, path: Path, lines: range) -> int:
+    """What the lines keep; where they keep nothing, what was allocated on them and is kept elsewhere."""
+    growth = subject.growth.lines
+    kept = sum(
+        line.bytes_per_step for line in growth if line.keeper is not None and _on(line.keeper.place, path, lines)
+    )
+    made = (one for line in growth for one in line.allocated_at if _on(one.place, path, lines))
+    return kept or sum(one.bytes_per_step for one in made)
+
+
+def _on(place: Place | None, path: Path, lines: range) -> bool:
+    return place is not None and place.line in lines and Path(place.path) == path
+
+
+def _elsewhere(before: Price, after: Price) -> str:
+    saved = saved_elsewhere(before, after)
+    return f"it saves up to {words(saved)} in steps that do not make the peak" if saved > 0 else ""
+
+
+def _remaining(recording: Recording, overlay: dict[str, str]) -> Iterable[Remaining]:
+    """What still grows, at the lines of the files as they are on the disk."""
+    for line in Subject("", recording, Path()).growth.lines:
+        keeper = line.keeper
+        place = None if keeper is None else _original(keeper.place, overlay)
+        yield Remaining(place, "" if keeper is None else keeper.name, line.bytes_per_step)
+
+
+def _original(place: Place | None, overlay: dict[str, str]) -> Place | None:
+    if place is None or place.path not in overlay:
+        return place
+    source = SourceFile.decode(place.path, Path(place.path).read_bytes())
+    return replace(place, line=LineMap.between(source.text, overlay[place.path]).original(place.line))

@@ -1,0 +1,158 @@
+"""What two runs say of a fix: does it save memory, and does the program still compute the same?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from itertools import zip_longest
+from pathlib import Path
+
+from memlint.measure import analysis
+from memlint.measure.recording import Fingerprints, Recording
+from memlint.measure.report.subject import Subject
+
+
+class Verdict(str, Enum):
+    CONFIRMED = "confirmed"
+    """The peak is lower with the fix."""
+    GROWTH_CONFIRMED = "growth confirmed"
+    """Less device memory is left behind by each step."""
+    HOST_ONLY = "host only"
+    """Fewer autograd nodes are left behind in host memory; nothing changes on the device."""
+    NO_EFFECT = "no effect at the peak here"
+    WORSE = "worse"
+    """The peak is higher with the fix, or more is left behind by each step."""
+    RESULTS_DIFFER = "results differ"
+    NOT_REACHED = "not reached"
+    """The line did not run, so nothing is known of its price."""
+    COULD_NOT_RUN = "could not run"
+    NO_FIX = "no fix"
+    """There is no fix to run; what the line holds is said instead."""
+
+
+SAVING = frozenset({Verdict.CONFIRMED, Verdict.GROWTH_CONFIRMED, Verdict.HOST_ONLY})
+"""The verdicts of fixes that were seen to save memory."""
+
+# Below these a difference is no reason to change a program. The peak of a small program stands for that of a large one,
+# so a share of it counts, but a few scalars (allocator blocks are 512 bytes) do not.
+LEAST_SAVING_SHARE = 0.01
+LEAST_SAVING_BYTES = 16 * 1024
+LEAST_GROWTH_BYTES = 4 * 1024
+
+
+class Grade(str, Enum):
+    """How the results of a run compare with those of the original."""
+
+    IDENTICAL = "identical"
+    """Bit by bit: losses, parameters, buffers, the first step's gradients, random state."""
+    WITHIN_TOLERANCE = "within tolerance"
+    """The losses differ by what another order of the same sums may do; the random state is identical."""
+    DIFFERENT = "different"
+    NOT_CHECKED = "not checked"
+
+
+# Losses in float32 have 24 bits: sums in another order differ by some units in the last place at each step, and
+# training carries that on. A thousand units is far above that over a few steps, and far below what a change of meaning
+# does.
+LOSS_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Results:
+    """`detail` says what was compared, or why nothing was."""
+
+    grade: Grade
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.grade.value} ({self.detail})" if self.detail else self.grade.value
+
+
+@dataclass(frozen=True)
+class Price:
+    """The memory of one run, in bytes. None: there is nothing to say."""
+
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int | None = None
+    growth_bytes_per_step: int | None = None
+    graph_nodes_per_step: int | None = None
+    step_peaks: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, recording: Recording) -> Price:
+        subject = Subject("", recording, Path())
+        return cls(
+            subject.peak_allocated_bytes,
+            subject.peak_reserved_bytes,
+            subject.growth.bytes_per_step,
+            subject.host_growth.nodes_per_step,
+            tuple(analysis.step_peaks(recording)),
+        )
+
+
+def judge(before: Price, after: Price, results: Results, *, noise: int = 0) -> Verdict:
+    """The verdict on a fix whose line ran and whose program ran to its last step.
+
+    `noise` is how far the peaks of two runs of the original are apart: no smaller difference means anything.
+    """
+    if results.grade is Grade.DIFFERENT:
+        return Verdict.RESULTS_DIFFER
+    less_growth = _or_zero(before.growth_bytes_per_step) - _or_zero(after.growth_bytes_per_step)
+    saved = before.peak_allocated_bytes - after.peak_allocated_bytes
+    least = max(LEAST_SAVING_BYTES, noise, LEAST_SAVING_SHARE * before.peak_allocated_bytes)
+    if less_growth >= LEAST_GROWTH_BYTES:
+        return Verdict.GROWTH_CONFIRMED
+    if -less_growth >= LEAST_GROWTH_BYTES or -saved > least:
+        return Verdict.WORSE
+    if saved > least:
+        return Verdict.CONFIRMED
+    if _or_zero(before.graph_nodes_per_step) > _or_zero(after.graph_nodes_per_step):
+        return Verdict.HOST_ONLY
+    return Verdict.NO_EFFECT
+
+
+def saved_elsewhere(before: Price, after: Price) -> int:
+    """The most that a step's own peak is lowered by, where the peak of the run is not."""
+    pairs = zip(before.step_peaks, after.step_peaks, strict=False)
+    return max([first - second for first, second in pairs], default=0)
+
+
+def compare(original: Fingerprints, other: Fingerprints) -> Results:
+    """Grade the results of another run against those of the original."""
+    if len(original.losses) != len(other.losses):
+        return Results(Grade.DIFFERENT, f"{len(original.losses)} losses against {len(other.losses)}")
+    parts = {
+        "losses": [digest for digest, _ in original.losses] == [digest for digest, _ in other.losses],
+        "parameters": original.parameters == other.parameters,
+        "buffers": original.buffers == other.buffers,
+        "first gradients": original.first_gradients == other.first_gradients,
+        "random state": original.random_state == other.random_state,
+    }
+    unequal = [name for name, same in parts.items() if not same]
+    if not unequal:
+        return Results(Grade.IDENTICAL, f"bitwise: {', '.join(parts)}")
+    apart = _furthest(original, other)
+    if parts["random state"] and apart <= LOSS_TOLERANCE:
+        return Results(
+            Grade.WITHIN_TOLERANCE,
+            f"losses within {apart:.1e}, random state identical; not bitwise: {', '.join(unequal)}",
+        )
+    return Results(Grade.DIFFERENT, f"{', '.join(unequal)}; losses up to {apart:.1e} apart")
+
+
+def _furthest(original: Fingerprints, other: Fingerprints) -> float:
+    """The largest relative difference between two losses of the same step."""
+    pairs = zip_longest((value for _, value in original.losses), (value for _, value in other.losses))
+    return max([_relative_difference(first, second) for first, second in pairs], default=0.0)
+
+
+def _relative_difference(first: float, second: float) -> float:
+    if first == second or (math.isnan(first) and math.isnan(second)):
+        return 0.0
+    difference = abs(first - second) / max(abs(first), abs(second))
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _or_zero(value: int | None) -> int:
+    return value or 0
