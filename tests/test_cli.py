@@ -97,7 +97,9 @@ def fake_lint(path: str, raw: bytes, policy: Policy) -> FileResult:
     return FileResult(path, tuple(findings), dict(enumerate(lines, start=1)))
 
 
-def fake_fix(path: str, raw: bytes, policy: Policy, *, unsafe: bool) -> FixResult:
+def fake_fix(
+    path: str, raw: bytes, policy: Policy, *, unsafe: bool, only: frozenset[tuple[str, int]] | None = None
+) -> FixResult:
     wasted, junk = raw.count(b"waste"), raw.count(b"junk") if unsafe else 0
     after = raw.replace(b"waste", b"good")
     after = after.replace(b"junk", b"good") if unsafe else after

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import textwrap
+from dataclasses import replace
 
 import pytest
 
+from memlint.cli.output import print_report
+from memlint.config.options import OutputFormat
 from memlint.linting.finding import (
     Applicability,
     Confidence,
@@ -16,6 +20,7 @@ from memlint.linting.finding import (
     FileResult,
     Finding,
     Fix,
+    Measured,
     Related,
 )
 from memlint.reporting import as_json, concise, counts, github, summary, text
@@ -259,6 +264,7 @@ def test_json() -> None:
                 }
             ],
         },
+        "measured": None,
         "url": None,
     }
     assert load["cost"] == {"class": "raises-peak", "formula": None}
@@ -342,3 +348,46 @@ def test_findings_are_ordered_by_path_line_column_and_code() -> None:
     ]
     shuffled = [FileResult("b.py", (ordered[4],)), FileResult("a.py", tuple(reversed(ordered[:4])))]
     assert list(Report.of(shuffled).findings) == ordered
+
+
+# --- prices ---
+
+MEASURED = Measured(
+    verdict="growth confirmed",
+    summary="growth confirmed: growth 89.7 MiB -> 0 B a step; results identical (measured on cpu, 6 steps)",
+    basis="measured on cpu",
+    steps=6,
+    peak_before_bytes=597_675_520,
+    peak_after_bytes=221_391_872,
+    growth_before_bytes_per_step=94_057_984,
+    growth_after_bytes_per_step=0,
+    held_at_peak_bytes=512,
+    results="identical",
+)
+
+
+@pytest.mark.parametrize("output_format", [one for one in OutputFormat if one is not OutputFormat.TEXT])
+def test_every_format_shows_the_price_beside_the_finding(output_format: OutputFormat) -> None:
+    broken, load, total = REPORT.findings
+    priced = replace(REPORT, findings=(broken, replace(load, measured=MEASURED), total))
+    stream = io.StringIO()
+    print_report(priced, output_format, stream)
+    assert "growth confirmed: growth 89.7 MiB" in stream.getvalue()
+    print_report(REPORT, output_format, stream := io.StringIO())
+    assert "growth" not in stream.getvalue().replace("grows", "")
+
+
+def priced_finding(measured: Measured) -> Report:
+    start, end = Position(1, 1), Position(1, 2)
+    return Report((Finding("MEM101", "loss-accumulates-graph", "it grows", "a.py", start, end, measured=measured),))
+
+
+def test_a_price_in_the_report_for_people() -> None:
+    assert f"= measured: {MEASURED.summary}" in "\n".join(text.render(priced_finding(MEASURED)))
+
+
+def test_a_price_of_another_state_of_the_file_says_so() -> None:
+    report = priced_finding(replace(MEASURED, changed_since=True))
+    (line,) = concise.render(report)
+    assert line.endswith(f"it grows [before this file changed: {MEASURED.summary}]")
+    assert json.loads("".join(as_json.render(report)))[0]["measured"]["changed_since"] is True
