@@ -124,6 +124,32 @@ def test_a_caller_with_grad_on_changes_nothing(tmp_path: Path) -> None:
     assert codes(project(tmp_path, files), "engine.py") == ["MEM201"]
 
 
+@pytest.mark.parametrize(
+    ("forward", "energy", "found"),
+    [
+        ("raise NotImplementedError", "torch.autograd.grad(x.sum(), x)", []),
+        ("raise NotImplementedError", "x.sum()", ["MEM201"]),
+        ("return self.net(x)", "torch.autograd.grad(x.sum(), x)", ["MEM201"]),
+    ],
+    ids=["open, and one of them differentiates", "open", "its own"],
+)
+def test_a_model_of_a_class_with_an_open_forward(tmp_path: Path, forward: str, energy: str, found: list[str]) -> None:
+    models = f"""
+        import torch
+        from torch import nn
+
+        class Base(nn.Module):
+            def forward(self, x):
+                {forward}
+
+        class Hamiltonian(Base):
+            def forward(self, x):
+                return {energy}
+    """
+    evaluate = "import torch\nfrom models import Base\n" + textwrap.dedent(EVALUATE).replace("(model,", "(model: Base,")
+    assert codes(project(tmp_path, {"models.py": models, "engine.py": evaluate}), "engine.py") == found
+
+
 def test_a_method_called_by_its_name(tmp_path: Path) -> None:
     trainer = """
         import torch

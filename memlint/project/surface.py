@@ -19,6 +19,8 @@ class FunctionSurface:
     decorators: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     """Those that an argument can be given for by position; a method's first, its object, is left out."""
+    abstract: bool = False
+    """Its body only raises: what it does, subclasses say."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,13 @@ def words_of(node: ast.AST) -> frozenset[str]:
 def _function(node: Function, *, bound: bool) -> FunctionSurface:
     decorators = decorators_of(node)
     names = tuple(item.arg for item in (*node.args.posonlyargs, *node.args.args))
-    return FunctionSurface(decorators, names[1:] if bound and "staticmethod" not in decorators else names)
+    parameters = names[1:] if bound and "staticmethod" not in decorators else names
+    return FunctionSurface(decorators, parameters, _only_raises(node.body))
+
+
+def _only_raises(body: list[ast.stmt]) -> bool:
+    """Nothing but a docstring and a `raise`."""
+    return isinstance(body[-1], ast.Raise) and all(isinstance(line, ast.Expr) for line in body[:-1])
 
 
 def _class(node: ast.ClassDef) -> ClassSurface:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.project.names import is_symbol
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
@@ -63,8 +64,9 @@ class EvaluationRegion:
     """The function, where nothing in it needs a graph: a decorator will do."""
     statement: cst.For | cst.While | None
     """The loop, where it is a statement of its own."""
-    is_one_off: bool
-    """One forward pass of a script, or of a function that converts or exports a model: a check, run once."""
+    is_doubtful: bool
+    """One forward pass of a script, or of a function that converts or exports a model: a check, run once. Or the model
+    may be of a class of the project that differentiates in its forward."""
     provably_unused: bool
     """No value that may carry a graph leaves, and nothing else can notice that grad is off."""
 
@@ -212,7 +214,7 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Seq
         questions,
         function,
         statement,
-        one_off,
+        one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
     )
 
@@ -229,6 +231,14 @@ def _is_told_grad_mode(scope: Scope) -> bool:
         if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in _GRAD_MODE_OPTIONS:
             return True
     return False
+
+
+def _may_need_grad(module: Module, run: Call) -> bool:
+    """`model: BaseModel`, whose forward is open, in a project in which something differentiates."""
+    cls, view = run.callee.cls, module.analysis.view
+    if cls is None or view is None or not is_symbol(cls) or not view.leaves_forward_open(cls):
+        return False
+    return any(view.project.callers.mentioning(text) for text in PROJECT_DIFFERENTIATES)
 
 
 def _carrying(value: Value) -> Value:

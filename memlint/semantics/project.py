@@ -117,6 +117,14 @@ class View:
     def is_class(self, symbol: str) -> bool:
         return name_in_file(symbol) in self.names.surface(file_of(symbol)).classes
 
+    def leaves_forward_open(self, symbol: str) -> bool:
+        """Whether the class's forward only raises: each of its subclasses has its own."""
+        method = self.method(symbol, "forward")
+        if method is None:
+            return False
+        owner = method.rpartition(".")[0]
+        return self.names.surface(file_of(owner)).classes[name_in_file(owner)].methods["forward"].abstract
+
     def defines(self, symbol: str) -> bool:
         """Whether the project has a class, function or method of this name."""
         surface, name = self.names.surface(file_of(symbol)), name_in_file(symbol)

@@ -58,9 +58,11 @@ class EvalWithoutNoGrad(Rule):
     ## When it stays silent
     When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
     class); when the function differentiates anything (attacks, saliency, forces, test-time training); in training
-    loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests. A single
+    loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests; when a
+    function without a loop, whose name does not say that it evaluates, hands out the output with its graph: gradients
+    may flow through the model to its input; when the model is told to switch grad off (`no_grad=True`). A single
     forward pass at the top level of a script, or in a function that converts or exports a model, has low confidence,
-    which is not shown by default.
+    which is not shown by default; so has a model of an abstract class of the project, where the project differentiates.
 
     ## References
     - PyTorch performance tuning guide, "Disable gradient calculation for validation or inference"
@@ -87,7 +89,7 @@ class EvalWithoutNoGrad(Rule):
 
 
 def _confidence(region: EvaluationRegion) -> Confidence:
-    if region.is_one_off:
+    if region.is_doubtful:
         return Confidence.LOW
     return Confidence.HIGH if region.strong else Confidence.MEDIUM
 
