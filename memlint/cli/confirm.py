@@ -66,6 +66,7 @@ def confirm(  # noqa: PLR0913 - one for each option
     from memlint.linting.finding import Confidence
     from memlint.measure.confirm.engine import Engine, NoBaseline, layers_of
     from memlint.measure.launch import run
+    from memlint.measure.outcome import Status
 
     options = Options(
         COMMAND_LINE,
@@ -80,7 +81,7 @@ def confirm(  # noqa: PLR0913 - one for each option
     say = _Progress()
     say("the target as it is")
     job, outcome = run_target(request, "discard", layers_of)
-    if outcome.recording is None or outcome.message:
+    if outcome.recording is None or outcome.status is not Status.OK:
         raise Trouble(explain(outcome))
     engine = Engine(job, outcome.recording, _Linter(policies), lambda job: run(job, "discard"), say, verify=verify)
     try:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,10 @@ _WORKER = Path(__file__).with_name("worker") / "__main__.py"
 # The worker has sent its outcome before it ends; this is only for reading what is still in the pipe.
 _DRAIN_SECONDS = 10.0
 _PROBE_SECONDS = 120.0
+# How long a target that is out of time has to say where it is.
+_LAST_WORDS_SECONDS = 2.0
+# NVIDIA's driver, on Linux, in WSL, on Jetson; AMD's.
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
 
 # "pip install" in whichever way the project does it: what is missing is the extra, in the project's own environment.
 TORCH_IS_MISSING = (
@@ -57,17 +62,23 @@ def require_torch() -> None:
 
 
 def best_backend() -> BackendName:
-    """`cuda` where torch can use a GPU, else `fake`. Torch is only asked, in a process of its own, where there is a
-    driver that it could use."""
-    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+    """`cuda` where torch can use a GPU, else `fake`.
+
+    Torch is only asked where there is a driver that it could use, and in a process of its own.
+    """
+    if not any(Path(device).exists() for device in _GPU_DEVICES):
         return "fake"
-    asked = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"],
-        capture_output=True,
-        text=True,
-        timeout=_PROBE_SECONDS,
-        check=False,
-    )
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"],
+            cwd=sys.prefix,  # not the current folder: a torch.py may lie there
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "fake"
     return "cuda" if asked.stdout.split()[-1:] == ["True"] else "fake"
 
 
@@ -108,7 +119,7 @@ class _Worker:
                 pickle.dump(self._job, stream)
             self._process.wait(self._job.timeout_seconds)
         except subprocess.TimeoutExpired:
-            return _timed_out(self._job)
+            return replace(_timed_out(self._job), frames=self._last_frames())
         finally:
             self._end_group()
             # What the target started and left behind may hold the pipe open, so its end is not waited for.
@@ -122,6 +133,16 @@ class _Worker:
         with os.fdopen(self._our_outcome_end, "rb") as stream:
             self._received = stream.read()
 
+    def _last_frames(self) -> tuple[Frame, ...]:
+        """Where the target is: an abort makes Python write it down."""
+        self._process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_WORDS_SECONDS)
+        return tuple(_crash_frames(self._last_words()))
+
+    def _last_words(self) -> str:
+        return self._crash.read_text("utf-8", "replace") if self._crash.is_file() else ""
+
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -129,7 +150,7 @@ class _Worker:
 
     def _without_a_word(self) -> Outcome:
         """The process is gone, and has said nothing."""
-        crash = self._crash.read_text("utf-8", "replace") if self._crash.is_file() else ""
+        crash = self._last_words()
         if crash.startswith("Traceback"):
             raise WorkerFailed(crash)
         code = self._process.returncode

@@ -4,14 +4,14 @@ Started by `memlint.measure.launch` with three arguments: the descriptors to rea
 to, and a file for what Python writes when it crashes.
 """
 
+import os
 import sys
 
 # The folder of this file holds `lines`, `steps`, `imports`: it is nobody's import path.
-sys.path.pop(0)
+_HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+sys.path[:] = [place for place in sys.path if place != _HERE]
 
-import os
-
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))  # noqa: PTH120
 if _ROOT not in sys.path:
     # Last: memlint may run from a folder that holds other packages, too.
     sys.path.append(_ROOT)

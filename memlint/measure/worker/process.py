@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def serve(job_end: int, outcome_end: int, crash_file: str) -> None:
     """Do the job, send the outcome, end the process. What goes wrong in memlint itself is left in `crash_file`."""
     os.set_inheritable(outcome_end, False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # gigabytes in the user's folder, and no write that we refuse
     crash = open(crash_file, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process lives
     faulthandler.enable(crash)
     try:
