@@ -48,5 +48,5 @@ def _line_ends(text: str) -> frozenset[int]:
 def _marked(line: str, codes: set[str], reason: str) -> str:
     match = _NOQA_CODES.search(line)
     if match is None:
-        return f"{line.rstrip()}  # noqa: {', '.join(sorted(codes))} {reason}"
+        return f"{line.rstrip()}  # noqa: {', '.join(sorted(codes))} {reason}".rstrip()
     return f"{line[: match.end()]}, {', '.join(sorted(codes))}{line[match.end() :]}"

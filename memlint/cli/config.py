@@ -13,7 +13,7 @@ from memlint.config.options import Options
 from memlint.config.paths import absolute, shown
 
 if TYPE_CHECKING:
-    from memlint.cli.run import PolicyMaker
+    from memlint.config.policies import PolicyMaker
     from memlint.config.settings import Settings
     from memlint.config.target import Target
 
@@ -26,8 +26,8 @@ def config(path: str, overrides: Options) -> None:
 
     For a folder, those of the files that lie directly in it.
     """
-    from memlint.cli.run import PolicyMaker
     from memlint.config.load import SettingsResolver
+    from memlint.config.policies import PolicyMaker
 
     file = absolute(path)
     folder = file if file.is_dir() else file.parent

@@ -23,6 +23,7 @@ from memlint.cli.errors import Trouble, say_error
 from memlint.cli.fix import fix
 from memlint.cli.measure import measure
 from memlint.cli.rule import rule
+from memlint.cli.server import server
 from memlint.config.errors import ConfigError
 
 # What a shell reports for a process that Ctrl-C ended: 128 + SIGINT.
@@ -50,6 +51,7 @@ memlint.add_command(confirm)
 memlint.add_command(rule)
 memlint.add_command(config)
 memlint.add_command(baseline)
+memlint.add_command(server)
 
 
 def main() -> NoReturn:
@@ -67,7 +69,8 @@ def _run() -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = memlint.main(prog_name="memlint", standalone_mode=False)
-        sys.stdout.flush()
+        if not sys.stdout.closed:  # the language server closes it with its connection
+            sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:

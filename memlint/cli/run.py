@@ -15,11 +15,10 @@ from memlint.config.discovery import SourcePath, Unreadable, excluder_of, find_f
 from memlint.config.load import SettingsResolver
 from memlint.config.options import Options
 from memlint.config.paths import absolute
-from memlint.config.selectors import RuleSelector
+from memlint.config.policies import PolicyMaker
 from memlint.config.settings import Settings
 from memlint.linting.finding import FileResult, Finding, FixResult
 from memlint.linting.policy import Policy
-from memlint.project.files import project_root
 from memlint.source.lines import Position
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def plan(paths: Sequence[str], stdin_filename: str | None, overrides: Options, *
     if stdin_filename is not None:
         raise Trouble("`--stdin-filename` goes with `-`, which reads the file from standard input")
     found = find_files(paths, resolver)
-    jobs = tuple(policies.job(file, None, unsafe_fixes=unsafe_fixes) for file in found.files)
+    jobs = tuple(_job(file, None, policies, unsafe_fixes=unsafe_fixes) for file in found.files)
     return Plan(settings, jobs, found.unreadable)
 
 
@@ -92,30 +91,12 @@ def _stdin_jobs(
     settings = policies.resolver.for_folder(file.path.parent)
     if settings.force_exclude and excluder_of(settings).match(file.path):
         return ()
-    return (policies.job(file, content, unsafe_fixes=unsafe_fixes),)
+    return (_job(file, content, policies, unsafe_fixes=unsafe_fixes),)
 
 
-class PolicyMaker:
-    """Makes the policy of each file from its settings."""
-
-    def __init__(self, resolver: SettingsResolver) -> None:
-        from memlint.linting.registry import all_rules
-
-        self.resolver = resolver
-        self.rules = all_rules()
-        self.selector = RuleSelector(self.rules)
-
-    def validate(self, settings: Settings) -> None:
-        """Raise ConfigError for settings that name a rule that does not exist."""
-        self.selector.validate(settings)
-
-    def job(self, file: SourcePath, content: bytes | None, *, unsafe_fixes: bool) -> Job:
-        settings = self.resolver.for_folder(file.path.parent)
-        codes = self.selector.codes_for(settings, file.path)
-        target = self.resolver.target_for(file.path.parent)
-        project = str(project_root(file.path.parent))
-        policy = Policy(codes, settings.confidence, target.version, project, file.path)
-        return Job(file.shown, file.path, content, policy, settings.timeout_per_file, unsafe_fixes)
+def _job(file: SourcePath, content: bytes | None, policies: PolicyMaker, *, unsafe_fixes: bool) -> Job:
+    timeout = policies.resolver.for_folder(file.path.parent).timeout_per_file
+    return Job(file.shown, file.path, content, policies.policy(file.path), timeout, unsafe_fixes)
 
 
 def check_all(jobs: Sequence[Job]) -> Iterator[FileResult]:

@@ -33,7 +33,7 @@ from memlint.linting.finding import (
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule
-from memlint.project.files import project_mentions
+from memlint.project.files import forget_files, project_mentions
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
@@ -102,6 +102,7 @@ def _project(root: str) -> Project:
 def forget_projects() -> None:
     """What was read of projects is read anew: a process that lives on begins another run."""
     _project.cache_clear()
+    forget_files()
 
 
 def _view(policy: Policy) -> View | None:

@@ -62,6 +62,7 @@ def run_files(
     *,
     timeout: float,
     prepare: Callable[[], object] | None = None,
+    start_method: str = START_METHOD,
 ) -> Iterator[Result | Lost[Job]]:
     """Yield `work(job)` for each job, or `Lost`, in the order of the jobs.
 
@@ -70,7 +71,9 @@ def run_files(
     `work` is `Lost` too, with its traceback: no job is dropped and none hides the others.
 
     `work`, `prepare`, the jobs and the results must be picklable; `work` and `prepare` are module-level functions.
-    `prepare` runs once in each worker before its first job, off the clock: slow imports go there.
+    `prepare` runs once in each worker before its first job, off the clock: slow imports go there. `jobs` may be
+    endless: one is taken when the outcome of the one before it has been. `start_method` is that of multiprocessing:
+    a process with threads does not fork safely.
 
     The worker ends with the generator: when it is used up, closed, or left by an exception such as Ctrl-C.
 
@@ -81,7 +84,7 @@ def run_files(
     try:
         for job in jobs:
             if worker is None or not worker.is_alive():
-                worker = _Worker(work, prepare)
+                worker = _Worker(work, prepare, start_method)
             outcome = worker.run(job, timeout)
             if isinstance(outcome, Lost) and outcome.reason != "raised":
                 worker.end()
@@ -95,8 +98,8 @@ def run_files(
 class _Worker(Generic[Job, Result]):
     """A worker process, seen from the parent."""
 
-    def __init__(self, work: Callable[[Job], Result], prepare: Callable[[], object] | None) -> None:
-        context = multiprocessing.get_context(START_METHOD)
+    def __init__(self, work: Callable[[Job], Result], prepare: Callable[[], object] | None, start_method: str) -> None:
+        context = multiprocessing.get_context(start_method)
         self._connection, theirs = context.Pipe()
         # mypy knows no Process on the context of a start method that is not a literal.
         self._process = context.Process(  # type: ignore[attr-defined]

@@ -47,6 +47,12 @@ def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
     return False
 
 
+def forget_files() -> None:
+    """What was found on disk is looked for anew."""
+    project_root.cache_clear()
+    project_mentions.cache_clear()
+
+
 def python_files(root: str) -> Iterator[Path]:
     """Every Python file of the project, in no order."""
     if not any(Path(root, marker).exists() for marker in ROOT_MARKERS):

@@ -128,6 +128,14 @@ class SourceFile:
 _MODE_OF_NEW_FILES = 0o644
 
 
+def encoded(text: str) -> bytes:
+    """The bytes of a file that holds this text, in the encoding that it declares; what that cannot hold is replaced.
+
+    Raises UndecodableFile for a declaration of an unknown encoding.
+    """
+    return text.encode(_encoding(text.encode(errors="replace")), errors="replace")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file's content at once or not at all, keeping its mode and, where allowed, its owner.
 
