@@ -16,7 +16,7 @@ from memlint.config.measure import MeasureOptions
 
 if TYPE_CHECKING:
     from memlint.cli.run import Job as CheckJob
-    from memlint.cli.run import PolicyMaker
+    from memlint.config.policies import PolicyMaker
     from memlint.linting.finding import Finding
     from memlint.measure.confirm.confirmation import Confirmation
 
@@ -60,9 +60,9 @@ def confirm(  # noqa: PLR0913 - one for each option
     The exit status is 0 when no fix was confirmed, 1 when one was, 2 when the target could not be run.
     """
     from memlint.cli.options import COMMAND_LINE, separated
-    from memlint.cli.run import PolicyMaker
     from memlint.config.load import SettingsResolver
     from memlint.config.options import Options
+    from memlint.config.policies import PolicyMaker
     from memlint.linting.finding import Confidence
     from memlint.measure.confirm.engine import Engine, NoBaseline, layers_of
     from memlint.measure.launch import run
@@ -140,10 +140,11 @@ class _Linter:
         return SourceFile.decode(str(path), result.after).text
 
     def _job(self, path: Path) -> CheckJob:
+        from memlint.cli.run import job_of
         from memlint.config.discovery import SourcePath
         from memlint.config.paths import shown
 
-        return self._policies.job(SourcePath(path, shown(path)), None, unsafe_fixes=False)
+        return job_of(SourcePath(path, shown(path)), None, self._policies)
 
 
 def _print(confirmation: Confirmation, output_format: str) -> None:

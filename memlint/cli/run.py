@@ -77,7 +77,7 @@ def plan(paths: Sequence[str], stdin_filename: str | None, overrides: Options, *
     if stdin_filename is not None:
         raise Trouble("`--stdin-filename` goes with `-`, which reads the file from standard input")
     found = find_files(paths, resolver)
-    jobs = tuple(_job(file, None, policies, unsafe_fixes=unsafe_fixes) for file in found.files)
+    jobs = tuple(job_of(file, None, policies, unsafe_fixes=unsafe_fixes) for file in found.files)
     return Plan(settings, jobs, found.unreadable)
 
 
@@ -91,10 +91,11 @@ def _stdin_jobs(
     settings = policies.resolver.for_folder(file.path.parent)
     if settings.force_exclude and excluder_of(settings).match(file.path):
         return ()
-    return (_job(file, content, policies, unsafe_fixes=unsafe_fixes),)
+    return (job_of(file, content, policies, unsafe_fixes=unsafe_fixes),)
 
 
-def _job(file: SourcePath, content: bytes | None, policies: PolicyMaker, *, unsafe_fixes: bool) -> Job:
+def job_of(file: SourcePath, content: bytes | None, policies: PolicyMaker, *, unsafe_fixes: bool = False) -> Job:
+    """What is to be done with a file, as its settings say."""
     timeout = policies.resolver.for_folder(file.path.parent).timeout_per_file
     return Job(file.shown, file.path, content, policies.policy(file.path), timeout, unsafe_fixes)
 
