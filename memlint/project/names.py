@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from memlint.project.files import MAX_FILES, ROOT_MARKERS, python_files
+from memlint.project.reads import Memo, Read, Reads, digest_of, digest_of_names, meaningful
 from memlint.project.surface import ClassBody, Surface, body_of, surface_of, top_level
 
 # A file is parsed for its surface; the trees of the last few are kept, since questions about a file come together.
@@ -44,9 +45,11 @@ class Names:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.reads = Reads()
+        self._digests: dict[str, str] = {}
         self._surfaces: dict[str, Surface] = {}
         self._trees: dict[str, ast.Module | None] = {}
-        self._canonical: dict[tuple[str, str], str] = {}
+        self._canonical: Memo[tuple[str, str], str] = {}
         self._bodies: dict[str, ClassBody] = {}
         self._folders: dict[str, frozenset[str]] = {}
 
@@ -61,7 +64,10 @@ class Names:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """Every Python file of the project, sorted; none in a project that is too large to be searched."""
+        """Every Python file of the project, sorted; none in a project that is too large to be searched.
+
+        Nothing is noted of this: whoever asks notes what of the files it reads.
+        """
         found = []
         for count, path in enumerate(python_files(self.root)):
             if count == MAX_FILES:
@@ -71,20 +77,37 @@ class Names:
 
     def text(self, file: str) -> bytes:
         """The bytes of a file; nothing where it cannot be read."""
+        self.reads.note(Read("file", file))
+        return self.raw(file)
+
+    def raw(self, file: str) -> bytes:
+        """The same, for those who note themselves what they read."""
         try:
-            return Path(self.root, file).read_bytes()
+            content = Path(self.root, file).read_bytes()
         except OSError:
-            return b""
+            content = b""
+        self._digests[file] = digest_of(content)
+        return content
+
+    def digest(self, read: Read) -> str:
+        """A name for what a file said, or a folder held, when it was read."""
+        if read.kind == "folder":
+            return digest_of_names(meaningful(self._folders.get(read.name) or self._entries(read.name)))
+        if read.name not in self._digests:
+            self.raw(read.name)
+        return self._digests[read.name]
 
     def tree(self, file: str) -> ast.Module | None:
         """Python's own tree of a file; None where it does not parse."""
+        self.reads.note(Read("file", file))
         if file not in self._trees:
             if len(self._trees) >= _TREES_KEPT:
                 del self._trees[next(iter(self._trees))]
-            self._trees[file] = _parsed(self.text(file))
+            self._trees[file] = _parsed(self.raw(file))
         return self._trees[file]
 
     def surface(self, file: str) -> Surface:
+        self.reads.note(Read("file", file))
         found = self._surfaces.get(file)
         if found is None:
             tree = self.tree(file)
@@ -92,7 +115,8 @@ class Names:
         return found
 
     def _entries(self, folder: str) -> frozenset[str]:
-        """The names of what lies in a folder; files of Python without their ending have it."""
+        """The names of what lies in a folder; those of folders end in a slash."""
+        self.reads.note(Read("folder", folder))
         found = self._folders.get(folder)
         if found is None:
             try:
@@ -111,10 +135,7 @@ class Names:
 
         A name that cannot be followed stays as it is. A re-exported `torch.no_grad` is `torch.no_grad`.
         """
-        key = (file, name)
-        if key not in self._canonical:
-            self._canonical[key] = self._follow(file, name, set()) or name
-        return self._canonical[key]
+        return self.reads.once(self._canonical, (file, name), lambda: self._follow(file, name, set()) or name)
 
     def attribute(self, symbol: str, name: str) -> str:
         """What an attribute of a module or class of the project denotes."""
@@ -232,7 +253,10 @@ class Names:
 
     def _may_define(self, file: str, name: str) -> bool:
         """Judged from the text: of hundreds of modules behind stars, few are worth parsing."""
-        if file in self._surfaces or file.endswith("/"):
+        if file.endswith("/"):
+            return True
+        if file in self._surfaces:
+            self.reads.note(Read("file", file))
             return True
         text = self.text(file)
         return name.encode() in text or b"import *" in text
@@ -303,6 +327,7 @@ class Names:
 
     def body(self, symbol: str) -> ClassBody:
         """What stands in a class of the project; of one that cannot be read, nothing."""
+        self.reads.note(Read("file", file_of(symbol)))
         found = self._bodies.get(symbol)
         if found is None:
             tree, name = self.tree(file_of(symbol)), name_in_file(symbol)

@@ -206,9 +206,7 @@ def _is_mentioned_elsewhere(module: Module, attribute: str) -> bool | None:
     view = module.analysis.view
     if view is None:
         return None
-    spellings = [spelling.encode() for spelling in (f".{attribute}", f'"{attribute}"', f"'{attribute}'")]
-    texts = (view.names.text(file) for file in view.names.files if file != view.file)
-    return any(spelling in text for text in texts for spelling in spellings)
+    return view.another_file_matches((rf"\.{attribute}",), (f'"{attribute}"',), (f"'{attribute}'",))
 
 
 # --- what is kept ---

@@ -370,7 +370,7 @@ class Analysis:
     def class_words(self, name: str) -> frozenset[str]:
         """The words of the body of a class of this file, or of all of a class of the project."""
         if is_symbol(name) and self.view is not None:
-            return self.view.names.body(name).words
+            return self.view.words_of_class(name)
         scope = self._by_name.get(name)
         return frozenset(scope.words) if scope is not None else frozenset()
 

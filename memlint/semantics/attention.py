@@ -68,13 +68,8 @@ def _is_hooked_elsewhere(module: Module, call: Call) -> bool:
     name = (path_of(call.call.func) or "").rpartition(".")[2]
     if view is None or "." not in (path_of(call.call.func) or ""):
         return False
-    pieces = tuple(piece.encode() for piece in (f".{name}.", f".{name},", f".{name})", f'"{name}"', f"'{name}'"))
-    for word in known.HOOKING_WORDS:
-        for file in view.project.callers.mentioning(word) or ():
-            text = view.names.text(file)
-            if any(piece in text for piece in pieces):
-                return True
-    return False
+    pieces = (f".{name}.", f".{name},", f".{name})", f'"{name}"', f"'{name}'")
+    return any(view.some_file_has(pieces, word) for word in known.HOOKING_WORDS)
 
 
 def _flag_position(module: Module, call: Call) -> int | None:

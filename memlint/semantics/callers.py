@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
+from memlint.project.reads import Memo, Read, Reads
 from memlint.project.surface import FUNCTIONS, dotted, words_of
 from memlint.semantics.grad_effects import (
     GRAD_MODE_WORDS,
@@ -49,15 +50,25 @@ class Site:
 class Sites:
     """Call sites, searched for only as far as somebody reads: the first one may decide."""
 
-    def __init__(self, search: Iterator[Site]) -> None:
+    def __init__(self, search: Iterator[Site], reads: Reads) -> None:
         self._search = search
-        self._found: list[Site] = []
+        self._reads = reads
+        self._found: list[tuple[Site | None, frozenset[Read]]] = []
+        """What is found so far, and what was read for each; None: there is no more."""
 
     def __iter__(self) -> Iterator[Site]:
-        yield from self._found
-        for site in self._search:
-            self._found.append(site)
+        index = 0
+        while True:
+            if index == len(self._found):
+                with self._reads.collected() as reads:
+                    following = next(self._search, None)
+                self._found.append((following, frozenset(reads)))
+            site, read = self._found[index]
+            self._reads.note(*read)
+            if site is None:
+                return
             yield site
+            index += 1
 
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
@@ -68,26 +79,21 @@ class Callers:
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self._sites: dict[tuple[str, str], Sites | None] = {}
-        self._entries: dict[str, Mode] = {}
+        self.reads = names.reads
+        self._sites: Memo[tuple[str, str], Sites | None] = {}
+        self._entries: Memo[str, Mode] = {}
         self._mentions: dict[str, list[str] | None] = {}
-        self._mentioned: dict[tuple[str, str], _Mentions | None] = {}
-        self._switching: dict[str, bool] = {}
-        self._known: dict[tuple[str, str], bool] = {}
+        self._mentioned: Memo[tuple[str, str], _Mentions | None] = {}
+        self._switching: Memo[str, bool] = {}
+        self._known: Memo[tuple[str, str], bool] = {}
 
     def sites(self, symbol: str, *, outside: str = "") -> Sites | None:
         """The calls in the project's files, those in the file `outside` left out; None where they cannot be told."""
-        key = (symbol, outside)
-        if key not in self._sites:
-            self._sites[key] = self._find(symbol, outside)
-        return self._sites[key]
+        return self.reads.once(self._sites, (symbol, outside), lambda: self._find(symbol, outside))
 
     def entry_mode(self, symbol: str) -> Mode:
         """What decorators, bases and frameworks say of the grad mode in which a function of the project runs."""
-        found = self._entries.get(symbol)
-        if found is None:
-            found = self._entries[symbol] = self._entry(symbol)
-        return found
+        return self.reads.once(self._entries, symbol, lambda: self._entry(symbol))
 
     # --- text ---
 
@@ -98,7 +104,7 @@ class Callers:
         starts: list[int] = []
         size = 0
         for file in self.names.files:
-            content = self.names.text(file)
+            content = self.names.raw(file)
             starts.append(size)
             parts += (content, b"\n")
             size += len(content) + 1
@@ -106,8 +112,18 @@ class Callers:
                 return None
         return (b"".join(parts), starts, self.names.files) if parts else None
 
+    def texts(self) -> Iterator[tuple[str, bytes]]:
+        """Every file of the project and its text; nothing of a project that is too large."""
+        self.reads.note(Read("all"))
+        if self._text is None:
+            return
+        text, starts, files = self._text
+        for file, start, end in zip(files, starts, [*starts[1:], len(text)], strict=True):
+            yield file, text[start : end - 1]
+
     def mentioning(self, word: str) -> list[str] | None:
         """The files in which a word, or a piece of code, stands; None where the project is too large."""
+        self.reads.note(Read("word", word))
         if word not in self._mentions:
             self._mentions[word] = self._search_text(word)
         return self._mentions[word]
@@ -136,11 +152,12 @@ class Callers:
     def _find(self, symbol: str, outside: str) -> Sites | None:
         name = name_in_file(symbol).rpartition(".")[2]
         if name in ("forward", "__call__") and "." in name_in_file(symbol):
-            return Sites(iter(()))  # a module is called by its own name
+            return Sites(iter(()), self.reads)  # a module is called by its own name
         files = self._candidates(symbol, name)
         if files is None or len(files) > _MAX_CALLING:
             return None
-        return Sites(site for file in files if file != outside for site in self._sites_in(file, symbol, name))
+        found = (site for file in files if file != outside for site in self._sites_in(file, symbol, name))
+        return Sites(found, self.reads)
 
     def _sites_in(self, file: str, symbol: str, name: str) -> Iterator[Site]:
         imports = self.names.surface(file).imports
@@ -159,18 +176,19 @@ class Callers:
                 yield Site(f"@{file}:{mentions.values[0]}", Mode.UNKNOWN, True, None)
 
     def _mentions_in(self, file: str, word: str) -> _Mentions | None:
-        key = (file, word)
-        if key not in self._mentioned:
+        def work() -> _Mentions | None:
             tree = self.names.tree(file)
-            self._mentioned[key] = None if tree is None else _Mentions(self.names, file, tree, word)
-        return self._mentioned[key]
+            return None if tree is None else _Mentions(self.names, file, tree, word)
+
+        return self.reads.once(self._mentioned, (file, word), work)
 
     def _switches(self, file: str) -> bool:
-        if file not in self._switching:
+        def work() -> bool:
             text = self.names.text(file)
             tree = self.names.tree(file) if b"set_grad_enabled" in text or b"enter_context" in text else None
-            self._switching[file] = tree is not None and _switches_grad_mode(tree)
-        return self._switching[file]
+            return tree is not None and _switches_grad_mode(tree)
+
+        return self.reads.once(self._switching, file, work)
 
     def _calls_it(self, file: str, raw: _RawSite, symbol: str, name: str) -> bool | None:
         """Whether the callee is the function: surely (True), by its name alone (False), or not (None)."""
@@ -206,15 +224,16 @@ class Callers:
 
         In a folder of scripts that have nothing to do with each other, the same name says nothing.
         """
-        home, key = file_of(owner), (file, owner)
-        if key not in self._known:
-            package = self.names.package(home)
-            self._known[key] = (
-                (package is not None and package == self.names.package(file))
-                or self._names_class(file, owner)
-                or any(self.names.imports_from(one, other) for one, other in ((file, home), (home, file)))
-            )
-        return self._known[key]
+        return self.reads.once(self._known, (file, owner), lambda: self._may_know(file, owner))
+
+    def _may_know(self, file: str, owner: str) -> bool:
+        home = file_of(owner)
+        package = self.names.package(home)
+        return (
+            (package is not None and package == self.names.package(file))
+            or self._names_class(file, owner)
+            or any(self.names.imports_from(one, other) for one, other in ((file, home), (home, file)))
+        )
 
     def result_is_clean(self, site: Site) -> bool:
         """Nothing in the caller differentiates what the call returns, or hands it on."""

@@ -94,7 +94,7 @@ def _saves_from_host(module: Module) -> bool:
     if not module.words.isdisjoint(known.OFFLOADING_WORDS) or module.mentions(known.HOST_STATES):
         return True
     view = module.analysis.view
-    return view is not None and any(view.project.callers.mentioning(text) for text in known.HOST_STATES)
+    return view is not None and any(view.is_mentioned(text) for text in known.HOST_STATES)
 
 
 def _other_devices_are_optional(module: Module) -> bool:

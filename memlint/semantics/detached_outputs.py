@@ -103,11 +103,7 @@ def is_frozen_elsewhere(module: Module, call: Call) -> bool:
     view, owner = module.analysis.view, call.scope.enclosing_class() or call.scope
     if view is None:
         return False
-    files = view.project.callers.mentioning(owner.name)
-    if files is None:
-        return True
-    texts = (view.names.text(file) for file in files)
-    return any(b"requires_grad" in text or b"freeze" in text or b".detach_" in text for text in texts)
+    return view.some_file_has(("requires_grad", "freeze", ".detach_"), owner.name) is not False
 
 
 def _is_kept_for_long(module: Module, call: Call, path: str) -> bool:

@@ -5,7 +5,6 @@ The hook goes with its handle; what it has stored stays until the module dies, u
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -127,14 +126,8 @@ def _is_taken_away(module: Module, name: str, hook: Scope) -> bool:
     view = module.analysis.view
     if view is None:
         return False
-    word = re.escape(name.encode())
-    taking = re.compile(rb"del\s[^\n]*\." + word + rb"\b|\." + word + rb"\s*=\s*None")
-    named = re.compile(rb"[\"']" + word + rb"[\"']")
-    for file in view.names.files:
-        text = view.names.text(file) if file != view.file else b""
-        if taking.search(text) or ((b"delattr" in text or b"__dict__" in text) and named.search(text)):
-            return True
-    return False
+    deleted, cleared = rf"del\s[^\n]*\.{name}\b", rf"\.{name}\s*=\s*None"
+    return view.another_file_matches((deleted,), (cleared,), ("delattr|__dict__", rf"[\"']{name}[\"']"))
 
 
 # --- with its graph ---

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 
 import libcst as cst
 
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
-from memlint.semantics.callers import Callers, Site, Sites
+from memlint.project.reads import Memo
+from memlint.semantics.answers import Answers, WatchedSites, asked
+from memlint.semantics.callers import Callers, Site
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
+from memlint.semantics.other_loaders import is_test, workers_of_loaders
 from memlint.semantics.parsing import parse
 from memlint.semantics.slices import slice_of
 from memlint.semantics.summaries import FunctionSummary
@@ -34,9 +38,9 @@ class Project:
     def __init__(self, root: str) -> None:
         self.names = Names(root)
         self.callers = Callers(self.names)
-        self._summaries: dict[tuple[str, Seeds, int], FunctionSummary | None] = {}
-        self._modes: dict[tuple[str, str], Mode] = {}
-        self._slices: dict[str, cst.Module | None] = {}
+        self._summaries: Memo[tuple[str, Seeds, int], FunctionSummary | None] = {}
+        self._modes: Memo[tuple[str, str], Mode] = {}
+        self._slices: Memo[str, cst.Module | None] = {}
 
     def view(self, path: Path) -> View | None:
         """The project as the file sees it; None for a file outside."""
@@ -45,17 +49,12 @@ class Project:
 
     def mode(self, symbol: str, role: str) -> Mode:
         """Grad mode below a decorator, or inside a context manager, of the project."""
-        key = (symbol, role)
-        if key not in self._modes:
-            effect = effect_as_context if role == "context" else effect_as_decorator
-            self._modes[key] = effect(self.names, symbol)
-        return self._modes[key]
+        effect = effect_as_context if role == "context" else effect_as_decorator
+        return self.names.reads.once(self._modes, (symbol, role), lambda: effect(self.names, symbol))
 
     def summary(self, symbol: str, seeds: Seeds, depth: int) -> FunctionSummary | None:
         key = (symbol, seeds, depth)
-        if key not in self._summaries:
-            self._summaries[key] = self._read(symbol, seeds, depth)
-        return self._summaries[key]
+        return self.names.reads.once(self._summaries, key, lambda: self._read(symbol, seeds, depth))
 
     def _read(self, symbol: str, seeds: Seeds, depth: int) -> FunctionSummary | None:
         from memlint.semantics.analysis import Analysis
@@ -71,11 +70,9 @@ class Project:
 
     def _slice(self, symbol: str) -> cst.Module | None:
         """The parsed slice of a function; those of the last few are kept, since each seed and depth asks anew."""
-        if symbol not in self._slices:
-            if len(self._slices) >= _SLICES_KEPT:
-                del self._slices[next(iter(self._slices))]
-            self._slices[symbol] = _parsed(slice_of(self.names, symbol))
-        return self._slices[symbol]
+        if symbol not in self._slices and len(self._slices) >= _SLICES_KEPT:
+            del self._slices[next(iter(self._slices))]
+        return self.names.reads.once(self._slices, symbol, lambda: _parsed(slice_of(self.names, symbol)))
 
 
 def _parsed(text: str | None) -> cst.Module | None:
@@ -91,111 +88,166 @@ class View:
     """The project as one file sees it. A symbol of the file itself is `:name`, as in the file's own analysis."""
 
     def __init__(self, project: Project, file: str, depth: int) -> None:
-        self.project = project
-        self.names = project.names
+        self._project = project
+        self._names = project.names
         self.file = file
-        self.depth = depth
+        self._depth = depth
+        self.answers = Answers()
 
     @cached_property
     def _own(self) -> str:
         return f"@{self.file}:"
 
+    @asked
     def canonical(self, name: str) -> str:
         """What a qualified name in this file denotes."""
-        found = self.names.canonical(self.file, name)
+        found = self._names.canonical(self.file, name)
         return found if found == self._own else self.local(found)
 
+    @asked
     def attribute(self, symbol: str, name: str) -> str:
-        return self.local(self.names.attribute(symbol, name))
+        return self.local(self._names.attribute(symbol, name))
 
+    @asked
     def bases(self, symbol: str) -> tuple[str, ...]:
-        return self.names.bases(symbol)
+        return self._names.bases(symbol)
 
+    @asked
     def method(self, symbol: str, name: str) -> str | None:
-        return self.names.method(symbol, name)
+        return self._names.method(symbol, name)
 
+    @asked
+    def words_of_class(self, symbol: str) -> frozenset[str]:
+        """Every identifier and attribute name in a class of the project."""
+        return self._names.body(symbol).words
+
+    @asked
     def is_class(self, symbol: str) -> bool:
-        return name_in_file(symbol) in self.names.surface(file_of(symbol)).classes
+        return name_in_file(symbol) in self._names.surface(file_of(symbol)).classes
 
+    @asked
     def leaves_forward_open(self, symbol: str) -> bool:
         """Whether the class's forward only raises: each of its subclasses has its own."""
         method = self.method(symbol, "forward")
         if method is None:
             return False
         owner = method.rpartition(".")[0]
-        return self.names.surface(file_of(owner)).classes[name_in_file(owner)].methods["forward"].abstract
+        return self._names.surface(file_of(owner)).classes[name_in_file(owner)].methods["forward"].abstract
 
+    @asked
     def defines(self, symbol: str) -> bool:
         """Whether the project has a class, function or method of this name."""
-        surface, name = self.names.surface(file_of(symbol)), name_in_file(symbol)
+        surface, name = self._names.surface(file_of(symbol)), name_in_file(symbol)
         owner, _, method = name.rpartition(".")
         if owner:
             return owner in surface.classes and method in surface.classes[owner].methods
         return name in surface.functions or name in surface.classes
 
+    @asked
     def parameters(self, symbol: str) -> tuple[str, ...]:
         """The parameters of a function or method that an argument can be given for by position."""
-        surface, name = self.names.surface(file_of(symbol)), name_in_file(symbol)
+        surface, name = self._names.surface(file_of(symbol)), name_in_file(symbol)
         owner, _, method = name.rpartition(".")
         function = surface.classes[owner].methods[method] if owner else surface.functions[name]
         return function.parameters
 
+    @asked
     def is_context_manager(self, symbol: str) -> bool:
-        return is_context_manager(self.names, symbol)
+        return is_context_manager(self._names, symbol)
 
+    @asked
     def context_mode(self, symbol: str) -> Mode:
-        return self.project.mode(symbol, "context")
+        return self._project.mode(symbol, "context")
 
+    @asked
     def decorator_mode(self, symbol: str) -> Mode:
-        return self.project.mode(symbol, "decorator")
+        return self._project.mode(symbol, "decorator")
 
+    @asked
     def forward_may_detach(self, symbol: str) -> bool:
         """Whether what the class's forward returns may have lost its graph: it, or its class, mentions how."""
         method = self.method(symbol, "forward")
         if method is None:
             return False
         owner = method.rpartition(".")[0]
-        surface = self.names.surface(file_of(owner)).classes[name_in_file(owner)]
-        return bool(surface.methods["forward"].decorators or self.names.body(owner).words & _DETACHING_WORDS)
+        surface = self._names.surface(file_of(owner)).classes[name_in_file(owner)]
+        return bool(surface.methods["forward"].decorators or self._names.body(owner).words & _DETACHING_WORDS)
 
+    @asked
     def methods_called(self, symbol: str, path: str) -> frozenset[str]:
         """The methods that a class of the project, or a base of it, calls on `self.x`."""
         none: frozenset[str] = frozenset()
-        return none.union(*(self.names.body(cls).methods_called.get(path, none) for cls in self._own_line(symbol)))
+        return none.union(*(self._names.body(cls).methods_called.get(path, none) for cls in self._own_line(symbol)))
 
+    @asked
     def freezes(self, symbol: str, path: str) -> bool:
-        return any(path in self.names.body(cls).frozen for cls in self._own_line(symbol))
+        return any(path in self._names.body(cls).frozen for cls in self._own_line(symbol))
 
     def _own_line(self, symbol: str) -> list[str]:
         """The class and those of its bases that the project defines."""
         return [cls for cls in (symbol, *self.bases(symbol)) if is_symbol(cls)]
 
+    @asked
     def summary(self, symbol: str, seeds: Seeds = ()) -> FunctionSummary | None:
         """What a function of the project does; None where it cannot be told."""
-        return self.project.summary(symbol, seeds, self.depth - 1) if self.depth > 0 else None
+        return self._project.summary(symbol, seeds, self._depth - 1) if self._depth > 0 else None
+
+    # --- texts ---
+
+    @asked
+    def is_mentioned(self, text: str) -> bool:
+        """Whether a word, or a piece of code, stands in a file of the project."""
+        return bool(self._project.callers.mentioning(text))
+
+    @asked
+    def some_file_has(self, pieces: tuple[str, ...], mentioning: str) -> bool | None:
+        """Whether a file in which the word stands has one of the pieces; None: too large a project to be searched."""
+        files = self._project.callers.mentioning(mentioning)
+        wanted = [piece.encode() for piece in pieces]
+        return None if files is None else any(piece in self._names.text(file) for file in files for piece in wanted)
+
+    @asked
+    def another_file_matches(self, *alternatives: tuple[str, ...]) -> bool:
+        """Whether the text of another file of the project matches each pattern of one of the alternatives."""
+        compiled = [[re.compile(pattern.encode()) for pattern in patterns] for patterns in alternatives]
+        texts = (text for file, text in self._project.callers.texts() if file != self.file)
+        return any(all(pattern.search(text) for pattern in patterns) for text in texts for patterns in compiled)
+
+    @asked
+    def loaders_with(self, mentioning: str) -> tuple[bool, ...]:
+        """Of each `DataLoader(...)` in the files in which the word stands, whether it may have workers.
+
+        A unit test loads without workers whatever its library is made for: it does not count.
+        """
+        files = [file for file in self._project.callers.mentioning(mentioning) or () if not is_test(file)]
+        return tuple(workers for file in files for workers in workers_of_loaders(self._names, file))
 
     # --- callers ---
 
-    def sites(self, function: str) -> Sites | None:
+    def sites(self, function: str) -> WatchedSites | None:
         """The calls from other files of a function of this file (`:f`), or from any of one of the project.
 
         None where they cannot be told.
         """
+        callers = self._project.callers
         if function.startswith("@"):
-            return self.project.callers.sites(function)
-        return self.project.callers.sites(f"@{self.file}{function}", outside=self.file)
+            return self.answers.watch(function, callers.sites(function))
+        return self.answers.watch(function, callers.sites(f"@{self.file}{function}", outside=self.file))
 
+    @asked
     def entry_mode(self, symbol: str) -> Mode:
         """What decorators, bases and frameworks say of the grad mode in which a function of the project runs."""
-        return self.project.callers.entry_mode(symbol)
+        return self._project.callers.entry_mode(symbol)
 
+    @asked
     def result_is_clean(self, site: Site) -> bool:
         """Nothing in the caller differentiates what the call returns, or hands it on."""
-        return self.project.callers.result_is_clean(site)
+        return self._project.callers.result_is_clean(site)
 
+    @asked
     def words_around(self, site: Site) -> frozenset[str]:
         """The words of the function in which a call stands, or of the file where it stands at its top level."""
-        return self.project.callers.words_around(site)
+        return self._project.callers.words_around(site)
 
     def local(self, symbol: str) -> str:
         """A definition of this file is `:f`, as in its own analysis."""

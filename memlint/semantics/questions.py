@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from memlint.semantics.callers import Site, Sites
+    from memlint.semantics.answers import WatchedSites
+    from memlint.semantics.callers import Site
     from memlint.semantics.values import Mode
 
 
@@ -83,7 +84,7 @@ class ModuleFacts:
 class Outside(Protocol):
     """What the rest of the project says of the file's functions."""
 
-    def sites(self, function: str) -> Sites | None: ...
+    def sites(self, function: str) -> WatchedSites | None: ...
 
     def entry_mode(self, symbol: str) -> Mode: ...
 
@@ -114,7 +115,7 @@ def answer(question: Question, facts: ModuleFacts, outside: Outside | None = Non
     )
 
 
-def _sites(function: str, outside: Outside | None) -> Sites | tuple[()] | None:
+def _sites(function: str, outside: Outside | None) -> WatchedSites | tuple[()] | None:
     """The calls from other files; a function inside another function has none."""
     name = function.partition(":")[2]
     if outside is None or not name or (function.startswith(":") and "<lambda>" in name):

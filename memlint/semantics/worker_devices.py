@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from memlint.semantics.events import Call
 from memlint.semantics.knowledge import loaders as known
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.module import Module, words_of
-from memlint.semantics.project import View
 from memlint.semantics.scopes import Scope
 from memlint.semantics.values import Kind, Value
 
@@ -189,33 +187,7 @@ def _workers_elsewhere(module: Module, entry: _Entry) -> list[bool] | None:
     if view is None:
         return None
     name = owner.parent.name if owner.parent is not None and owner.parent.is_class else owner.name
-    # A unit test loads without workers whatever its library is made for.
-    files = (file for file in view.project.callers.mentioning(name) or () if not _is_test(file))
-    return [workers for file in files for workers in _workers_in(view, file)] or None
-
-
-def _is_test(file: str) -> bool:
-    return any(part in ("test", "tests") or part.startswith("test_") for part in file.replace("\\", "/").split("/"))
-
-
-def _workers_in(view: View, file: str) -> Iterator[bool]:
-    """Of each `DataLoader(...)` in a file of the project, whether it may have workers."""
-    text = view.names.text(file)
-    if b"DataLoader" not in text:
-        return
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        yield True
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2].endswith("DataLoader"):
-            given = {item.arg: item.value for item in node.keywords}
-            workers = given.get(known.NUM_WORKERS)
-            if workers is None:
-                yield None in given or len(node.args) > known.NUM_WORKERS_POSITION
-            else:
-                yield not (isinstance(workers, ast.Constant) and workers.value == 0)
+    return list(view.loaders_with(name)) or None
 
 
 # --- what puts something on a device ---

@@ -1,0 +1,69 @@
+"""What of a project an answer was worked out from, so that a stored answer is known to hold as long as that stays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, TypeVar
+
+_Key = TypeVar("_Key")
+_Answer = TypeVar("_Answer")
+
+
+class Read(NamedTuple):
+    """One thing that was looked at: what a file says, what a folder holds, where a word stands, or every file."""
+
+    kind: Literal["file", "folder", "word", "all"]
+    name: str = ""
+
+
+Memo = dict[_Key, tuple[_Answer, frozenset[Read]]]
+"""Answers by question, each with all that it rests on."""
+
+
+class Reads:
+    """Notes what is read. An answer that is there already rests on what it rested on when it was worked out."""
+
+    def __init__(self) -> None:
+        self._open: list[set[Read]] = [set()]
+
+    def note(self, *reads: Read) -> None:
+        self._open[-1].update(reads)
+
+    @contextmanager
+    def collected(self) -> Iterator[set[Read]]:
+        """What is read within the block; it counts for the blocks around it too."""
+        found: set[Read] = set()
+        self._open.append(found)
+        try:
+            yield found
+        finally:
+            self._open.pop()
+            self._open[-1] |= found
+
+    def once(self, memo: Memo[_Key, _Answer], key: _Key, work: Callable[[], _Answer]) -> _Answer:
+        """The answer to a question, worked out at the first time."""
+        known = memo.get(key)
+        if known is None:
+            with self.collected() as found:
+                answer = work()
+            memo[key] = answer, frozenset(found)
+            return answer
+        self._open[-1] |= known[1]
+        return known[0]
+
+
+def digest_of(content: bytes) -> str:
+    """A name for a content that no other content has."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def digest_of_names(names: Iterable[str]) -> str:
+    """A name for a set of names, in whatever order they come."""
+    return digest_of("\0".join(sorted(names)).encode(errors="surrogateescape"))
+
+
+def meaningful(entries: Collection[str]) -> Iterator[str]:
+    """Of what a folder holds (folders end in a slash), that by which imports are followed."""
+    return (entry for entry in entries if entry.endswith((".py", "/")))
