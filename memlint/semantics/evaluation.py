@@ -238,7 +238,7 @@ def _may_need_grad(module: Module, run: Call) -> bool:
     cls, view = run.callee.cls, module.analysis.view
     if cls is None or view is None or not is_symbol(cls) or not view.leaves_forward_open(cls):
         return False
-    return any(view.project.callers.mentioning(text) for text in PROJECT_DIFFERENTIATES)
+    return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
 
 
 def _carrying(value: Value) -> Value:
