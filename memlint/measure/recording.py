@@ -107,8 +107,9 @@ class Keeper:
 
     place: Place | None
     """The line that keeps it: the accumulation, the append."""
-    kind: Literal["graph", "container"]
-    """An autograd node that refers to a node of an earlier step, or a Python object that refers to its tensors."""
+    kind: Literal["graph", "container", "cycle"]
+    """An autograd node that refers to a node of an earlier step; a Python object that refers to its tensors; or objects
+    that keep each other alive, which only Python's cycle collector frees, if it can."""
     name: str
     """In words of the code: `outputs`, `self.history`; of a graph: the variable that carries it, if known."""
     storages: tuple[int, ...] = ()

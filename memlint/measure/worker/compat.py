@@ -45,10 +45,12 @@ __all__ = [
     "creates_graph",
     "cuda_without_a_card",
     "fake_cuda_tensors",
+    "grad_fn",
     "has_kernel",
     "memory_history",
     "on_out_of_memory",
     "record_memory_history",
+    "saved_tensors",
     "sdp_priority",
     "self_test",
     "without_cudnn",
@@ -116,6 +118,32 @@ def sdp_priority() -> tuple[str, ...]:
 def creates_graph(arguments: tuple[Any, ...]) -> bool:
     """Of the arguments of a backward pass, less its roots."""
     return len(arguments) > 2 and bool(arguments[2])
+
+
+def grad_fn(tensor: torch.Tensor) -> Any:
+    """The node that made a tensor; None for what has none, and for what is no whole tensor any more."""
+    try:
+        return tensor.grad_fn
+    except RuntimeError:
+        return None
+
+
+_saved_names: dict[type, tuple[str, ...]] = {}
+
+
+def saved_tensors(node: Any) -> Iterator[torch.Tensor]:
+    """What an autograd node has saved for its backward pass, and not yet freed."""
+    kind = type(node)
+    if kind not in _saved_names:
+        _saved_names[kind] = tuple(name for name in dir(kind) if name.startswith("_saved_")) or ("saved_tensors",)
+    for name in _saved_names[kind]:
+        try:
+            saved = getattr(node, name, None)
+        except RuntimeError:  # freed by a backward pass
+            continue
+        for item in saved if isinstance(saved, (tuple, list)) else (saved,):
+            if isinstance(item, torch.Tensor):
+                yield item
 
 
 # ---- C++: what torch lacks without a card

@@ -56,21 +56,24 @@ def _path(code: CodeType) -> str | None:
 
 
 class LiveNode(NamedTuple):
-    """An autograd node that is alive. `time` and `oldest_child` are times of the event log."""
+    """An autograd node that is alive."""
 
     place: Place | None
-    time: int
-    oldest_child: int
-    """When the oldest node was made that this one refers to and that some earlier operation had made."""
+    step: int
+    """How many steps had ended when it was made."""
+    crossings: int
+    """How many times the graph below it goes from a step to an earlier one, along the path where it does so most."""
+    crosses: bool
+    """Whether it refers itself to what an earlier step has made."""
 
 
 class _Tag:
     """Lives in a node's metadata, as long as the node."""
 
-    __slots__ = ("live", "place", "serial", "time")
+    __slots__ = ("live", "node", "serial")
 
-    def __init__(self, place: Place | None, time: int, serial: int, live: dict[int, LiveNode]) -> None:
-        self.place, self.time, self.serial, self.live = place, time, serial, live
+    def __init__(self, node: LiveNode, serial: int, live: dict[int, LiveNode]) -> None:
+        self.node, self.serial, self.live = node, serial, live
 
     def __del__(self) -> None:
         self.live.pop(self.serial, None)
@@ -82,12 +85,12 @@ class NodeTags(TorchFunctionMode):
     One call may make several nodes, so all untagged ones that its results reach are of this call.
     """
 
-    def __init__(self, frames: Frames, clock: Callable[[], int]) -> None:
+    def __init__(self, frames: Frames, steps_ended: Callable[[], int]) -> None:
         super().__init__()
         self.live: dict[int, LiveNode] = {}
         """The nodes alive now, less those that only add up a leaf's gradient."""
         self._frames = frames
-        self._clock = clock
+        self._steps_ended = steps_ended
         self._serial = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -108,16 +111,16 @@ class NodeTags(TorchFunctionMode):
             self._tag(nodes)
 
     def _tag(self, nodes: list[Any]) -> None:
-        place = self._frames.innermost()
-        time = self._clock()
+        step = self._steps_ended()
+        new: list[tuple[Any, bool, bool]] = []
+        seen = set()
+        crossings = 0
         while nodes:
             node = nodes.pop()
-            metadata = node.metadata
-            if _KEY in metadata:
+            if node in seen:
                 continue
-            serial = self._serial = self._serial + 1
-            metadata[_KEY] = _Tag(place, time, serial, self.live)
-            oldest = time
+            seen.add(node)
+            crosses = False
             children = node.next_functions
             for child, _ in children:
                 if child is None:
@@ -125,17 +128,31 @@ class NodeTags(TorchFunctionMode):
                 tag = child.metadata.get(_KEY)
                 if tag is None:
                     nodes.append(child)
-                elif tag.time < oldest and tag.serial in self.live:
-                    oldest = tag.time
-            if children:
-                self.live[serial] = LiveNode(place, time, oldest)
+                elif child.next_functions:
+                    below: LiveNode = tag.node
+                    crosses = crosses or below.step < step
+                    crossings = max(crossings, below.crossings + (below.step < step))
+            new.append((node, crosses, bool(children)))
+        place = self._frames.innermost()
+        for node, crosses, inner in new:
+            serial = self._serial = self._serial + 1
+            live = LiveNode(place, step, crossings, crosses)
+            node.metadata[_KEY] = _Tag(live, serial, self.live)
+            if inner:
+                self.live[serial] = live
+
+
+def tagged(node: Any) -> LiveNode | None:
+    """What is known of a node: nothing, if no operation of the user's made it."""
+    tag = node.metadata.get(_KEY)
+    return tag.node if tag is not None else None
 
 
 def running_node_place() -> Place | None:
     """The forward line of the autograd node that is running."""
     node = torch._C._current_autograd_node()
-    tag = node.metadata.get(_KEY) if node is not None else None
-    return tag.place if tag is not None else None
+    known = tagged(node) if node is not None else None
+    return known.place if known is not None else None
 
 
 def _nodes(result: object) -> Iterator[Any]:

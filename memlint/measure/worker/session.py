@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import gc
+import linecache
 import os
+import sys
 import time
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,10 +24,13 @@ from torch.utils.data import dataloader
 
 from memlint.measure.job import Job, Layer
 from memlint.measure.recording import AllocatorPeaks, Assumption, Phase, Recording, Step
+from memlint.measure.user_code import is_user_file
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Backend
 from memlint.measure.worker.categories import Categories
+from memlint.measure.worker.growth import Growth
 from memlint.measure.worker.lines import Frames, NodeTags
+from memlint.measure.worker.names import user_frames
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.steps import Mark, Steps
 from memlint.measure.worker.tracker import Tracker
@@ -46,9 +53,12 @@ class Session:
         self._backend = backend
         self._frames = Frames() if Layer.LINES in job.layers or Layer.GROWTH in job.layers else None
         self._tracker = Tracker(backend, self._frames)
-        self._tags = NodeTags(self._frames, self._tracker.time) if self._frames is not None else None
+        self._tags = NodeTags(self._frames, self._steps_ended) if self._frames is not None else None
         self._categories = Categories(self._tracker)
         self._steps = Steps(self._mark)
+        self._growth = None
+        if self._tags is not None and Layer.GROWTH in job.layers:
+            self._growth = Growth(self._tracker, self._tags, self._sources)
         self._assumptions: list[Assumption] = []
         self._allocator: list[AllocatorPeaks | None] = []
         """What the backend said at the end of each step."""
@@ -56,10 +66,12 @@ class Session:
         self._started = time.perf_counter()
         self._finished = False
         self._calls = 0
+        self._closings = 0
         self._module_depth = 0
         self._backward: list[bool] = []
         """Of each backward pass that is running, the outermost first: whether it creates a graph."""
         self._scaled = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
         self._tracker.recomputing = self._recomputing
 
     def __enter__(self) -> Session:
@@ -68,6 +80,8 @@ class Session:
             if gc.isenabled():
                 gc.disable()
                 stack.callback(gc.enable)
+            gc.freeze()  # what was there before the user's code is not to be searched
+            stack.callback(gc.unfreeze)
             stack.enter_context(self._backend.running(self._tracker))
             stack.enter_context(self._tracker)
             if self._tags is not None:
@@ -80,7 +94,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if kind is None:
             self._steps.ended()
-            self._after_closing(len(self._steps.spans))
+            self._after_closing()
         self._stack.close()
         return kind is not None and issubclass(kind, StopMeasuring)
 
@@ -111,6 +125,7 @@ class Session:
             storages=storages,
             events=events,
             steps=[self._step(number, first) for number in range(len(spans))],
+            keepers=self._growth.keepers if self._growth is not None else [],
             assumptions=[*self._backend.assumptions, *self._assumptions],
             kernels=self._backend.kernels,
             excluded=self._backend.excluded,
@@ -133,8 +148,23 @@ class Session:
             allocator=self._allocator[number],
         )
 
+    def _steps_ended(self) -> int:
+        return len(self._steps.spans)
+
+    def _sources(self) -> dict[str, str]:
+        """The texts of the user's files that were loaded."""
+        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        paths = {path for path in modules if path and path.endswith(".py") and is_user_file(path)}
+        paths.update(frame.f_code.co_filename for frame in user_frames())
+        return {str(Path(path).absolute()): self._text(path) for path in paths}
+
+    def _text(self, path: str) -> str:
+        overlay = self._job.overlay.get(str(Path(path).absolute()))
+        return overlay if overlay is not None else "".join(linecache.getlines(path))
+
     def _mark(self) -> Mark:
-        return Mark(self._tracker.time(), time.perf_counter(), len(self._tags.live) if self._tags is not None else 0)
+        nodes = len(self._tags.live) if self._tags is not None else 0
+        return Mark(self._tracker.time(), time.perf_counter(), self._tracker.allocated, nodes)
 
     def _recomputing(self) -> bool:
         """Inside a backward pass, grad mode is on where a forward pass runs again, as in a checkpoint."""
@@ -145,24 +175,32 @@ class Session:
         """Around what may close a step: does what is due at its end, and stops after the last one."""
         if self._finished:
             raise StopMeasuring
-        before = len(self._steps.spans)
         yield
         if self._steps.begun and self._tracker.phase is Phase.SETUP:
             self._tracker.phase = Phase.FORWARD
-        self._after_closing(before)
+        self._after_closing()
         if self._enough():
             self._finished = True
             raise StopMeasuring
 
-    def _after_closing(self, before: int) -> None:
-        if len(self._steps.spans) <= before:
+    def _after_closing(self) -> None:
+        if self._closings == self._steps.closings:
             return
-        del self._allocator[before:]
-        for number in range(before, len(self._steps.spans)):
-            self._allocator.append(self._backend.step_ended(number))
+        self._closings = self._steps.closings
+        self._ask_allocator(len(self._steps.spans))
         self._categories.mark_parameters()
         self._categories.mark_gradients()
         self._categories.mark_kept_by_optimizer()
+        if self._growth is not None:
+            self._growth.look(self._steps.spans, self._job.warmup, last=self._enough())
+
+    def _ask_allocator(self, steps: int) -> None:
+        """A call may have taken the place of several steps that ended inside."""
+        inside = [peaks for peaks in self._allocator[steps - 1 :] if peaks is not None]
+        del self._allocator[steps - 1 :]
+        while len(self._allocator) < steps:
+            peaks = self._backend.step_ended(len(self._allocator))
+            self._allocator.append(_highest([*inside, peaks]) if peaks is not None else None)
 
     def _enough(self) -> bool:
         steps, wanted = self._steps, self._job.steps
@@ -198,6 +236,8 @@ class Session:
         ]
         if self._tags is not None:
             wrappers.append((torch.autograd.Function, "apply", self._tagging_functions))
+        if self._growth is not None:
+            wrappers.append((torch.Tensor, "register_hook", self._noticing_tensor_hooks))
         for owner, name, wrapper in wrappers:
             patches.set(owner, name, wrapper(getattr(owner, name)))
         return patches
@@ -210,11 +250,21 @@ class Session:
         if self._module_depth == 0 and not self._backward:
             self._categories.mark_parameters()
             with self._watching():
-                self._steps.model_called(id(module))
+                self._steps.model_called(self._key(module, id(module)))
         self._module_depth += 1
 
     def _forward_ends(self, *_: object) -> None:
         self._module_depth -= 1
+
+    def _key(self, item: object, key: int) -> int:
+        """What stands for an optimizer or a model as long as it lives."""
+        if id(item) not in self._known:
+            self._known[id(item)] = weakref.ref(item, functools.partial(self._gone, id(item), key))
+        return key
+
+    def _gone(self, at: int, key: int, _: object) -> None:
+        del self._known[at]
+        self._steps.gone(key)
 
     def _optimizer_steps(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._categories.mark_optimizer(optimizer)
@@ -225,7 +275,7 @@ class Session:
         self._scaled += 1
         self._categories.mark_optimizer(optimizer)
         with self._watching():
-            self._steps.optimizer_stepped(id(optimizer))
+            self._steps.optimizer_stepped(self._key(optimizer, _trained_by(optimizer)))
 
     def _noticing_optimizers(self, init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
@@ -283,6 +333,16 @@ class Session:
 
         return classmethod(tagged_apply)
 
+    def _noticing_tensor_hooks(self, register: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(register)
+        def register_hook(tensor: torch.Tensor, hook: Callable[..., Any]) -> Any:
+            code = getattr(hook, "__code__", None)
+            if code is not None and self._growth is not None and self._frames is not None:
+                self._growth.tensor_hooks[code] = self._frames.innermost()
+            return register(tensor, hook)
+
+        return register_hook
+
     def _noticing_backward(self, run: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(run)
         def run_backward(roots: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -298,6 +358,8 @@ class Session:
                 self._steps.backward_started()
         caller = self._tracker.backward_caller
         self._tracker.backward_caller = self._frames.innermost() if self._frames is not None else None
+        if create_graph and self._growth is not None:
+            self._growth.created_graphs = self._tracker.backward_caller
         self._backward.append(create_graph)
         try:
             yield
@@ -314,3 +376,16 @@ def _removing(handle: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _trained_by(optimizer: torch.optim.Optimizer) -> int:
+    """Optimizers are told apart by what they train: a program may make a new one each step."""
+    return next((id(parameter) for group in optimizer.param_groups for parameter in group["params"]), id(optimizer))
+
+
+def _highest(peaks: list[AllocatorPeaks]) -> AllocatorPeaks:
+    return AllocatorPeaks(
+        allocated=max(peak.allocated for peak in peaks),
+        reserved=max(peak.reserved for peak in peaks),
+        requested=max(peak.requested for peak in peaks),
+    )

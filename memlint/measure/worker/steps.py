@@ -13,16 +13,21 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
+_GONE = object()
+
 Kind = Literal["training", "evaluation", "call"]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment: the time of the event log, seconds of a clock, and the autograd nodes that are alive."""
+    """A moment: the time of the event log, seconds of a clock, and what is alive."""
 
     time: int
     seconds: float
+    allocated: int = 0
+    """Bytes of device memory."""
     graph_nodes: int = 0
+    """Autograd nodes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Steps:
 
     def __init__(self, now: Callable[[], Mark]) -> None:
         self.spans: list[Span] = []
+        self.closings = 0
+        """How often a step was closed; a call takes back what closed inside."""
         self.has_optimizer = False
         """Whether the program has made one of PyTorch's optimizers."""
         self._now = now
@@ -73,6 +80,13 @@ class Steps:
         if self._expected and self._expected <= set(self._stepped):
             self._close("training", now)
 
+    def gone(self, key: Hashable) -> None:
+        """An optimizer or a model is no more: the program makes a new one each step."""
+        if key in self._stepped and self._last_stepped is not None:
+            self._close("training", self._last_stepped)
+        if key == self._module:
+            self._module = _GONE
+
     def backward_started(self) -> None:
         self._begin()
         self._differentiated = True
@@ -90,7 +104,8 @@ class Steps:
             return
         if self._module is None:
             self._module = module
-        elif module == self._module:
+        elif self._module in {module, _GONE}:
+            self._module = module
             self._close_without_optimizer(now)
             self._differentiated = False
 
@@ -129,6 +144,7 @@ class Steps:
 
     def _close(self, kind: Kind, end: Mark) -> None:
         assert self._start is not None
+        self.closings += 1
         self.spans.append(Span(kind, self._start, end))
         self._start = end
         if kind == "training":

@@ -1,0 +1,28 @@
+"""The list lives in a closure."""
+
+import torch
+from torch import nn
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+criterion = nn.CrossEntropyLoss()
+
+
+def batches():
+    for _ in range(20):
+        yield torch.randn(16, 64).to(device), torch.randint(0, 10, (16,)).to(device)
+
+
+def make_recorder():
+    kept = []
+
+    def record(output):
+        kept.append(output)  # leak; fixed: kept[:] = [output]
+
+    return record
+
+
+record = make_recorder()
+for images, _labels in batches():
+    record(model(images))

@@ -1,0 +1,22 @@
+"""A queue that nobody bounds."""
+
+from collections import deque
+
+import torch
+from torch import nn
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+criterion = nn.CrossEntropyLoss()
+
+
+def batches():
+    for _ in range(20):
+        yield torch.randn(16, 64).to(device), torch.randint(0, 10, (16,)).to(device)
+
+
+recent = deque()
+for images, _labels in batches():
+    logits = model(images)
+    recent.append(logits)  # leak; fixed: recent.append(logits.mean().item())

@@ -1,0 +1,27 @@
+"""A new hook every step, each with its own tensor."""
+
+import torch
+from torch import nn
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+criterion = nn.CrossEntropyLoss()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+def batches():
+    for _ in range(20):
+        yield torch.randn(16, 64).to(device), torch.randint(0, 10, (16,)).to(device)
+
+
+def main():
+    for images, labels in batches():
+        model[0].register_forward_hook(lambda _m, _i, _o, kept=images: None)  # leak; fixed: model[0].requires_grad_()
+        loss = criterion(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+main()

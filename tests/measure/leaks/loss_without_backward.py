@@ -1,0 +1,26 @@
+"""An evaluation with grad on: the total keeps the whole graph of every batch."""
+
+import torch
+from torch import nn
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+criterion = nn.CrossEntropyLoss()
+
+
+def batches():
+    for _ in range(20):
+        yield torch.randn(16, 64).to(device), torch.randint(0, 10, (16,)).to(device)
+
+
+def main():
+    model.eval()
+    total = 0
+    for images, labels in batches():
+        loss = criterion(model(images), labels)
+        total += loss  # leak; fixed: total += loss.item()
+    print(total)
+
+
+main()

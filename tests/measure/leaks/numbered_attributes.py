@@ -1,0 +1,24 @@
+"""A new attribute each step."""
+
+import torch
+from torch import nn
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+criterion = nn.CrossEntropyLoss()
+
+
+def batches():
+    for _ in range(20):
+        yield torch.randn(16, 64).to(device), torch.randint(0, 10, (16,)).to(device)
+
+
+class Recorder:
+    pass
+
+
+recorder = Recorder()
+for number, (images, _labels) in enumerate(batches()):
+    logits = model(images)
+    setattr(recorder, f"step{number}", logits)  # leak; fixed: recorder.last = logits

@@ -1,0 +1,25 @@
+"""Every batch's output stays in a list, with its graph."""
+
+import torch
+from torch import nn
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+criterion = nn.CrossEntropyLoss()
+
+
+def batches():
+    for _ in range(20):
+        yield torch.randn(16, 64).to(device), torch.randint(0, 10, (16,)).to(device)
+
+
+def evaluate():
+    outputs = []
+    for images, _labels in batches():
+        output = model(images)
+        outputs.append(output)  # leak; fixed: outputs.append(output.argmax(1).cpu())
+    return outputs
+
+
+evaluate()

@@ -1,0 +1,43 @@
+"""The leak zoo: programs whose memory grows, each with its fixed twin.
+
+A line ends in `# leak; fixed: ...`: it is the line that keeps, and the twin has the other text in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from measuring import measured
+
+from memlint.measure.analysis import growth, host_growth
+from memlint.measure.recording import Recording
+
+ZOO = sorted((Path(__file__).parent / "leaks").glob("*.py"))
+MARK = re.compile(r"^(?P<indent> *)(?P<code>.*?)  # leak; fixed: (?P<fixed>.*)$", re.MULTILINE)
+
+
+def grows(recording: Recording) -> bool:
+    return bool(growth(recording).bytes_per_step) or bool(host_growth(recording).nodes_per_step)
+
+
+@pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)
+def test_the_line_that_keeps_is_named(path: Path) -> None:
+    text = path.read_text()
+    marked = MARK.search(text)
+    assert marked is not None
+    recording = measured(text, path)
+
+    assert grows(recording)
+    named = {keeper.place.line for keeper in recording.keepers if keeper.place is not None}
+    assert named == {text[: marked.start()].count("\n") + 1}
+
+
+@pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)
+def test_its_fixed_twin_is_not_flagged(path: Path) -> None:
+    recording = measured(MARK.sub(r"\g<indent>\g<fixed>", path.read_text()), path)
+
+    assert len(recording.steps) == 6
+    assert not grows(recording)
+    assert recording.keepers == []
