@@ -47,6 +47,7 @@ __all__ = [
     "fake_cuda_tensors",
     "grad_fn",
     "has_kernel",
+    "is_composite",
     "memory_history",
     "on_out_of_memory",
     "record_memory_history",
@@ -113,6 +114,11 @@ def sdp_priority() -> tuple[str, ...]:
     """The attention kernels in the order that the program, or torch, prefers them."""
     names = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn"}
     return tuple(names[number] for number in torch._C._get_sdp_priority_order() if number in names)
+
+
+def is_composite(operator: Any) -> bool:
+    """Whether an overload (`torch.ops.aten.linear.default`) only calls other operators."""
+    return bool(operator.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd))
 
 
 def creates_graph(arguments: tuple[Any, ...]) -> bool:

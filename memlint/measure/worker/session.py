@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import torch._dynamo  # torch imports it at the first call of a mode, and it must not see a pretended CUDA build
 from torch.nn.modules import module as nn_module
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.data import dataloader
@@ -65,6 +64,7 @@ class Session:
         self._stack = ExitStack()
         self._started = time.perf_counter()
         self._finished = False
+        self._ended: int | None = None
         self._calls = 0
         self._closings = 0
         self._module_depth = 0
@@ -95,8 +95,14 @@ class Session:
         if kind is None:
             self._steps.ended()
             self._after_closing()
+        self._end()
         self._stack.close()
         return kind is not None and issubclass(kind, StopMeasuring)
+
+    def _end(self) -> None:
+        """What follows is the unwinding of the user's code: no part of the log."""
+        if self._ended is None:
+            self._ended = self._tracker.time()
 
     def call_repeatedly(self, function: Callable[[], object]) -> None:
         """Run a target that is a function, until enough was seen. A step is a call: what ends inside is none, unless
@@ -110,7 +116,7 @@ class Session:
                 self._steps.call_ended()
 
     def recording(self) -> Recording:
-        storages, events, first = self._tracker.log()
+        storages, events, first = self._tracker.log(self._ended)
         spans = self._steps.spans
         ends = [span.end.time - first for span in spans]
         for storage in storages:
@@ -181,6 +187,7 @@ class Session:
         self._after_closing()
         if self._enough():
             self._finished = True
+            self._end()
             raise StopMeasuring
 
     def _after_closing(self) -> None:

@@ -60,6 +60,8 @@ class Steps:
         self._module: Hashable | None = None
         self._differentiated = False
         """Since the last batch, or the last call of the model."""
+        self._used = False
+        """Whether a model has run since the last batch: who counts the words of a data set takes no step."""
         self._calls = 0
         self._before_call = 0
 
@@ -89,17 +91,18 @@ class Steps:
 
     def backward_started(self) -> None:
         self._begin()
-        self._differentiated = True
+        self._differentiated = self._used = True
 
     def batch_asked(self, loader: Hashable) -> None:
         now = self._begin()
-        if loader == self._loader and not self._stepped:
+        if loader == self._loader and self._used and not self._stepped:
             self._close_without_optimizer(now)
         self._loader = loader
-        self._differentiated = False
+        self._differentiated = self._used = False
 
     def model_called(self, module: Hashable) -> None:
         now = self._begin()
+        self._used = True
         if self.has_optimizer or self._loader is not None:
             return
         if self._module is None:

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from memlint.measure.recording import SETUP_STEP, Category, Phase, Place, Storage
+from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Backend
 from memlint.measure.worker.lines import Frames, running_node_place
 
@@ -19,6 +20,8 @@ GRANULARITY = 512
 """The CUDA caching allocator gives whole blocks of 512 bytes (kMinBlockSize in c10/cuda/CUDACachingAllocator.cpp)."""
 
 _RESIZING = ("aten::resize", "aten::set_", "aten::_resize", "aten::sparse_resize")
+_WHOLE = frozenset({"aten::scaled_dot_product_attention", "aten::batch_norm", "aten::_batch_norm_impl_index"})
+"""Composite operations for which the backend chooses a kernel."""
 
 
 def rounded(size: int) -> int:
@@ -58,6 +61,7 @@ class Tracker(TorchDispatchMode):
         self._frames = frames
         self._live: dict[int, _Live] = {}
         self._resizes: dict[Any, bool] = {}
+        self._composite: dict[Any, bool] = {}
 
     def time(self) -> int:
         return len(self.events)
@@ -91,19 +95,21 @@ class Tracker(TorchDispatchMode):
         self._live.clear()
         self.allocated = self.peak = 0
 
-    def log(self) -> tuple[list[Storage], list[int], int]:
-        """Storages and events to report, numbered from 0, and the time at which they begin."""
+    def log(self, end: int | None = None) -> tuple[list[Storage], list[int], int]:
+        """Storages and events up to a time, numbered from 0, and the time at which they begin."""
         first_id, first_event = self._forgotten
+        last = len(self.events) if end is None else end
         storages = [
             replace(
                 storage,
                 id=storage.id - first_id,
                 born=storage.born - first_event,
-                died=None if storage.died is None else storage.died - first_event,
+                died=None if storage.died is None or storage.died >= last else storage.died - first_event,
             )
             for storage in self.storages[first_id:]
+            if storage.born < last
         ]
-        events = [event - first_id if event >= 0 else event + first_id for event in self.events[first_event:]]
+        events = [event - first_id if event >= 0 else event + first_id for event in self.events[first_event:last]]
         return storages, events, first_event
 
     def storage_resized(self, storage: torch.UntypedStorage) -> None:
@@ -121,6 +127,9 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if types and any(is_traceable_wrapper_subclass_type(kind) for kind in types):
             return NotImplemented  # the subclass takes its operation apart, and this mode sees the parts
+        if torch.is_inference_mode_enabled() and self._decomposes(func):
+            with self:  # without autograd, PyTorch does not take composite operations apart before it asks a mode
+                return func.decompose(*args, **(kwargs or {}))
         known = self._take_in(args)
         result = func(*args, **kwargs) if kwargs else func(*args)
         if isinstance(result, torch.Tensor):
@@ -214,6 +223,13 @@ class Tracker(TorchDispatchMode):
         record.died = len(self.events)
         self.events.append(~record.id)
         self.allocated -= rounded(record.size)
+
+    def _decomposes(self, func: Any) -> bool:
+        known = self._composite.get(func)
+        if known is None:
+            known = func._schema.name not in _WHOLE and compat.is_composite(func)
+            self._composite[func] = known
+        return known
 
     def _resizing(self, func: Any) -> bool:
         known = self._resizes.get(func)
