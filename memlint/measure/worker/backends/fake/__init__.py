@@ -15,7 +15,7 @@ from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Meter, Unsupported
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
 from memlint.measure.worker.backends.fake.kernels import Routes
-from memlint.measure.worker.backends.fake.mode import OnlyCudaIsFake, SoundValues
+from memlint.measure.worker.backends.fake.mode import Calls, OnlyCudaIsFake
 from memlint.measure.worker.backends.fake.patches import patched_tensors
 from memlint.measure.worker.backends.fake.selftest import check
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
@@ -48,7 +48,6 @@ class FakeBackend:
 
     @contextmanager
     def running(self, meter: Meter) -> Iterator[None]:
-        values = KnownValues()
         with ExitStack() as stack:
             stack.enter_context(compat.cuda_without_a_card())
             stack.enter_context(pretended_cuda(meter, self._device))
@@ -57,8 +56,8 @@ class FakeBackend:
             stack.enter_context(self._routes.registered())
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-            stack.enter_context(OnlyCudaIsFake(values, self._assumptions, self._routes.composite))
-            stack.enter_context(SoundValues(values, self._assumptions))
+            mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes.composite))
+            stack.enter_context(Calls(mode))
             yield
 
     def holds(self, tensor: torch.Tensor) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from memlint.measure.worker.backend import Unsupported
+from memlint.measure.worker.backends.fake.deferred import READERS, DeferredWeights
 from memlint.measure.worker.backends.fake.unknown import answer_for
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
 from memlint.measure.worker.compat import (
@@ -32,13 +33,14 @@ class OnlyCudaIsFake(TorchDispatchMode):
         super().__init__()
         self.values = values
         self.assumptions = assumptions
+        self.deferred = DeferredWeights(assumptions)
         self._route = route
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not _has_fake(args) and not _is_cuda(kwargs.get("device")) and not (kwargs and _has_fake(kwargs.values())):
-            return func(*args, **kwargs)
+            return self.deferred.run(func, args, kwargs)
         answer = answer_for(func)
         if answer is not None:
             result = answer(self, func, args, kwargs)
@@ -92,10 +94,11 @@ def _is_cuda(device: Any) -> bool:
     return device is not None and torch.device(device).type == "cuda"
 
 
-class SoundValues(TorchFunctionMode):
-    """Answers `isnan`, `isinf` and `isfinite` as for a training run that goes well.
+class Calls(TorchFunctionMode):
+    """What can only be told by the name that a program calls.
 
-    By the names that programs call: underneath they are comparisons like any other.
+    `isnan`, `isinf` and `isfinite` are comparisons like any other underneath: they are answered as for a training run
+    that goes well. `numpy()` and its like read a tensor's memory without any operator.
     """
 
     _SOUND: ClassVar[dict[Any, bool]] = {
@@ -107,16 +110,17 @@ class SoundValues(TorchFunctionMode):
         torch.Tensor.isfinite: True,
     }
 
-    def __init__(self, values: KnownValues, assumptions: Assumptions) -> None:
+    def __init__(self, mode: OnlyCudaIsFake) -> None:
         super().__init__()
-        self._values = values
-        self._assumptions = assumptions
+        self._mode = mode
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in READERS:
+            self._mode.deferred.read(args[0])
         result = func(*args, **kwargs) if kwargs else func(*args)
         sound = self._SOUND.get(func)
-        if sound is None or not isinstance(result, FakeTensor) or self._values.of(result) is not None:
+        if sound is None or not isinstance(result, FakeTensor) or self._mode.values.of(result) is not None:
             return result
-        self._assumptions.note("values on the device are finite")
-        self._values.assume(result, sound)
+        self._mode.assumptions.note("values on the device are finite")
+        self._mode.values.assume(result, sound)
         return result

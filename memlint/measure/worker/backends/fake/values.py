@@ -22,6 +22,8 @@ _WHOLE_LIMIT = 1 << 20
 """Whole numbers and truth values (labels, masks, lengths) are followed up to this many elements ..."""
 _FLOAT_LIMIT = 256
 """... fractions (scales, decays, counters) up to this many: following activations would be computing the model."""
+_ASSUMED_LIMIT = 1 << 26
+"""Elements of a tensor of truth values that are all assumed: a second's work to reduce."""
 
 
 class Assumptions:
@@ -34,6 +36,10 @@ class Assumptions:
     def note(self, what: str) -> None:
         key = (what, self._place())
         self._counts[key] = self._counts.get(key, 0) + 1
+
+    def note_once(self, what: str) -> None:
+        """Of the run as a whole, and no line of it."""
+        self._counts[what, None] = 1
 
     def at_assertion(self) -> bool:
         """Whether the user's line that is running asserts something."""
@@ -61,8 +67,10 @@ class KnownValues:
 
     def learn(self, tensor: Any, values: torch.Tensor) -> None:
         """Keep `values` (same shape and dtype) as those of the fake tensor, unless it is large or a part of more."""
-        if not isinstance(tensor, FakeTensor) or not is_small(tensor.dtype, tensor.numel()):
-            return
+        if isinstance(tensor, FakeTensor) and is_small(tensor.dtype, tensor.numel()):
+            self._keep(tensor, values)
+
+    def _keep(self, tensor: FakeTensor, values: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.nbytes() != tensor.numel() * tensor.element_size():
             return
@@ -73,7 +81,8 @@ class KnownValues:
 
     def assume(self, tensor: FakeTensor, value: bool) -> None:
         """Take every element of a fake tensor for `value`, if it is not too large to say so."""
-        self.learn(tensor, torch.full((), value).expand(tensor.shape))
+        if tensor.numel() <= _ASSUMED_LIMIT:
+            self._keep(tensor, torch.full((), value).expand(tensor.shape))
 
     def forget(self, tensor: Any) -> None:
         if isinstance(tensor, FakeTensor):
@@ -111,7 +120,7 @@ class KnownValues:
         def value(item: Any) -> Any:
             nonlocal missing
             if isinstance(item, torch.Tensor):
-                known = self.of(item) if is_small(item.dtype, item.numel()) else None
+                known = self.of(item) if isinstance(item, FakeTensor) or is_small(item.dtype, item.numel()) else None
                 missing = missing or known is None
                 return known
             if isinstance(item, (list, tuple)):
