@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from memlint.cli.measuring import explain, measure_options, note, requested, run
 from memlint.config.measure import MeasureOptions
 
 if TYPE_CHECKING:
+    from memlint.measure.job import Job
     from memlint.measure.report.subject import Subject
 
 
@@ -52,8 +54,10 @@ def measure(
         raise Trouble(explain(outcome))
     subject = Subject(str(job.target), outcome.recording, request.folder)
     _print(subject, output_format)
-    _write(html, subject, "html")
-    _write(snapshot, subject, "snapshot")
+    if html is not None:
+        _write(html, _html(subject))
+    if snapshot is not None:
+        _write(snapshot, _snapshot(subject, job))
     if outcome.status is not Status.OK:
         say_error(explain(outcome))
         ctx.exit(2)
@@ -75,15 +79,29 @@ def _print(subject: Subject, output_format: str) -> None:
     click.echo(text.render(subject, colour=wants_colour(sys.stdout), width=width), nl=False, color=True)
 
 
-def _write(file: str | None, subject: Subject, kind: str) -> None:
-    if file is None:
-        return
-    from memlint.measure.report import html, snapshot
+def _html(subject: Subject) -> bytes:
+    from memlint.measure.report import html
 
     try:
-        content = html.render(subject).encode() if kind == "html" else snapshot.render(subject)
+        return html.render(subject).encode()
     except ImportError as error:
-        raise Trouble(f"--{kind} needs a library ({error}): install `memlint-torch[measure]`") from None
+        raise Trouble(f"--html needs a library ({error}): install `memlint-torch[measure]`") from None
+
+
+def _snapshot(subject: Subject, job: Job) -> bytes:
+    """On `cuda` PyTorch's own, from a run of its own: recording it slows the target down."""
+    from memlint.measure.job import Layer
+    from memlint.measure.launch import run
+    from memlint.measure.report import snapshot
+
+    if job.backend == "cuda":
+        again = run(replace(job, layers=frozenset({Layer.MEMORY_HISTORY})), "discard")
+        if again.recording is not None:
+            subject.recording.memory_history = again.recording.memory_history
+    return snapshot.render(subject)
+
+
+def _write(file: str, content: bytes) -> None:
     try:
         Path(file).write_bytes(content)
     except OSError as error:
