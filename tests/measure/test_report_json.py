@@ -20,11 +20,13 @@ from memlint.measure.report.subject import Subject
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "measure-json.schema.json").read_text(encoding="utf-8"))
+jsonschema.Draft202012Validator.check_schema(SCHEMA)
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def printed(recording: Recording, folder: Path = Path("/project")) -> dict[str, Any]:
     measurement = json.loads(as_json.render(Subject("train.py", recording, folder)))
-    jsonschema.validate(measurement, SCHEMA, jsonschema.Draft202012Validator)
+    VALIDATOR.validate(measurement)
     return dict(measurement)
 
 
