@@ -1,7 +1,7 @@
 """Programs to measure: each builds what it needs, and gives a function that does one step.
 
-As a target of memlint: `zoo:step`, with `MEMLINT_ZOO` naming the program and `MEMLINT_ZOO_SIZE` its size. All sizes
-are such that a CPU runs them, too: `small` in well under a second a step, `full` in some seconds.
+As a target of memlint: `gpu_programs:step`, with `MEMLINT_PROGRAM` naming the program and `MEMLINT_SIZE` its size. All
+sizes are such that a CPU runs them, too: `small` in well under a second a step, `full` in some seconds.
 """
 
 from __future__ import annotations
@@ -408,5 +408,5 @@ def step() -> None:
     """One step of the program that the environment names."""
     global _built  # noqa: PLW0603 - a target's state is its module's
     if _built is None:
-        _built = build(os.environ["MEMLINT_ZOO"], os.environ["MEMLINT_ZOO_SIZE"])  # type: ignore[arg-type]
+        _built = build(os.environ["MEMLINT_PROGRAM"], os.environ["MEMLINT_SIZE"])  # type: ignore[arg-type]
     _built()
