@@ -47,8 +47,12 @@ def be_deterministic() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def load_in_this_process() -> None:
-    """Every DataLoader works without workers: the batches and their order are the same, and all is seen."""
+def load_in_this_process(*, pin_memory: bool) -> None:
+    """Every DataLoader works without workers: the batches and their order are the same, and all is seen.
+
+    `pin_memory`: whether there is a device that it makes sense for.
+    """
+    fixed = _WORKER_OPTIONS if pin_memory else {**_WORKER_OPTIONS, "pin_memory": False}
     loader = torch.utils.data.DataLoader
     made = loader.__init__
     signature = inspect.signature(made)
@@ -56,7 +60,7 @@ def load_in_this_process() -> None:
     @functools.wraps(made)
     def init(*args: Any, **kwargs: Any) -> None:
         given = signature.bind(*args, **kwargs)
-        asked = {name: value for name, value in _WORKER_OPTIONS.items() if name in given.arguments}
+        asked = {name: value for name, value in fixed.items() if name in given.arguments}
         given.arguments.update(asked)
         made(*given.args, **given.kwargs)
 

@@ -70,7 +70,7 @@ def measured(job: Job) -> Outcome:
     isolation.seed(job.seed)
     if job.backend == "cuda" and Layer.FINGERPRINTS in job.layers:
         isolation.be_deterministic()
-    isolation.load_in_this_process()
+    isolation.load_in_this_process(pin_memory=job.backend == "cuda")
     sources = Sources(job.overlay, job.watched)
     Importer(sources, isolation.patches(allow_write=job.allow_write)).install()
     if not job.allow_write:
