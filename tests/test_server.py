@@ -11,6 +11,7 @@ import pytest
 import pytest_lsp
 from lsprotocol import types
 from pytest_lsp import ClientServerConfig, LanguageClient, client_capabilities
+from pytest_lsp.client import default_feature
 
 COMMAND = [sys.executable, "-c", "from memlint.cli.main import main; main()", "server"]
 
@@ -67,11 +68,23 @@ def saved(client: LanguageClient, uri: str) -> None:
     client.text_document_did_save(types.DidSaveTextDocumentParams(types.TextDocumentIdentifier(uri)))
 
 
+def on_publication(client: LanguageClient, params: types.PublishDiagnosticsParams) -> None:
+    inbox(client).put_nowait(params)
+
+
+default_feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)(on_publication)
+
+
+def inbox(client: LanguageClient) -> asyncio.Queue[types.PublishDiagnosticsParams]:
+    """What was published and not looked at yet."""
+    found: asyncio.Queue[types.PublishDiagnosticsParams] = vars(client).setdefault("inbox", asyncio.Queue())
+    return found
+
+
 async def published(client: LanguageClient, uri: str, version: int | None = 1) -> list[types.Diagnostic]:
     """The next diagnostics of a version of the text."""
     while True:
-        waiting = client.wait_for_notification(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
-        params: types.PublishDiagnosticsParams = await asyncio.wait_for(waiting, 30)
+        params = await asyncio.wait_for(inbox(client).get(), 60)
         if (params.uri, params.version) == (uri, version):
             return list(params.diagnostics)
 
@@ -135,8 +148,7 @@ async def test_only_the_last_of_many_versions_is_published(client: LanguageClien
     await published(client, uri)
     for version in range(2, 12):
         changed(client, uri, version, TRAIN + f"x = {version}\n")
-    waiting = client.wait_for_notification(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
-    next_one: types.PublishDiagnosticsParams = await asyncio.wait_for(waiting, 30)
+    next_one = await asyncio.wait_for(inbox(client).get(), 60)
     assert (next_one.version, codes(next_one.diagnostics)) == (11, [("MEM101", 8)])
 
 
@@ -182,7 +194,7 @@ async def test_a_client_that_pulls_is_answered_and_not_pushed_to(client: Languag
     after = await client.text_document_diagnostic_async(again)
     assert isinstance(after, types.RelatedFullDocumentDiagnosticReport)
     assert list(after.items) == []
-    assert client.diagnostics == {}
+    assert inbox(client).empty()
 
 
 # --- the project around a text ---
