@@ -14,7 +14,7 @@ TORCH_INSTALLED := $(VENV)/.torch-$(shell printf '%s' '$(TORCH_SPEC)' | cksum | 
 TEST_INSTALLED := $(VENV)/.test-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test install format clean
+.PHONY: demo test test-vscode install format clean
 
 demo: $(INSTALLED)
 	@echo '--- memlint check fixtures/demo'
@@ -28,6 +28,10 @@ test: $(TEST_INSTALLED) $(TORCH_INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# The VS Code extension: types, linter, unit tests, and the .vsix. Needs npm.
+test-vscode:
+	cd editors/vscode && npm ci --no-audit --no-fund --loglevel=error && npm run package
 
 install: $(INSTALLED)
 
