@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest_lsp
 from lsprotocol import types
 from pytest_lsp import ClientServerConfig, LanguageClient, client_capabilities
 from pytest_lsp.client import default_feature
+
+from memlint.measure.confirm.as_json import SCHEMA_VERSION
 
 COMMAND = [sys.executable, "-c", "from memlint.cli.main import main; main()", "server"]
 
@@ -254,6 +258,25 @@ async def test_excluded_files_are_silent(client: LanguageClient, tmp_path: Path)
     (tmp_path / "vendored").mkdir()
     await start(client, tmp_path)
     assert await published(client, opened(client, tmp_path / "vendored" / "train.py")) == []
+
+
+@pytest.mark.asyncio
+async def test_what_was_measured_is_said(client: LanguageClient, tmp_path: Path) -> None:
+    finding = {
+        **{"path": "train.py", "code": "MEM101", "line": 9, "code_line": "total += loss"},
+        **{"verdict": "confirmed", "summary": "30 MiB -> 20 MiB", "held_at_peak_bytes": None, "after": None},
+        "results": {"grade": "bitwise"},
+    }
+    content = {
+        **{"schema_version": SCHEMA_VERSION, "basis": "measured on cpu", "steps": 6, "findings": [finding]},
+        "files": [{"path": "train.py", "sha256": hashlib.sha256(TRAIN.encode()).hexdigest()}],
+        "baseline": {"peak_allocated_bytes": 30 * 2**20, "growth_bytes_per_step": 0},
+    }
+    (tmp_path / "prices.json").write_text(json.dumps(content))
+    await start(client, tmp_path, measured=str(tmp_path / "prices.json"))
+    uri = opened(client, tmp_path / "train.py")
+    [diagnostic] = await published(client, uri)
+    assert "[30 MiB -> 20 MiB]" in diagnostic.message
 
 
 # --- code actions ---

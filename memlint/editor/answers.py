@@ -12,6 +12,7 @@ from memlint.editor.texts import Part, Text, edits_between
 from memlint.linting.finding import Applicability, Confidence, Finding, Fix, Related
 from memlint.linting.policy import ALWAYS_ON
 from memlint.linting.registry import RuleInfo, all_rules
+from memlint.reporting.report import message
 from memlint.source.file import SourceFile, UndecodableFile, encoded
 
 FIX_ALL = "source.fixAll.memlint"
@@ -31,7 +32,7 @@ def diagnostics(findings: Iterable[Finding], text: Text) -> dict[str, list[types
 def _diagnostic(finding: Finding, text: Text) -> types.Diagnostic:
     return types.Diagnostic(
         range=text.range(finding),
-        message=f"{finding.message} [{finding.name}]",
+        message=f"{message(finding)} [{finding.name}]",
         severity=_severity(finding),
         code=finding.code,
         source="memlint",

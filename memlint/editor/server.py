@@ -22,6 +22,7 @@ from memlint.editor import answers
 from memlint.editor.analyst import Analyst, Superseded, Task
 from memlint.editor.texts import Part, Text
 from memlint.linting.policy import Policy
+from memlint.measure.confirm.saved import NotAConfirmation, SavedConfirmation
 from memlint.project.files import forget_files
 from memlint.reporting.report import Report
 from memlint.source.file import SourceFile, UndecodableFile
@@ -71,6 +72,8 @@ class MemlintServer(LanguageServer):
         self._epoch = 0
         self._options = Options(_EDITORS_SETTINGS)
         self._policies: PolicyMaker | None = None
+        self._measured_file: object = None
+        self._measured: SavedConfirmation | None = None
         self._analyst: Analyst | None = None
         self._checked: dict[str, Checked] = {}
         self._refreshing: dict[str, asyncio.Task[None]] = {}
@@ -79,9 +82,10 @@ class MemlintServer(LanguageServer):
     # --- settings ---
 
     def configure(self, settings: Any) -> None:
-        """Take the client's settings: a table with the keys of `[tool.memlint]`."""
+        """Take the client's settings: the keys of `[tool.memlint]`, and `measured`: a saved confirmation's path."""
         values = settings if isinstance(settings, Mapping) else {}
         given = {key: value for key, value in values.items() if value is not None}
+        self._measured_file = given.pop("measured", None)
         try:
             self._options = MemlintTable(_EDITORS_SETTINGS, given).options(_EDITORS_SETTINGS)
         except ConfigError as error:
@@ -92,7 +96,17 @@ class MemlintServer(LanguageServer):
         """Something on disk has changed: configuration and the project's other files are read anew."""
         self._epoch += 1
         self._policies = None
+        self._measured = self._read_measured()
         forget_files()
+
+    def _read_measured(self) -> SavedConfirmation | None:
+        if not isinstance(self._measured_file, str):
+            return None
+        try:
+            return SavedConfirmation.read(Path(self._measured_file))
+        except (OSError, NotAConfirmation) as error:
+            self._complain(f"{self._measured_file}: {error}")
+            return None
 
     def policy(self, path: Path) -> Policy | None:
         """What is wanted of a file; None: it is excluded, or its configuration cannot be used."""
@@ -174,6 +188,8 @@ class MemlintServer(LanguageServer):
         result = await self.analyst.check(task)
         if result.trouble is not None:
             self._complain(f"{text.path}: {result.trouble}")
+        if self._measured is not None:
+            result = self._measured.priced(result, text.path, task.content)
         return Report.of([result])
 
     def _task(self, kind: Any, text: Text, policy: Policy) -> Task | None:
