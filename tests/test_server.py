@@ -263,12 +263,21 @@ async def test_excluded_files_are_silent(client: LanguageClient, tmp_path: Path)
 @pytest.mark.asyncio
 async def test_what_was_measured_is_said(client: LanguageClient, tmp_path: Path) -> None:
     finding = {
-        **{"path": "train.py", "code": "MEM101", "line": 9, "code_line": "total += loss"},
-        **{"verdict": "confirmed", "summary": "30 MiB -> 20 MiB", "held_at_peak_bytes": None, "after": None},
+        "path": "train.py",
+        "code": "MEM101",
+        "line": 9,
+        "code_line": "total += loss",
+        "verdict": "confirmed",
+        "summary": "30 MiB -> 20 MiB",
+        "held_at_peak_bytes": None,
+        "after": None,
         "results": {"grade": "bitwise"},
     }
     content = {
-        **{"schema_version": SCHEMA_VERSION, "basis": "measured on cpu", "steps": 6, "findings": [finding]},
+        "schema_version": SCHEMA_VERSION,
+        "basis": "measured on cpu",
+        "steps": 6,
+        "findings": [finding],
         "files": [{"path": "train.py", "sha256": hashlib.sha256(TRAIN.encode()).hexdigest()}],
         "baseline": {"peak_allocated_bytes": 30 * 2**20, "growth_bytes_per_step": 0},
     }
