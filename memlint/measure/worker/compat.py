@@ -42,6 +42,7 @@ __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
     "WeakIdKeyDictionary",
+    "compose_without_cudnn",
     "creates_graph",
     "cuda_without_a_card",
     "fake_cuda_tensors",
@@ -54,7 +55,6 @@ __all__ = [
     "saved_tensors",
     "sdp_priority",
     "self_test",
-    "without_cudnn",
 ]
 
 RUN_BACKWARD = "_engine_run_backward"
@@ -79,13 +79,12 @@ def has_kernel(operator: str, key: str) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator, key))
 
 
-@contextmanager
-def without_cudnn() -> Iterator[None]:
-    """Composite operators take torch's own kernels in the block."""
+def compose_without_cudnn(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a composite operator's own function (in C++, where Python has another) with torch's own kernels."""
     before = torch._C._get_cudnn_enabled()
     torch._C._set_cudnn_enabled(False)
     try:
-        yield
+        return operator._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
     finally:
         torch._C._set_cudnn_enabled(before)
 
@@ -118,7 +117,10 @@ def sdp_priority() -> tuple[str, ...]:
 
 def is_composite(operator: Any) -> bool:
     """Whether an overload (`torch.ops.aten.linear.default`) only calls other operators."""
-    return bool(operator.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd))
+    # What fake tensors ask of themselves (`prim::device`) is no operator of the dispatcher.
+    return operator.namespace != "prim" and bool(
+        operator.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
+    )
 
 
 def creates_graph(arguments: tuple[Any, ...]) -> bool:

@@ -13,11 +13,13 @@ import torch
 
 from memlint.measure.recording import KernelChoice, Place
 from memlint.measure.worker.backends.fake.attention import Call, attend, choose
-from memlint.measure.worker.compat import has_kernel, without_cudnn
+from memlint.measure.worker.compat import compose_without_cudnn, has_kernel
 
 aten = torch.ops.aten
 
 _RECURRENT = [f"{layer}.{kind}" for layer in ("lstm", "gru", "rnn_tanh", "rnn_relu") for kind in ("input", "data")]
+_NOT_COMPOSITE = ("_fused_rms_norm", "silu_backward", "mish_backward")
+"""All operators that have a kernel for CUDA and, for others, are composed (so a CUDA build of torch 2.11)."""
 _CUDNN_SMALLEST_EPSILON = 1e-5
 """CUDNN_BN_MIN_EPSILON, as torch asks for it."""
 
@@ -53,8 +55,8 @@ class Routes:
             for name, shapes in _SHAPES.items():
                 if not has_kernel(f"aten::{name}", "Meta"):
                     library.impl(name, shapes, "Meta")
-            for name in ("_fused_rms_norm",):
-                # With a kernel for CUDA, autograd's own formula is taken and not the composite one. It never runs.
+            for name in _NOT_COMPOSITE:
+                # With a kernel for CUDA, however idle, torch takes the operator whole.
                 if not has_kernel(f"aten::{name}", "CUDA"):
                     library.impl(name, _never, "CUDA")
             yield
@@ -92,8 +94,7 @@ class Routes:
 
         def route(*args: Any, **kwargs: Any) -> Any:
             self._note(packet, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
-            with without_cudnn():
-                return operator.decompose(*args, **kwargs)
+            return compose_without_cudnn(operator, args, kwargs)
 
         return route
 

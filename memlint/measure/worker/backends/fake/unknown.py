@@ -1,4 +1,7 @@
-"""Operators whose result, or its size, depends on values: what is known is used, the rest assumed and listed."""
+"""Operators whose result, or its size, depends on values: what is known is used, the rest assumed and listed.
+
+And those whose function of shapes is wrong about memory.
+"""
 
 from __future__ import annotations
 
@@ -192,3 +195,16 @@ def _selected(mode: Any, mask: torch.Tensor) -> int:
         return int(known.count_nonzero())
     mode.assumptions.note("a mask selects every element: the largest that the result can be")
     return int(mask.numel())
+
+
+@_answers_to("mse_loss.default", "smooth_l1_loss.default", "binary_cross_entropy.default")
+def _reduced_in_place(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """These losses are computed for each element and then reduced in place: a scalar that keeps the whole block
+    (`TORCH_META_FUNC(mse_loss)` and `binary_cross_entropy_out_cuda`). Functions of shapes know only the scalar."""
+    result = mode.run_fake(func, args, kwargs)
+    if result.dim() == 0:
+        shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
+        whole = _new(mode, shape, result.dtype)
+        with mode.fake_mode:
+            return whole.resize_(())
+    return result
