@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # A terminal, the null device, shared memory, a process's own settings: nothing there outlives the run.
-_NOT_FILES = ("/dev/", "/proc/self/")
+NOT_FILES = ("/dev/", "/proc/self/")
 
 
 class WriteRefused(PermissionError):  # noqa: N818 - says what happened
@@ -37,7 +37,7 @@ class _Checks:
     """One for each audit event that changes the file system: docs.python.org/3/library/audit_events.html."""
 
     def __init__(self, allowed: str) -> None:
-        self._allowed = (allowed, *_NOT_FILES)
+        self._allowed = (allowed, *NOT_FILES)
 
     def table(self) -> dict[str, Callable[..., None]]:
         return {
@@ -56,7 +56,7 @@ class _Checks:
         }
 
     def _open(self, path: object, _mode: object, flags: int) -> None:
-        if flags & _WRITES:
+        if flags & WRITE_FLAGS:
             self._require(path, "write")
 
     def _mkdir(self, path: object, _mode: int, dir_fd: int) -> None:

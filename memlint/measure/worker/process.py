@@ -35,7 +35,7 @@ def serve(job_end: int, outcome_end: int, crash_file: str) -> None:
         with os.fdopen(job_end, "rb") as stream:
             job: Job = pickle.load(stream)
         started = time.monotonic()
-        outcome = measured(job)
+        outcome = measured(job, os.path.dirname(crash_file))  # noqa: PTH120
         ended = replace(outcome, seconds=time.monotonic() - started, host_peak_bytes=_host_peak())
         with os.fdopen(outcome_end, "wb") as stream:
             pickle.dump(ended, stream, pickle.HIGHEST_PROTOCOL)
@@ -48,8 +48,8 @@ def serve(job_end: int, outcome_end: int, crash_file: str) -> None:
     os._exit(0)
 
 
-def measured(job: Job) -> Outcome:
-    """Run the job's target under its backend."""
+def measured(job: Job, temporary: str) -> Outcome:
+    """Run the job's target under its backend. It may write to the folder `temporary`."""
     try:
         import torch  # noqa: F401
     except (ImportError, OSError) as error:
@@ -60,6 +60,7 @@ def measured(job: Job) -> Outcome:
     from memlint.measure.worker.backend import Unsupported
     from memlint.measure.worker.guard import confine_writes
     from memlint.measure.worker.imports import Importer, Sources
+    from memlint.measure.worker.outputs import redirect
     from memlint.measure.worker.session import Session
 
     try:
@@ -75,7 +76,8 @@ def measured(job: Job) -> Outcome:
     Importer(sources, isolation.patches(allow_write=job.allow_write)).install()
     if not job.allow_write:
         isolation.save_nothing()
-        confine_writes(os.environ["TMPDIR"])
+        redirect(temporary)
+        confine_writes(temporary)
     session = Session(job, backend)
     with _host_memory_limited(job.host_memory_limit_bytes):
         ended = _run(job, sources, session)
@@ -142,9 +144,10 @@ def _raised(error: BaseException, job: Job) -> Outcome:
             return Outcome(Status.UNSUPPORTED, str(cause), cause.advice or _other_backend(job.backend), frames)
     if _is_out_of_memory(error):
         return Outcome(Status.OUT_OF_MEMORY, _out_of_memory_words(error, job), _MORE_MEMORY, frames)
-    refused = isinstance(error, WriteRefused)
-    advice = "let it with `--allow-write`, or tell the target to save nothing" if refused else ""
-    return Outcome(Status.USER_EXCEPTION, _in_words(error), advice, frames)
+    if isinstance(error, WriteRefused):
+        advice = "let it with `--allow-write`, or tell the target to leave that file alone"
+        return Outcome(Status.USER_EXCEPTION, str(error), advice, frames)
+    return Outcome(Status.USER_EXCEPTION, _in_words(error), frames=frames)
 
 
 _MORE_MEMORY = "give the target a smaller batch, or measure with `--backend fake`, which holds nothing"
