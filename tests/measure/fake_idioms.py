@@ -436,6 +436,12 @@ def print_tensor() -> None:
 
 
 @check
+def format_tensor() -> None:
+    assert f"{batch().sum():.3f}" == "1.000"
+    assert f"{torch.tensor(2.5).cuda():.1f}" == "2.5"
+
+
+@check
 def unique() -> None:
     assert torch.unique(torch.tensor([1, 1, 2]).cuda()).tolist() == [1, 2]
     on_cuda(torch.unique(torch.randint(0, 3, (10,), device="cuda")))

@@ -24,8 +24,19 @@ def patched_tensors() -> Iterator[None]:
         # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
         patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
         patches.set(comm, "scatter", _scatter)
+        patches.set(torch.Tensor, "__format__", _format)
         patches.enter_context(compat.loading_to_cuda())
         yield
+
+
+_plain_format = torch.Tensor.__format__
+
+
+def _format(tensor: torch.Tensor, specification: str) -> str:
+    """`f"{loss:.3f}"`: torch takes the number of plain tensors only."""
+    if isinstance(tensor, compat.FakeTensor) and tensor.dim() == 0:
+        return format(tensor.item(), specification)
+    return str(_plain_format(tensor, specification))
 
 
 def _scatter(

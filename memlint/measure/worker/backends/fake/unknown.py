@@ -197,10 +197,10 @@ def _selected(mode: Any, mask: torch.Tensor) -> int:
     return int(mask.numel())
 
 
-@_answers_to("mse_loss.default", "smooth_l1_loss.default", "binary_cross_entropy.default")
+@_answers_to("mse_loss.default", "smooth_l1_loss.default", "binary_cross_entropy.default", "soft_margin_loss.default")
 def _reduced_in_place(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """These losses are computed for each element and then reduced in place: a scalar that keeps the whole block
-    (`TORCH_META_FUNC(mse_loss)` and `binary_cross_entropy_out_cuda`). Functions of shapes know only the scalar."""
+    (`TORCH_META_FUNC(mse_loss)`, `binary_cross_entropy_out_cuda`). Functions of shapes know only the scalar."""
     result = mode.run_fake(func, args, kwargs)
     if result.dim() == 0:
         shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
