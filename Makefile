@@ -14,7 +14,7 @@ TORCH_INSTALLED := $(VENV)/.torch-$(shell printf '%s' '$(TORCH_SPEC)' | cksum | 
 TEST_INSTALLED := $(VENV)/.test-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-vscode install format clean
+.PHONY: demo test test-vscode test-gpu install format clean
 
 demo: $(INSTALLED)
 	@echo '--- memlint check fixtures/demo'
@@ -32,6 +32,12 @@ test: $(TEST_INSTALLED) $(TORCH_INSTALLED)
 # The VS Code extension: types, linter, unit tests, and the .vsix. Needs npm.
 test-vscode:
 	cd editors/vscode && npm ci --no-audit --no-fund --loglevel=error && npm run package
+
+# Wants a GPU, and a Python with a CUDA build of torch, memlint's dependencies, pytest and nvidia-ml-py:
+# `make test-gpu GPU_PYTHON=python3` takes the machine's own; it installs nothing there.
+GPU_PYTHON ?= $(BIN)/python
+test-gpu:
+	$(GPU_PYTHON) -m pytest tests_gpu -rs
 
 install: $(INSTALLED)
 

@@ -320,6 +320,64 @@ def _gpt_evaluation(scale: Scale, *, grad: bool) -> Step:
     return evaluation(model, next_token_loss(model, scale), grad=grad)
 
 
+def _gpt_total(scale: Scale, *, keeps_graph: bool, trains: bool) -> Step:
+    """`total += loss`, or `total += loss.item()`."""
+    model = Gpt(scale).to(DEVICE)
+    loss = next_token_loss(model, scale)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    total: Any = 0.0
+
+    def step() -> None:
+        nonlocal total
+        result = loss()
+        if trains:
+            optimizer.zero_grad()
+            result.backward()
+            optimizer.step()
+        total += result if keeps_graph else result.item()
+
+    return step
+
+
+def _gpt_outputs(scale: Scale, *, keeps_graph: bool) -> Step:
+    """An evaluation that collects what the model gives, with its graph or as class numbers."""
+    model = Gpt(scale).to(DEVICE)
+    kept: list[Tensor] = []
+
+    def step() -> None:
+        with torch.set_grad_enabled(keeps_graph):
+            logits = model(texts(scale)[0])
+        kept.append(logits if keeps_graph else logits.argmax(-1).cpu())
+
+    return step
+
+
+def _gpt_clone(scale: Scale, *, clones: bool) -> Step:
+    """A loss of the logits, or of a copy of them."""
+    model = Gpt(scale).to(DEVICE)
+
+    def loss() -> Tensor:
+        tokens, following = texts(scale)
+        logits = model(tokens).flatten(0, 1)
+        return F.cross_entropy(logits.clone() if clones else logits, following.flatten())
+
+    return training(model, loss)
+
+
+def _gpt_gradients(scale: Scale, *, set_to_none: bool) -> Step:
+    """Gradients that are filled with zeros stay allocated through the next forward pass."""
+    model = Gpt(scale).to(DEVICE)
+    loss = next_token_loss(model, scale)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=set_to_none)
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
 def _resnet(scale: Scale) -> Step:
     model = ResNet(scale.width // 8, 4 if scale.side > 32 else 2).to(DEVICE)
     return training(
@@ -367,7 +425,7 @@ def _embeddings(scale: Scale) -> Step:
     return training(model, classifier_loss(model, batch), torch.optim.Adam(model.parameters()))
 
 
-PROGRAMS: dict[str, Callable[[Scale], Step]] = {
+ZOO: dict[str, Callable[[Scale], Step]] = {
     "mlp-sgd": partial(_mlp, optimizer=torch.optim.SGD),
     "mlp-adam-foreach": partial(_mlp, optimizer=torch.optim.Adam),
     "mlp-adam-loop": partial(_mlp, optimizer=partial(torch.optim.Adam, foreach=False)),
@@ -390,6 +448,26 @@ PROGRAMS: dict[str, Callable[[Scale], Step]] = {
     "gpt-eval-no-grad": partial(_gpt_evaluation, grad=False),
     "gpt-eval-grad": partial(_gpt_evaluation, grad=True),
 }
+
+PAIRS: dict[str, tuple[Callable[[Scale], Step], Callable[[Scale], Step]]] = {
+    "training-loss-kept": (
+        partial(_gpt_total, keeps_graph=True, trains=True),
+        partial(_gpt_total, keeps_graph=False, trains=True),
+    ),
+    "evaluation-loss-kept": (
+        partial(_gpt_total, keeps_graph=True, trains=False),
+        partial(_gpt_evaluation, grad=False),
+    ),
+    "evaluation-with-grad": (partial(_gpt_evaluation, grad=True), partial(_gpt_evaluation, grad=False)),
+    "outputs-kept": (partial(_gpt_outputs, keeps_graph=True), partial(_gpt_outputs, keeps_graph=False)),
+    "logits-cloned": (partial(_gpt_clone, clones=True), partial(_gpt_clone, clones=False)),
+    "gradients-zeroed": (partial(_gpt_gradients, set_to_none=False), partial(_gpt_gradients, set_to_none=True)),
+}
+"""A program that wastes memory, and its repaired twin. As programs: `NAME:bad` and `NAME:fixed`."""
+
+PROGRAMS = dict(ZOO)
+PROGRAMS |= {f"{name}:bad": bad for name, (bad, _) in PAIRS.items()}
+PROGRAMS |= {f"{name}:fixed": fixed for name, (_, fixed) in PAIRS.items()}
 
 CONVOLUTIONS = frozenset({"resnet", "resnet-eval", "unet", "conv1d", "vit"})
 """cuDNN chooses their kernels, and with them their workspaces, when it runs."""

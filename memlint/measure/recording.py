@@ -6,7 +6,8 @@ Peaks, curves, breakdowns, growth, the allocator's replay and every report are c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -81,6 +82,13 @@ class AllocatorPeaks:
     allocated: int
     reserved: int
     requested: int
+    active: int
+    """Allocated, and released blocks that another stream may still use."""
+
+    @classmethod
+    def highest(cls, peaks: Iterable[AllocatorPeaks]) -> AllocatorPeaks:
+        """The highest of each count."""
+        return cls(*map(max, zip(*map(astuple, peaks), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ class Allocator:
     """`torch.cuda.memory`, as far as it counts."""
 
     def __init__(self) -> None:
-        self.current = dict.fromkeys(("allocated", "reserved", "requested"), 0)
+        self.current = dict.fromkeys(("allocated", "reserved", "requested", "active"), 0)
         self.peak = dict(self.current)
 
     def hold(self, allocated: int, reserved: int, requested: int) -> None:
-        self.current = {"allocated": allocated, "reserved": reserved, "requested": requested}
+        self.current = {"allocated": allocated, "reserved": reserved, "requested": requested, "active": allocated}
         self.peak = {kind: max(self.peak[kind], size) for kind, size in self.current.items()}
 
     def memory_stats(self, device: Any = None) -> dict[str, int]:
@@ -175,11 +175,11 @@ def test_each_step_has_its_own_peaks_and_the_first_has_the_set_up_s() -> None:
         cuda.memory.hold(500, 900, 480)
         cuda.memory.hold(100, 900, 90)
         cuda.memory.hold(300, 900, 290)
-        assert backend.step_ended(0) == AllocatorPeaks(500, 900, 480)
+        assert backend.step_ended(0) == AllocatorPeaks(500, 900, 480, 500)
         cuda.memory.hold(400, 1000, 390)
         cuda.memory.hold(100, 1000, 90)
-        assert backend.step_ended(1) == AllocatorPeaks(400, 1000, 390)
-        assert backend.step_ended(2) == AllocatorPeaks(100, 1000, 90)
+        assert backend.step_ended(1) == AllocatorPeaks(400, 1000, 390, 400)
+        assert backend.step_ended(2) == AllocatorPeaks(100, 1000, 90, 100)
     assert cuda.synchronized == 4
 
 
@@ -208,7 +208,7 @@ def test_a_program_that_resets_the_peak_takes_none_from_the_step() -> None:
         cuda.memory.hold(100, 900, 90)
         cuda.memory.reset_peak_memory_stats()
         cuda.memory.hold(200, 900, 190)
-        assert backend.step_ended(0) == AllocatorPeaks(500, 900, 480)
+        assert backend.step_ended(0) == AllocatorPeaks(500, 900, 480, 500)
 
 
 @pytest.mark.parametrize("device", [1, "cuda:1", torch.device("cuda", 1)])
@@ -218,7 +218,7 @@ def test_other_cards_are_left_alone(device: Any) -> None:
     with peaks.counted_for_the_program():
         cuda.memory.hold(500, 900, 480)
         cuda.memory.reset_peak_memory_stats(device)
-        assert peaks.take() == AllocatorPeaks(500, 900, 480)
+        assert peaks.take() == AllocatorPeaks(500, 900, 480, 500)
 
 
 def test_tensors_of_the_first_card_are_held() -> None:

@@ -98,7 +98,7 @@ def test_on_cuda_the_peaks_are_the_allocator_s() -> None:
     recording = leaking_training("/project/train.py")
     recording.backend = "cuda"
     recording.steps = [
-        replace(step, allocator=AllocatorPeaks(100 * MIB + step.number, 200 * MIB, 90 * MIB))
+        replace(step, allocator=AllocatorPeaks(100 * MIB + step.number, 200 * MIB, 90 * MIB, 100 * MIB))
         for step in recording.steps
     ]
     recording.process = ProcessMemory(700 * MIB, 400 * MIB, ((1, "python", None),))

@@ -73,7 +73,7 @@ def test_reserved_memory_has_no_meaning_on_the_cpu(subject: Subject) -> None:
 
 def test_what_only_the_allocator_and_nvml_know(subject: Subject) -> None:
     subject.recording.backend = "cuda"
-    peaks = AllocatorPeaks(allocated=2**30, reserved=2**31, requested=2**29)
+    peaks = AllocatorPeaks(allocated=2**30, reserved=2**31, requested=2**29, active=2**30)
     subject.recording.steps[-1] = replace(subject.recording.steps[-1], allocator=peaks)
     subject.recording.process = ProcessMemory(None, 500 * 2**20, ((4711, "python", None),))
     printed = text.render(subject)

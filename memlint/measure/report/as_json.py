@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from memlint import __version__
 from memlint.measure import analysis
@@ -128,7 +129,7 @@ def _steps(subject: Subject) -> list[dict[str, object]]:
 def _allocator(peaks: AllocatorPeaks | None) -> dict[str, int] | None:
     if peaks is None:
         return None
-    return {"allocated": peaks.allocated, "reserved": peaks.reserved, "requested": peaks.requested}
+    return asdict(peaks)
 
 
 def _replay(subject: Subject) -> dict[str, object] | None:

@@ -7,6 +7,7 @@ addresses and segments are those of the allocator's replay.
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 from memlint.measure import allocator
 from memlint.measure.recording import Storage
@@ -20,7 +21,7 @@ def render(subject: Subject) -> bytes:
     return subject.recording.memory_history or pickle.dumps(snapshot(subject))
 
 
-def snapshot(subject: Subject) -> dict[str, object]:
+def snapshot(subject: Subject) -> dict[str, Any]:
     """The snapshot of the replay: what happened, and the segments as they are at the end."""
     recording = subject.recording
     settings = allocator.Settings.parse(recording.allocator_settings)

@@ -73,14 +73,8 @@ class Subject:
         peaks = [step.allocator for step in self.recording.steps if step.allocator is not None]
         end = self.recording.out_of_memory
         if end is not None:
-            peaks.append(AllocatorPeaks(end.allocated, end.reserved, 0))
-        if not peaks:
-            return None
-        return AllocatorPeaks(
-            max(peak.allocated for peak in peaks),
-            max(peak.reserved for peak in peaks),
-            max(peak.requested for peak in peaks),
-        )
+            peaks.append(AllocatorPeaks(end.allocated, end.reserved, requested=0, active=end.allocated))
+        return AllocatorPeaks.highest(peaks) if peaks else None
 
     @cached_property
     def replayed(self) -> allocator.Replay | None:

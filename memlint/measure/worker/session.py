@@ -207,7 +207,7 @@ class Session:
         del self._allocator[steps - 1 :]
         while len(self._allocator) < steps:
             peaks = self._backend.step_ended(len(self._allocator))
-            self._allocator.append(_highest([*inside, peaks]) if peaks is not None else None)
+            self._allocator.append(AllocatorPeaks.highest([*inside, peaks]) if peaks is not None else None)
 
     def _enough(self) -> bool:
         steps, wanted = self._steps, self._job.steps
@@ -388,11 +388,3 @@ def _removing(handle: Any) -> Iterator[None]:
 def _trained_by(optimizer: torch.optim.Optimizer) -> int:
     """Optimizers are told apart by what they train: a program may make a new one each step."""
     return next((id(parameter) for group in optimizer.param_groups for parameter in group["params"]), id(optimizer))
-
-
-def _highest(peaks: list[AllocatorPeaks]) -> AllocatorPeaks:
-    return AllocatorPeaks(
-        allocated=max(peak.allocated for peak in peaks),
-        reserved=max(peak.reserved for peak in peaks),
-        requested=max(peak.requested for peak in peaks),
-    )

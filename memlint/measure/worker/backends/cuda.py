@@ -158,7 +158,7 @@ class Peaks:
         return (device if isinstance(device, int) else torch.device(device).index or 0) == 0
 
 
-_KINDS = ("allocated", "reserved", "requested")
+_KINDS = ("allocated", "reserved", "requested", "active")
 
 
 def _pynvml() -> ModuleType | None:

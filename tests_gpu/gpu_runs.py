@@ -1,0 +1,117 @@
+"""Runs of the GPU suite, each in a process of its own, some at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from memlint.measure.devices import CARDS
+from memlint.measure.job import BackendName, Job, Layer, Target
+from memlint.measure.launch import run
+from memlint.measure.outcome import Outcome
+from memlint.measure.recording import Recording
+from memlint.measure.report.subject import Subject
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SIZE = os.environ.get("MEMLINT_SIZE", "full")
+AT_ONCE = max(1, min(6, (os.cpu_count() or 2) // 2))
+"""Processes at a time. Each counts its own allocations, so that they do not disturb one another."""
+STEPS = 4
+TIMEOUT_SECONDS = 240.0
+
+
+def program(
+    name: str,
+    backend: BackendName,
+    *,
+    layers: Iterable[Layer] = (Layer.LINES, Layer.GROWTH),
+    steps: int = STEPS,
+    environment: dict[str, str] | None = None,
+) -> Job:
+    """A job that runs a program of `gpu_programs`."""
+    threads = str(max(1, (os.cpu_count() or 2) // AT_ONCE))
+    named = {"MEMLINT_PROGRAM": name, "MEMLINT_SIZE": SIZE, "OMP_NUM_THREADS": threads}
+    return Job(
+        Target("function", "gpu_programs:step"),
+        backend,
+        str(HERE),
+        steps=steps,
+        timeout_seconds=TIMEOUT_SECONDS,
+        layers=frozenset(layers),
+        environment=named | (environment or {}),
+        device=this_card() if backend == "fake" else None,
+    )
+
+
+def this_card() -> str | None:
+    """The name under which memlint knows the card that is here, so that `fake` pretends the same."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name(0)
+    return next((key for key, card in CARDS.items() if card.name == name), None)
+
+
+class Runs:
+    """Runs jobs, and remembers what came of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Outcome] = {}
+
+    def outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Those of the jobs, in their order."""
+        missing = {repr(job): job for job in jobs if repr(job) not in self._known}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            results = pool.map(lambda job: run(job, "discard"), missing.values())
+            self._known.update(zip(missing, results, strict=True))
+        return [self._known[repr(job)] for job in jobs]
+
+    def recordings(self, jobs: Sequence[Job]) -> list[Recording]:
+        """Those of the jobs. Raises AssertionError with what went wrong in any of them."""
+        outcomes = self.outcomes(jobs)
+        wrong = [
+            f"{job.environment.get('MEMLINT_PROGRAM', job.target)} on {job.backend}: {outcome.status.value}: "
+            f"{outcome.message} {outcome.advice}"
+            for job, outcome in zip(jobs, outcomes, strict=True)
+            if outcome.recording is None
+        ]
+        assert not wrong, "\n".join(wrong)
+        return [outcome.recording for outcome in outcomes if outcome.recording is not None]
+
+    def subjects(self, jobs: Sequence[Job]) -> list[Subject]:
+        return [
+            Subject(str(job.target), recording, HERE)
+            for job, recording in zip(jobs, self.recordings(jobs), strict=True)
+        ]
+
+
+def on_its_own(script: str, *arguments: str, environment: dict[str, str] | None = None) -> Any:
+    """What a script of this folder prints as JSON; it runs without memlint's instrument.
+
+    Raises AssertionError with its error output where it fails.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_SECONDS,
+        cwd=HERE,
+        env={**os.environ, "MEMLINT_SIZE": SIZE, "PYTHONPATH": path, **(environment or {})},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def with_layers(job: Job, *layers: Layer) -> Job:
+    return replace(job, layers=frozenset(layers))

@@ -1,0 +1,306 @@
+"""The ten questions that only a GPU can answer. Each leaves its table in benchmarks/gpu/ before it judges.
+
+Errors are signed and in percent of what CUDA's allocator counted: negative is too little predicted.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from gpu_figures import (
+    Row,
+    agreement,
+    order_of_recording,
+    order_of_trace,
+    replayed_reserved_peak,
+    signed_error,
+    summary,
+)
+from gpu_findings import Findings
+from gpu_programs import CONVOLUTIONS, PAIRS, ZOO
+from gpu_runs import HERE, ROOT, Runs, on_its_own, program, with_layers
+
+from memlint.measure import analysis
+from memlint.measure.confirm.verdicts import compare
+from memlint.measure.job import Job, Layer, Target
+from memlint.measure.outcome import Status
+from memlint.measure.recording import Recording
+from memlint.measure.report.subject import Subject
+
+MIB = 2**20
+LEAKS = sorted((ROOT / "tests" / "measure" / "leaks").glob("*.py"))
+MARK = re.compile(r"# leak; fixed: ")
+
+# What is to be claimed only after a run on a card, in percent of the allocated peak: median, 95th percentile.
+TARGET_MEDIAN, TARGET_P95, TARGET_P95_CONVOLUTIONS = 2.0, 5.0, 10.0
+TARGET_RESERVED_MEDIAN, TARGET_RESERVED_P95 = 5.0, 10.0
+# Of a saving: this share of it, or so many bytes.
+TARGET_SAVING_PERCENT, TARGET_SAVING_BYTES = 2.0, 2 * MIB
+
+
+def history(recording: Recording) -> list[dict[str, Any]]:
+    """The trace of the first card in PyTorch's own snapshot."""
+    assert recording.memory_history is not None
+    snapshot = pickle.loads(recording.memory_history)
+    return list(snapshot["device_traces"][0])
+
+
+def test_1_the_peaks_of_the_zoo(runs: Runs, findings: Findings) -> None:
+    jobs = [program(name, backend) for name in ZOO for backend in ("cuda", "fake", "cpu")]
+    subjects = iter(runs.subjects(jobs))
+    rows: list[Row] = []
+    for name in ZOO:
+        cuda, fake, cpu = next(subjects), next(subjects), next(subjects)
+        counted = cuda.counted
+        assert counted is not None and fake.replayed is not None
+        rows.append(
+            {
+                "program": name,
+                "allocated": counted.allocated,
+                "requested": counted.requested,
+                "active": counted.active,
+                "reserved": counted.reserved,
+                "tracked on cuda, error": signed_error(cuda.tracked_peak.bytes, counted.allocated),
+                "fake, error": signed_error(fake.peak_allocated_bytes, counted.allocated),
+                "cpu, error": signed_error(cpu.peak_allocated_bytes, counted.allocated),
+                "replay allocated, error": signed_error(fake.replayed.allocated_peak, counted.allocated),
+                "replay reserved, error": signed_error(fake.replayed.reserved_peak, counted.reserved),
+            }
+        )
+    findings.add(1, "Peaks in bytes, and signed errors in percent", rows)
+    allocated = {row["program"]: row["fake, error"] for row in rows}
+    plain = summary([error for name, error in allocated.items() if name not in CONVOLUTIONS])
+    convolutions = summary([error for name, error in allocated.items() if name in CONVOLUTIONS])
+    reserved = summary([row["replay reserved, error"] for row in rows])
+    kinds = {"allocated": plain, "allocated, convolutions": convolutions, "reserved": reserved}
+    findings.add(1, "Errors of fake in all", [{"of": kind, **found} for kind, found in kinds.items()])
+    assert plain["median_absolute_percent"] <= TARGET_MEDIAN
+    assert plain["p95_absolute_percent"] <= TARGET_P95
+    assert convolutions["p95_absolute_percent"] <= TARGET_P95_CONVOLUTIONS
+    assert reserved["median_absolute_percent"] <= TARGET_RESERVED_MEDIAN
+    assert reserved["p95_absolute_percent"] <= TARGET_RESERVED_P95
+
+
+def test_2_savings(runs: Runs, findings: Findings) -> None:
+    sides = ("bad", "fixed")
+    jobs = [program(f"{name}:{side}", backend) for name in PAIRS for backend in ("cuda", "fake") for side in sides]
+    peaks = iter([subject.peak_allocated_bytes for subject in runs.subjects(jobs)])
+    rows: list[Row] = []
+    for name in PAIRS:
+        measured = next(peaks) - next(peaks)
+        predicted = next(peaks) - next(peaks)
+        rows.append(
+            {
+                "pair": name,
+                "saving on cuda": measured,
+                "saving by fake": predicted,
+                "difference": predicted - measured,
+                "error": signed_error(predicted, measured),
+            }
+        )
+    findings.add(2, "Savings of repaired programs, in bytes", rows)
+    off = [
+        row
+        for row in rows
+        if abs(row["difference"]) > max(TARGET_SAVING_BYTES, TARGET_SAVING_PERCENT / 100 * abs(row["saving on cuda"]))
+    ]
+    assert off == []
+    # Of savings that are not next to nothing, the sign must be right.
+    assert [
+        row for row in rows if abs(row["saving on cuda"]) > MIB and row["saving by fake"] * row["saving on cuda"] < 0
+    ] == []
+
+
+def test_3_the_replay_of_real_traces(runs: Runs, findings: Findings) -> None:
+    settings = ("", "expandable_segments:True", "roundup_power2_divisions:4", "max_split_size_mb:64")
+    names = ("mlp-adam-foreach", "gpt-math", "resnet")
+    jobs = [
+        program(name, "cuda", layers=[Layer.MEMORY_HISTORY], environment={"PYTORCH_CUDA_ALLOC_CONF": setting})
+        for name in names
+        for setting in settings
+    ]
+    rows: list[Row] = []
+    for job, subject in zip(jobs, runs.subjects(jobs), strict=True):
+        assert subject.counted is not None
+        setting = job.environment["PYTORCH_CUDA_ALLOC_CONF"]
+        replayed = replayed_reserved_peak(history(subject.recording), setting)
+        rows.append(
+            {
+                "program": job.environment["MEMLINT_PROGRAM"],
+                "settings": setting or "(default)",
+                "reserved": subject.counted.reserved,
+                "replayed": replayed,
+                "error": signed_error(replayed, subject.counted.reserved),
+            }
+        )
+    findings.add(3, "The reserved peak, replayed from the allocator's own trace", rows)
+    assert [row for row in rows if row["reserved"] != row["replayed"]] == []
+
+
+def test_4_what_kernels_allocate_for_themselves(findings: Findings) -> None:
+    rows = on_its_own("hidden_memory.py")
+    findings.add(4, "Memory that no tensor accounts for, in bytes", rows, "Second run of each; `kept`: by the first.")
+    assert [row for row in rows if row.get("hidden_bytes", 0) < 0] == []
+
+
+def test_5_constants(findings: Findings) -> None:
+    found = on_its_own("constants.py")
+    findings.add(5, "The context, cuBLAS workspaces, and who says what", [found])
+    assert found["allocated_by_one_tensor"] == MIB
+    if found.get("nvml_process") is not None:
+        # What NVML says of the process is what was reserved and the context, to some pages of the driver's.
+        rest = found["nvml_process"] - found["reserved_at_end"] - (found["nvml_context"] or 0)
+        assert abs(rest) <= 64 * MIB
+
+
+def test_6_the_order_of_allocations_and_releases(runs: Runs, findings: Findings) -> None:
+    names = ("mlp-adam-foreach", "gpt-math", "gpt-checkpoint")
+    jobs = [program(name, "cuda", layers=[Layer.MEMORY_HISTORY], steps=2) for name in names]
+    rows: list[Row] = []
+    for name, recording in zip(names, runs.recordings(jobs), strict=True):
+        sizes = {storage.id: storage.size for storage in recording.storages}
+        ours = order_of_recording(recording.events, sizes)
+        rows.append({"program": name, **agreement(ours, order_of_trace(history(recording)))})
+    findings.add(6, "The tracker's events in the allocator's trace", rows, "Only theirs: workspaces of kernels.")
+    assert [row for row in rows if row["percent_of_ours"] < 99] == []
+
+
+def test_7_leaks_and_the_lines_that_keep_them(runs: Runs, findings: Findings) -> None:
+    assert LEAKS
+    jobs = [
+        Job(Target("script", str(path)), backend, str(path.parent)) for path in LEAKS for backend in ("cuda", "cpu")
+    ]
+    subjects = iter(runs.subjects(jobs))
+    rows: list[Row] = []
+    for path in LEAKS:
+        cuda, cpu = next(subjects), next(subjects)
+        rows.append(
+            {
+                "program": path.stem,
+                "line": _marked_line(path),
+                "named on cuda": _named(cuda),
+                "growth on cuda": cuda.growth.bytes_per_step,
+                "growth on cpu": cpu.growth.bytes_per_step,
+                "graph nodes on cuda": cuda.host_growth.nodes_per_step,
+            }
+        )
+    findings.add(7, "The leak zoo", rows)
+    assert [row for row in rows if row["named on cuda"] != str(row["line"])] == []
+
+
+def _marked_line(path: Path) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, start=1) if MARK.search(line))
+
+
+def _named(subject: Subject) -> str:
+    places = [keeper.place for keeper in subject.recording.keepers if keeper.place is not None]
+    return ", ".join(str(line) for line in sorted({place.line for place in places}))
+
+
+def test_7_out_of_memory_says_what_held_it(runs: Runs, findings: Findings) -> None:
+    job = Job(Target("script", "out_of_memory.py"), "cuda", str(HERE), steps=100_000)
+    (outcome,) = runs.outcomes([job])
+    assert outcome.status is Status.OUT_OF_MEMORY
+    assert outcome.recording is not None
+    subject = Subject("out_of_memory.py", outcome.recording, HERE)
+    end = subject.recording.out_of_memory
+    assert end is not None
+    most = subject.lines[0]
+    row = {
+        "asked for": end.requested,
+        "allocated": end.allocated,
+        "reserved": end.reserved,
+        "line": subject.where(most.place),
+    }
+    findings.add(7, "Out of memory", [row])
+    assert subject.source_line(most.place) == '    kept.append(torch.ones(4 * MIB, device="cuda"))'
+    assert most.bytes >= end.allocated // 2
+
+
+def test_8_whether_results_repeat_and_what_that_costs(runs: Runs, findings: Findings) -> None:
+    names = ("mlp-adam-foreach", "gpt-math", "gpt-fused-bfloat16", "resnet", "embeddings")
+    # Two runs that differ in nothing but the order of what is asked of them: each is a process of its own.
+    hashed = [program(name, "cuda", layers=[Layer.FINGERPRINTS]) for name in names]
+    again = [program(name, "cuda", layers=[Layer.FINGERPRINTS], environment={"MEMLINT_AGAIN": "1"}) for name in names]
+    plain = [program(name, "cuda") for name in names]
+    everything = runs.subjects([*hashed, *again, *plain])
+    rows: list[Row] = []
+    for index, name in enumerate(names):
+        first, second, unhashed = (everything[index + len(names) * turn] for turn in range(3))
+        assert first.recording.fingerprints is not None and second.recording.fingerprints is not None
+        rows.append(
+            {
+                "program": name,
+                "two runs are": str(compare(first.recording.fingerprints, second.recording.fingerprints)),
+                "peak": unhashed.peak_allocated_bytes,
+                "peak, deterministic": first.peak_allocated_bytes,
+                "difference": first.peak_allocated_bytes - unhashed.peak_allocated_bytes,
+            }
+        )
+    findings.add(8, "Two runs with deterministic settings, and what the settings cost", rows)
+    assert [row for row in rows if not row["two runs are"].startswith("identical")] == []
+
+
+def test_9_prediction_with_and_without_the_card_in_sight(runs: Runs, findings: Findings) -> None:
+    names = ("mlp-adam-foreach", "gpt-fused-bfloat16", "resnet")
+    hidden = [program(name, "fake", environment={"CUDA_VISIBLE_DEVICES": ""}) for name in names]
+    seen = [program(name, "fake", environment={"CUDA_VISIBLE_DEVICES": "0"}) for name in names]
+    subjects = runs.subjects([*hidden, *seen])
+    rows: list[Row] = [
+        {"program": name, "hidden": without.peak_allocated_bytes, "in sight": with_card.peak_allocated_bytes}
+        for name, without, with_card in zip(names, subjects[: len(names)], subjects[len(names) :], strict=True)
+    ]
+    findings.add(9, "Predicted peaks of a CUDA build, in bytes", rows)
+    assert [row for row in rows if row["hidden"] != row["in sight"]] == []
+
+
+@pytest.mark.parametrize("name", ["gpt-math", "resnet", "mlp-adam-foreach"])
+def test_10_the_instrument_costs_little_and_changes_no_peak(name: str, runs: Runs, findings: Findings) -> None:
+    # One after the other: seconds are compared.
+    job = program(name, "cuda", steps=12)
+    (subject,) = runs.subjects([job])
+    (without,) = runs.subjects([with_layers(job)])
+    bare = on_its_own("bare.py", "12", environment=job.environment)
+    assert subject.counted is not None and without.counted is not None
+    seconds = [median(_after_warmup(recorded)) for recorded in (subject, without)]
+    bare_seconds = median(bare["seconds"][2:])
+    row = {
+        "program": name,
+        "peak, bare": bare["peaks"]["allocated"],
+        "peak, tracked": without.counted.allocated,
+        "peak, all layers": subject.counted.allocated,
+        "milliseconds, bare": 1000 * bare_seconds,
+        "milliseconds, tracked": 1000 * seconds[1],
+        "milliseconds, all layers": 1000 * seconds[0],
+        "times bare": round(seconds[0] / bare_seconds, 3),
+    }
+    findings.add(10, f"The instrument's cost: {name}", [row])
+    assert row["peak, bare"] == row["peak, tracked"] == row["peak, all layers"]
+    if bare_seconds >= 0.1:
+        assert row["times bare"] <= 1.2
+
+
+def _after_warmup(subject: Subject) -> Sequence[float]:
+    return [step.seconds for step in subject.recording.steps[2:]]
+
+
+def test_growth_on_cuda_is_what_the_allocator_counted(runs: Runs, findings: Findings) -> None:
+    """Part of 7: the tracker's slope beside the slope of the allocator's own peaks."""
+    names = [name for name in PAIRS if name.endswith("kept")]
+    rows: list[Row] = []
+    for name, subject in zip(
+        names, runs.subjects([program(f"{name}:bad", "cuda", steps=6) for name in names]), strict=True
+    ):
+        counted = [step.allocator.allocated for step in subject.recording.steps if step.allocator is not None]
+        steady = counted[subject.recording.warmup :]
+        slope = (steady[-1] - steady[0]) // (len(steady) - 1)
+        rows.append({"program": name, "tracked": analysis.growth(subject.recording).bytes_per_step, "counted": slope})
+    findings.add(7, "Growth per step, in bytes", rows)
+    assert [row for row in rows if abs(row["tracked"] - row["counted"]) > max(2 * MIB, row["counted"] // 50)] == []
