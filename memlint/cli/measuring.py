@@ -134,10 +134,18 @@ def requested(words: tuple[str, ...], module: str | None, overrides: MeasureOpti
 
 
 def _request(named: NamedTarget, folder: Path, options: MeasureOptions) -> Request:
+    _require_known_card(options.device)
     request = Request(_target(named, folder, options), folder, options)
     request.job("cpu")  # what cannot be read is said before anything runs
     _ = request.budget_bytes
     return request
+
+
+def _require_known_card(name: str | None) -> None:
+    from memlint.measure.devices import CARDS
+
+    if name is not None and name not in CARDS:
+        raise Trouble(f'device: memlint knows no card "{name}"{nearest(name, CARDS)}')
 
 
 def _target(named: NamedTarget, folder: Path, options: MeasureOptions) -> Target:

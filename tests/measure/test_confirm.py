@@ -41,8 +41,8 @@ SAME = Fingerprints((("a", 1.0), ("b", 0.5)), "p", "b", "g", "r")
         (Price(9 * MIB, growth_bytes_per_step=MIB), Price(4 * MIB), Verdict.GROWTH_CONFIRMED),
         (Price(9 * MIB, growth_bytes_per_step=512), Price(9 * MIB, growth_bytes_per_step=0), Verdict.NO_EFFECT),
         (Price(9 * MIB, growth_bytes_per_step=0), Price(9 * MIB, growth_bytes_per_step=MIB), Verdict.WORSE),
-        (Price(9 * MIB, graph_nodes_per_step=8), Price(9 * MIB, graph_nodes_per_step=0), Verdict.HOST_ONLY),
-        (Price(9 * MIB, graph_nodes_per_step=8), Price(9 * MIB, graph_nodes_per_step=8), Verdict.NO_EFFECT),
+        (Price(9 * MIB, step_graph_nodes=(5, 9, 0)), Price(9 * MIB, step_graph_nodes=(5, 5, 0)), Verdict.HOST_ONLY),
+        (Price(9 * MIB, step_graph_nodes=(5, 5, 0)), Price(9 * MIB, step_graph_nodes=(5, 5, 0)), Verdict.NO_EFFECT),
     ],
 )
 def test_verdicts(before: Price, after: Price, verdict: Verdict) -> None:
@@ -233,7 +233,14 @@ def test_what_a_line_without_a_fix_holds_and_makes_grow(script: Path) -> None:
     grows, holds = machine.confirm().priced
     assert (grows.verdict, grows.grows_bytes_per_step) == (Verdict.NO_FIX, 2 * MIB)
     assert holds.verdict is Verdict.NO_FIX and holds.held_at_peak_bytes == 18 * MIB
-    assert "its lines hold 18.0 MiB of the peak of 30.0 MiB" in report.render(machine.confirm())
+    assert "what was allocated on its lines holds 18.0 MiB of the peak of 30.0 MiB" in report.render(machine.confirm())
+
+
+def test_a_decorator_stands_for_its_function(script: Path) -> None:
+    text = "@cache\ndef table(n):\n    return make(n)\n\n\ntable(3)\n"
+    script.write_text(text, "utf-8")
+    machine = Machine(script, {SCRIPT: recording(30 * MIB, path=str(script))}, [replace(finding(script, 1, None))])
+    assert the_one(machine.confirm()).held_at_peak_bytes == 30 * MIB
 
 
 def test_growth_that_a_fix_ends(script: Path) -> None:
@@ -329,7 +336,7 @@ def test_fake_has_its_results_from_cpu_and_says_where_there_are_none(script: Pat
     machine.run = without_cpu  # type: ignore[method-assign]
     priced = the_one(machine.confirm("fake"))
     assert priced.verdict is Verdict.CONFIRMED
-    assert priced.results == Results(Grade.NOT_CHECKED, "it does not run on cpu: too large")
+    assert priced.results == Results(Grade.NOT_CHECKED, "on cpu: too large")
 
 
 def test_the_results_on_cuda_have_runs_of_their_own(script: Path) -> None:

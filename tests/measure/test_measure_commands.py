@@ -87,10 +87,12 @@ def test_what_a_target_may_be(
 
 
 def test_options_become_the_job(launcher: Launcher, tmp_path: Path) -> None:
-    options = "--backend cpu --steps 3 --warmup 1 --device h100 --timeout 7 --memory-limit 2GiB --seed 5 --allow-write"
+    options = (
+        "--backend cpu --steps 3 --warmup 1 --device l4-24gb --timeout 7 --memory-limit 2GiB --seed 5 --allow-write"
+    )
     assert invoke("measure", "train.py", *options.split()).exit_code == 0
     job = launcher.jobs[0]
-    assert (job.backend, job.steps, job.warmup, job.device, job.timeout_seconds) == ("cpu", 3, 1, "h100", 7.0)
+    assert (job.backend, job.steps, job.warmup, job.device, job.timeout_seconds) == ("cpu", 3, 1, "l4-24gb", 7.0)
     assert (job.host_memory_limit_bytes, job.seed, job.allow_write, job.folder) == (2 * 2**30, 5, True, str(tmp_path))
 
 
@@ -126,6 +128,7 @@ def test_a_named_target_runs_in_the_folder_of_its_configuration(
         ("", ["trian.py"], "there is no file `trian.py`"),
         ('targets = {small = "train.py"}', ["smal"], 'did you mean "small"?'),
         ('targets = {small = "train.py"}', [], "the configuration has small"),
+        ("", ["train.py", "--device", "a100"], 'no card "a100"; did you mean "a100-'),
         ("", ["train.py", "--memory-limit", "lots"], "memory-limit: `lots` is not a size"),
         ('budget = "lots"', ["train.py"], "budget: `lots` is not a size"),
         ("step = 3", ["train.py"], 'there is no option "step"; did you mean "steps"?'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -100,13 +101,14 @@ class Engine:
     def _priced(self, path: Path, finding: Finding, baseline: _Baseline) -> Priced:
         source = SourceFile.decode(str(path), path.read_bytes())
         lines = range(finding.start.line, finding.end.line + 1)
+        whole = _whole_definition(source.text, lines)
         priced = Priced(
             finding,
             str(path),
             source.lines.line_text(finding.start.line).strip(),
             Verdict.NO_FIX,
-            held_at_peak_bytes=_held(baseline.subject, path, lines),
-            grows_bytes_per_step=_grows(baseline.subject, path, lines),
+            held_at_peak_bytes=_held(baseline.subject, path, whole),
+            grows_bytes_per_step=_grows(baseline.subject, path, whole),
         )
         if baseline.ran[str(path)].isdisjoint(lines):
             steps = len(self.first.steps)
@@ -179,13 +181,11 @@ class _Baseline:
             for _ in range(2):
                 engine.say(f"the target as it is, for its results on {job.backend}")
                 outcome = engine.run(job)
-                if (
-                    outcome.status is not Status.OK
-                    or outcome.recording is None
-                    or outcome.recording.fingerprints is None
-                ):
-                    return None, Results(Grade.NOT_CHECKED, f"it does not run on {job.backend}: {outcome.message}")
-                pair.append(outcome.recording.fingerprints)
+                prints = None if outcome.recording is None else outcome.recording.fingerprints
+                if outcome.status is not Status.OK or prints is None:
+                    why = outcome.message or "nothing was recorded"
+                    return None, Results(Grade.NOT_CHECKED, f"on {job.backend}: {why}")
+                pair.append(prints)
             first, again = pair
         compared = compare(first, again)
         return (first if compared.grade is Grade.IDENTICAL else None), compared
@@ -225,6 +225,16 @@ def _recording(outcome: Outcome) -> Recording:
     if outcome.status is not Status.OK or outcome.recording is None:
         raise NoBaseline(outcome)
     return outcome.recording
+
+
+def _whole_definition(text: str, lines: range) -> range:
+    """The lines; where they begin in the header of a function (its decorators, its parameters), all of the function."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first <= lines.start < node.body[0].lineno:
+                return range(first, (node.end_lineno or first) + 1)
+    return lines
 
 
 def _held(subject: Subject, path: Path, lines: range) -> int:

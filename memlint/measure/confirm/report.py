@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memlint.linting.finding import Applicability
 from memlint.measure.confirm.confirmation import Confirmation, Priced, Together
-from memlint.measure.confirm.verdicts import Grade, Price, Verdict
+from memlint.measure.confirm.verdicts import Grade, Price, Verdict, fewer_graph_nodes
 from memlint.measure.sizes import words
 from memlint.reporting.colour import Palette
 from memlint.reporting.report import visible
@@ -137,11 +137,17 @@ def _facts(priced: Priced, before: Price, steps: int) -> Iterator[str]:
     if priced.after is not None:
         yield from _changes(before, priced.after, steps)
     elif priced.verdict is Verdict.NO_FIX:
-        yield f"its lines hold {words(priced.held_at_peak_bytes)} of the peak of {words(before.peak_allocated_bytes)}"
+        yield _held_words(priced.held_at_peak_bytes, before.peak_allocated_bytes)
         if priced.grows_bytes_per_step:
             yield f"{words(priced.grows_bytes_per_step)} of it more with each step"
     if priced.reason:
         yield priced.reason
+
+
+def _held_words(held: int, peak: int) -> str:
+    if not held:
+        return "nothing that was allocated on its lines is held at the peak"
+    return f"what was allocated on its lines holds {words(held)} of the peak of {words(peak)}"
 
 
 def _changes(before: Price, after: Price, steps: int) -> Iterator[str]:
@@ -154,6 +160,8 @@ def _changes(before: Price, after: Price, steps: int) -> Iterator[str]:
     nodes, fewer = before.graph_nodes_per_step or 0, after.graph_nodes_per_step or 0
     if nodes or fewer:
         yield f"graph nodes in host memory +{nodes} -> +{fewer} a step"
+    elif fewer_graph_nodes(before, after) > 0:
+        yield f"up to {fewer_graph_nodes(before, after)} fewer graph nodes in host memory at the end of a step"
 
 
 def _per_step(price: Price) -> str:

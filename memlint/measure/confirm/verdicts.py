@@ -19,7 +19,7 @@ class Verdict(str, Enum):
     GROWTH_CONFIRMED = "growth confirmed"
     """Less device memory is left behind by each step."""
     HOST_ONLY = "host only"
-    """Fewer autograd nodes are left behind in host memory; nothing changes on the device."""
+    """Fewer autograd nodes are kept in host memory; nothing changes on the device."""
     NO_EFFECT = "no effect at the peak here"
     WORSE = "worse"
     """The peak is higher with the fix, or more is left behind by each step."""
@@ -78,6 +78,8 @@ class Price:
     growth_bytes_per_step: int | None = None
     graph_nodes_per_step: int | None = None
     step_peaks: tuple[int, ...] = ()
+    step_graph_nodes: tuple[int, ...] = ()
+    """Autograd nodes that are alive in host memory at the end of each step."""
 
     @classmethod
     def of(cls, recording: Recording) -> Price:
@@ -88,6 +90,7 @@ class Price:
             subject.growth.bytes_per_step,
             subject.host_growth.nodes_per_step,
             tuple(analysis.step_peaks(recording)),
+            tuple(step.graph_nodes or 0 for step in recording.steps),
         )
 
 
@@ -107,15 +110,23 @@ def judge(before: Price, after: Price, results: Results, *, noise: int = 0) -> V
         return Verdict.WORSE
     if saved > least:
         return Verdict.CONFIRMED
-    if _or_zero(before.graph_nodes_per_step) > _or_zero(after.graph_nodes_per_step):
+    if fewer_graph_nodes(before, after) > 0:
         return Verdict.HOST_ONLY
     return Verdict.NO_EFFECT
 
 
 def saved_elsewhere(before: Price, after: Price) -> int:
     """The most that a step's own peak is lowered by, where the peak of the run is not."""
-    pairs = zip(before.step_peaks, after.step_peaks, strict=False)
-    return max([first - second for first, second in pairs], default=0)
+    return _most_saved(before.step_peaks, after.step_peaks)
+
+
+def fewer_graph_nodes(before: Price, after: Price) -> int:
+    """The most that a step's end has fewer of with the fix: what piles up may be let go at the end of an epoch."""
+    return _most_saved(before.step_graph_nodes, after.step_graph_nodes)
+
+
+def _most_saved(before: tuple[int, ...], after: tuple[int, ...]) -> int:
+    return max([first - second for first, second in zip(before, after, strict=False)], default=0)
 
 
 def compare(original: Fingerprints, other: Fingerprints) -> Results:
