@@ -14,8 +14,12 @@ from memlint.measure.worker.session import Session
 LAYERS = frozenset({Layer.LINES, Layer.GROWTH})
 
 
-def measured(text: str, path: Path, *, steps: int = 6, warmup: int = 2, layers: Iterable[Layer] = LAYERS) -> Recording:
-    """The recording of a script on the backend `cpu`. `path` is the name under which it runs; nothing is written."""
+def measured(
+    text: str, path: Path, *, steps: int = 6, warmup: int = 2, layers: Iterable[Layer] = LAYERS, **names: object
+) -> Recording:
+    """The recording of a script on the backend `cpu`. `path` is the name under which it runs; nothing is written.
+    The script sees `names` as globals.
+    """
     source = textwrap.dedent(text)
     job = Job(
         Target("script", str(path)),
@@ -29,7 +33,7 @@ def measured(text: str, path: Path, *, steps: int = 6, warmup: int = 2, layers: 
     session = Session(job, cpu.make(job))
     code = compile(source, str(path), "exec")
     with session:
-        exec(code, {"__name__": "__main__", "__file__": str(path), "__builtins__": __builtins__})
+        exec(code, {"__name__": "__main__", "__file__": str(path), "__builtins__": __builtins__, **names})
     return session.recording()
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils import clip_grad
 from torch.optim import optimizer as optimizers
 from torch.utils import _foreach_utils
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memlint.measure.worker.backend import Unsupported
@@ -37,24 +38,32 @@ __all__ = [
     "RUN_BACKWARD",
     "UNKNOWN_OPERATOR_ERRORS",
     "UNKNOWN_VALUE_ERRORS",
+    "AutocastLists",
     "DispatchKey",
     "FakeTensor",
     "FakeTensorMode",
     "TorchDispatchMode",
     "WeakIdKeyDictionary",
+    "compose",
     "compose_without_cudnn",
     "creates_graph",
+    "cuda_autocast_lists",
     "cuda_without_a_card",
     "fake_cuda_tensors",
     "grad_fn",
     "has_kernel",
+    "has_operator",
     "is_composite",
     "memory_history",
     "on_out_of_memory",
+    "operator",
+    "operators_with_kernel",
     "record_memory_history",
     "saved_tensors",
     "sdp_priority",
     "self_test",
+    "unseen",
+    "without_autocast",
 ]
 
 RUN_BACKWARD = "_engine_run_backward"
@@ -79,12 +88,68 @@ def has_kernel(operator: str, key: str) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator, key))
 
 
+def operators_with_kernel(key: str) -> set[str]:
+    """The operators (`softmax.int`) that have a kernel of their own under a dispatch key."""
+    names: list[str] = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+    return {name.removeprefix("aten::") for name in names}
+
+
+def has_operator(name: str) -> bool:
+    return operator(name) is not None
+
+
+def operator(name: str) -> Any:
+    """The overload that PyTorch calls `softmax.int`, or `mm`."""
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+
+
+@dataclass(frozen=True)
+class AutocastLists:
+    """What autocast does to operations on CUDA, by the names of the operators."""
+
+    lower: frozenset[str]
+    single: frozenset[str]
+    single_result: frozenset[str]
+    promoted: frozenset[str]
+
+
+def cuda_autocast_lists() -> AutocastLists:
+    """Read from the header in the wheel. Raises Unsupported where it is not as known."""
+    header = Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h"
+
+    def entries(macro: str) -> frozenset[str]:
+        body = re.search(rf"#define AT_FORALL_{macro}\(_\)((?:.*\\\n)*.*)", text)
+        found = re.findall(r"_\((\w+)(?:,\s*(\w+))?\)", body.group(1)) if body else []
+        return frozenset(name + (f".{overload}" if overload else "") for name, overload in found)
+
+    try:
+        text = header.read_text()
+    except OSError as error:
+        raise Unsupported(f"torch {torch.__version__} hides its autocast lists: {error}", _ADVICE) from error
+    lists = AutocastLists(*map(entries, ("LOWER_PRECISION_FP", "FP32", "FP32_SET_OPT_DTYPE", "PROMOTE")))
+    if not {"mm", "linear"} <= lists.lower or "layer_norm" not in lists.single or "sum" not in lists.single_result:
+        raise Unsupported(f"torch {torch.__version__} writes its autocast lists in another way", _ADVICE)
+    return lists
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(DispatchKey.AutocastCPU)):
+        yield
+
+
+def compose(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a composite operator's own function, in C++."""
+    return operator._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+
+
 def compose_without_cudnn(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a composite operator's own function (in C++, where Python has another) with torch's own kernels."""
+    """The same, with torch's own kernels."""
     before = torch._C._get_cudnn_enabled()
     torch._C._set_cudnn_enabled(False)
     try:
-        return operator._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+        return compose(operator, args, kwargs)
     finally:
         torch._C._set_cudnn_enabled(before)
 
@@ -121,6 +186,13 @@ def is_composite(operator: Any) -> bool:
     return operator.namespace != "prim" and bool(
         operator.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
     )
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """What runs in the block passes by all modes."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
 
 
 def creates_graph(arguments: tuple[Any, ...]) -> bool:

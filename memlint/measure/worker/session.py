@@ -27,10 +27,12 @@ from memlint.measure.user_code import is_user_file
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Backend
 from memlint.measure.worker.categories import Categories
+from memlint.measure.worker.fingerprints import Fingerprinter
 from memlint.measure.worker.growth import Growth
 from memlint.measure.worker.lines import Frames, NodeTags
 from memlint.measure.worker.names import user_frames
 from memlint.measure.worker.patching import Patches
+from memlint.measure.worker.saved import noting_saved_tensors
 from memlint.measure.worker.steps import Mark, Steps
 from memlint.measure.worker.tracker import Tracker
 
@@ -58,6 +60,7 @@ class Session:
         self._growth = None
         if self._tags is not None and Layer.GROWTH in job.layers:
             self._growth = Growth(self._tracker, self._tags, self._sources)
+        self._fingerprints = Fingerprinter(self._categories) if Layer.FINGERPRINTS in job.layers else None
         self._assumptions: list[Assumption] = []
         self._allocator: list[AllocatorPeaks | None] = []
         """What the backend said at the end of each step."""
@@ -88,6 +91,8 @@ class Session:
                 stack.enter_context(self._tags)
             for hook in self._hooks():
                 stack.enter_context(hook)
+            if Layer.SAVED_TENSORS in self._job.layers:
+                stack.enter_context(noting_saved_tensors(self._tracker))
             self._stack = stack.pop_all()
         return self
 
@@ -111,7 +116,10 @@ class Session:
             self._calls += 1
             with self._watching():
                 self._steps.call_started()
-            function()
+            result = function()
+            if self._fingerprints is not None:
+                self._fingerprints.given(result, self._tracker.time())
+            del result
             with self._watching():
                 self._steps.call_ended()
 
@@ -135,6 +143,7 @@ class Session:
             assumptions=[*self._backend.assumptions, *self._assumptions],
             kernels=self._backend.kernels,
             excluded=self._backend.excluded,
+            fingerprints=self._fingerprints.result(spans) if self._fingerprints is not None else None,
             allocator_settings=os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF", ""),
         )
         self._backend.finish(recording)
@@ -198,6 +207,8 @@ class Session:
         self._categories.mark_parameters()
         self._categories.mark_gradients()
         self._categories.mark_kept_by_optimizer()
+        if self._fingerprints is not None:
+            self._fingerprints.step_ended()
         if self._growth is not None:
             self._growth.look(self._steps.spans, self._job.warmup, last=self._enough())
 
@@ -260,8 +271,10 @@ class Session:
                 self._steps.model_called(self._key(module, id(module)))
         self._module_depth += 1
 
-    def _forward_ends(self, *_: object) -> None:
+    def _forward_ends(self, _module: object, _inputs: object, output: object) -> None:
         self._module_depth -= 1
+        if self._fingerprints is not None and self._module_depth == 0 and not self._backward:
+            self._fingerprints.given(output, self._tracker.time())
 
     def _key(self, item: object, key: int) -> int:
         """What stands for an optimizer or a model as long as it lives."""
@@ -275,6 +288,8 @@ class Session:
 
     def _optimizer_steps(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._categories.mark_optimizer(optimizer)
+        if self._fingerprints is not None:
+            self._fingerprints.before_optimizer(optimizer, _trained_by(optimizer))
         self._tracker.phase = Phase.OPTIMIZER
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -353,6 +368,8 @@ class Session:
     def _noticing_backward(self, run: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(run)
         def run_backward(roots: Any, *arguments: Any, **keywords: Any) -> Any:
+            if self._fingerprints is not None:
+                self._fingerprints.differentiated(roots, self._tracker.time())
             with self._differentiating(compat.creates_graph(arguments)):
                 return run(roots, *arguments, **keywords)
 
@@ -375,6 +392,8 @@ class Session:
             self._tracker.backward_caller = caller
         if not self._backward:
             self._categories.mark_gradients()
+            if self._fingerprints is not None:
+                self._fingerprints.backward_ended()
 
 
 @contextmanager

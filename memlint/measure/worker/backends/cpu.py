@@ -7,32 +7,44 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
+from memlint.measure.devices import pretended
 from memlint.measure.job import BackendName, Job
 from memlint.measure.recording import AllocatorPeaks, Assumption, DeviceInfo, KernelChoice, Recording
+from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Meter
+from memlint.measure.worker.backends.autocast import cuda_autocast
+from memlint.measure.worker.backends.composites import as_on_a_card
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
-from memlint.measure.worker.backends.device_words import DeviceArguments, speak_cuda
+from memlint.measure.worker.backends.device_words import DeviceArguments, DeviceWords
+from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.labels import Labels
+from memlint.measure.worker.lines import Frames
 from memlint.measure.worker.patching import Patches
 
+EXCLUDED = (
+    "the CUDA context, and workspaces of cuBLAS and cuDNN: there is no card",
+    "what kernels allocate for themselves while they run",
+)
 
-def make(_job: Job) -> CpuBackend:
-    return CpuBackend()
+
+def make(job: Job) -> CpuBackend:
+    return CpuBackend(pretended(job.device))
 
 
 class CpuBackend:
+    """Operations run on the CPU, in the form that they have on a card."""
+
     name: BackendName = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, card: DeviceInfo) -> None:
+        self.device = DeviceInfo(f"CPU ({platform.machine()})", card.total_bytes, card.capability)
         self._labels = Labels(self._said_cuda)
+        self._routes = Routes(card.capability, Frames().innermost)
         self._meter: Meter | None = None
-        self.device = DeviceInfo(f"CPU ({platform.machine()})", 80 << 30, (9, 0))
-        self.kernels: list[KernelChoice] = []
-        self.excluded: list[str] = ["temporaries inside kernels"]
 
     @property
     def assumptions(self) -> list[Assumption]:
@@ -40,16 +52,30 @@ class CpuBackend:
             return []
         return [Assumption("nothing in this code says cuda: all of its tensors count as device memory", None)]
 
+    @property
+    def kernels(self) -> list[KernelChoice]:
+        return self._routes.chosen()
+
+    @property
+    def excluded(self) -> list[str]:
+        return list(EXCLUDED)
+
     def self_test(self) -> None:
-        return None
+        """Raises Unsupported where PyTorch's lists of autocast operations are not as known."""
+        compat.cuda_autocast_lists()
 
     @contextmanager
     def running(self, meter: Meter) -> Iterator[None]:
         self._meter = meter
-        with pretended_cuda(meter, self.device), Patches() as patches:
-            speak_cuda(patches, self._labels)
-            with self._labels, DeviceArguments(self._labels):
-                yield
+        with ExitStack() as stack:
+            stack.enter_context(pretended_cuda(meter, self.device))
+            patches = stack.enter_context(Patches())
+            DeviceWords(self._labels).install(patches)
+            stack.enter_context(cuda_autocast())
+            stack.enter_context(as_on_a_card(self._labels, self._routes))
+            stack.enter_context(self._labels)
+            stack.enter_context(DeviceArguments(self._labels))
+            yield
 
     def holds(self, tensor: torch.Tensor) -> bool:
         return not self._labels.ever or self._labels.on_device(tensor)

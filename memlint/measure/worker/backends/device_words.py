@@ -18,6 +18,9 @@ _CPU = torch.device("cpu")
 _to: Any = torch.Tensor.to
 _device: Any = torch.Tensor.device
 _is_cpu: Any = torch.Tensor.is_cpu
+_type: Any = torch.Tensor.type
+_numpy: Any = torch.Tensor.numpy
+_new_tensor: Any = torch.Tensor.new_tensor
 
 
 class DeviceArguments(TorchFunctionMode):
@@ -37,46 +40,86 @@ class DeviceArguments(TorchFunctionMode):
             return func(*args, **{**kwargs, "device": _CPU})
 
 
-def speak_cuda(patches: Patches, labels: Labels) -> None:
-    """Replace the methods of `torch.Tensor` that name a device."""
+class DeviceWords:
+    """The methods of `torch.Tensor` that name a device, for tensors that may stand for device memory."""
 
-    def move(tensor: torch.Tensor, target: Any, options: dict[str, Any]) -> Any:
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+
+    def install(self, patches: Patches) -> None:
+        on_device = self._labels.on_device
+        words: dict[str, Callable[..., Any] | property] = {
+            "to": _method(self.to),
+            "cuda": _method(self.cuda),
+            "cpu": lambda tensor, **kwargs: self._move(tensor, _CPU, kwargs),
+            "type": _method(self.type),
+            "numpy": _method(self.numpy),
+            "new_tensor": _method(self.new_tensor),
+            "device": property(lambda tensor: CUDA if on_device(tensor) else _device.__get__(tensor)),
+            "is_cuda": property(on_device),
+            "is_cpu": property(lambda tensor: not on_device(tensor) and _is_cpu.__get__(tensor)),
+            "get_device": lambda tensor: 0 if on_device(tensor) else -1,
+            # Host memory: pinned or not, it is none of the card's.
+            "pin_memory": lambda tensor, *_args, **_kwargs: tensor,
+            "is_pinned": lambda _tensor, *_args, **_kwargs: False,
+            "record_stream": lambda _tensor, _stream: None,
+        }
+        for name, word in words.items():
+            patches.set(torch.Tensor, name, word)
+
+    def to(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        first = args[0] if args else None
+        if isinstance(first, torch.dtype):
+            return self._move(tensor, None, _options(*args, **kwargs))
+        if isinstance(first, torch.Tensor) or "other" in kwargs:
+            return self._move(tensor, *_by_tensor(*args, **kwargs))
+        return self._move(tensor, *_by_device(*args, **kwargs))
+
+    def cuda(self, tensor: torch.Tensor, device: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
+        return self._move(tensor, CUDA if device is None else device, {"non_blocking": non_blocking, **kwargs})
+
+    def type(self, tensor: torch.Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """`x.type()`, `x.type(torch.half)`, `x.type("torch.cuda.HalfTensor")`, `x.type(torch.cuda.HalfTensor)`."""
+        if dtype is None:
+            name: str = _type(tensor)
+            return name.replace("torch.", "torch.cuda.") if self._labels.on_device(tensor) else name
+        if isinstance(dtype, torch.dtype):
+            return self._move(tensor, None, {"dtype": dtype, "non_blocking": non_blocking})
+        legacy = getattr(torch, (dtype if isinstance(dtype, str) else dtype.__name__).rpartition(".")[2])
+        on_device = dtype.startswith("torch.cuda.") if isinstance(dtype, str) else dtype is not legacy
+        return self._move(tensor, CUDA if on_device else _CPU, {"dtype": legacy.dtype, "non_blocking": non_blocking})
+
+    def numpy(self, tensor: torch.Tensor, *, force: bool = False) -> Any:
+        """Raises TypeError, as CUDA does."""
+        if self._labels.on_device(tensor) and not force:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it first.")
+        return _numpy(tensor, force=force)
+
+    def new_tensor(self, tensor: torch.Tensor, data: Any, **kwargs: Any) -> Any:
+        target = kwargs.pop("device", None) or tensor.device
+        with self._labels.results(is_cuda(target)):
+            return _new_tensor(tensor, data, **kwargs)
+
+    def _move(self, tensor: torch.Tensor, target: Any, options: dict[str, Any]) -> Any:
         """As `Tensor.to` does it: the tensor itself where nothing changes, else a copy on that side."""
         if target is None:
             return _to(tensor, **options)
         if isinstance(target, (str, torch.device)) and torch.device(target).type not in {"cpu", "cuda"}:
             return _to(tensor, device=target, **options)
         on_device = is_cuda(target)
-        if labels.on_device(tensor) == on_device:
+        if self._labels.on_device(tensor) == on_device:
             return _to(tensor, **options)
-        with labels.results(on_device):
+        with self._labels.results(on_device):
             return _to(tensor, **{**options, "copy": True})
 
-    def to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        first = args[0] if args else None
-        if isinstance(first, torch.dtype):
-            return move(tensor, None, _options(*args, **kwargs))
-        if isinstance(first, torch.Tensor) or "other" in kwargs:
-            return move(tensor, *_by_tensor(*args, **kwargs))
-        return move(tensor, *_by_device(*args, **kwargs))
 
-    def cuda(tensor: torch.Tensor, device: Any = CUDA, non_blocking: bool = False, **kwargs: Any) -> Any:
-        return move(tensor, CUDA if device is None else device, {"non_blocking": non_blocking, **kwargs})
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that a class binds to its instances: a bound method would not be."""
 
-    def cpu(tensor: torch.Tensor, **kwargs: Any) -> Any:
-        return move(tensor, _CPU, kwargs)
+    def method(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return function(tensor, *args, **kwargs)
 
-    words: dict[str, Callable[..., Any] | property] = {
-        "to": to,
-        "cuda": cuda,
-        "cpu": cpu,
-        "device": property(lambda tensor: CUDA if labels.on_device(tensor) else _device.__get__(tensor)),
-        "is_cuda": property(labels.on_device),
-        "is_cpu": property(lambda tensor: not labels.on_device(tensor) and _is_cpu.__get__(tensor)),
-        "get_device": lambda tensor: 0 if labels.on_device(tensor) else -1,
-    }
-    for name, word in words.items():
-        patches.set(torch.Tensor, name, word)
+    return method
 
 
 # The three ways to call `Tensor.to`, less its device.

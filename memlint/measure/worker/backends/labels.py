@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memlint.measure.worker.backends.cuda_kernels import KERNELS, in_single_precision
 from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
+_NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
 
 
 class Labels(TorchDispatchMode):
@@ -74,13 +76,24 @@ class Labels(TorchDispatchMode):
         if kwargs and not labelled:
             extra, labelled = self._storages(kwargs.values())
             inputs |= extra
-        result = func(*args, **kwargs) if kwargs else func(*args)
+        result = self._run(func, args, kwargs or {}, labelled)
         on_device = self._forced
         if on_device is None:
             on_device = asked if asked is not None and (asked or not labelled) else labelled
         if on_device:
             self._label(result, inputs)
         return result
+
+    @staticmethod
+    def _run(func: Any, args: Any, kwargs: Any, labelled: bool) -> Any:
+        if not labelled:
+            return func(*args, **kwargs)
+        try:
+            return KERNELS.get(func, func)(*args, **kwargs)
+        except RuntimeError as error:  # NotImplementedError, too
+            if not any(text in str(error) for text in _NO_HALF):
+                raise
+            return in_single_precision(func, args, kwargs)
 
     def _storages(self, arguments: Any) -> tuple[set[int], bool]:
         """The storages of the tensors among the arguments, and whether one is on the device."""

@@ -43,12 +43,8 @@ class Routes:
     def registered(self) -> Iterator[None]:
         """The routes hold while the block runs."""
         library = torch.library.Library("aten", "IMPL")
-        routes = {
-            "scaled_dot_product_attention": self._attention,
-            "_batch_norm_impl_index": self._batch_norm,
-        }
         try:
-            for name, route in routes.items():
+            for name, route in self.composites().items():
                 library.impl(name, route, "AutogradCUDA")
             for name in _RECURRENT:
                 library.impl(name, self._recurrent(name), "AutogradCUDA")
@@ -62,6 +58,13 @@ class Routes:
             yield
         finally:
             library._destroy()
+
+    def composites(self) -> dict[str, Callable[..., Any]]:
+        """The operators that call others, and which depends on the device."""
+        return {
+            "scaled_dot_product_attention": self._attention,
+            "_batch_norm_impl_index": self._batch_norm,
+        }
 
     def composite(self, func: Any) -> Callable[..., Any] | None:
         """The route of an operator that reaches the modes whole: in inference mode autograd is passed over."""

@@ -1,0 +1,60 @@
+"""Composite operators that look at the device: for device memory on the CPU, what they call on a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from memlint.measure.worker import compat
+from memlint.measure.worker.backends.fake.kernels import Routes
+from memlint.measure.worker.backends.labels import Labels
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
+    """The routes hold while the block runs, for device tensors; host tensors go PyTorch's own way."""
+    library = torch.library.Library("aten", "IMPL")
+    table = {
+        **routes.composites(),
+        "dropout": _dropout,
+        "softmax.int": _to_single(aten.softmax.int, aten._softmax.default),
+        "log_softmax.int": _to_single(aten.log_softmax.int, aten._log_softmax.default),
+    }
+    try:
+        for name, route in table.items():
+            library.impl(name, _on_device_only(labels, compat.operator(name), route), "AutogradCPU")
+        yield
+    finally:
+        library._destroy()
+
+
+def _on_device_only(labels: Labels, operator: Any, route: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if labels.on_device(args[0]):
+            return route(*args, **kwargs)
+        return compat.compose(operator, args, kwargs)
+
+    return run
+
+
+def _dropout(input: torch.Tensor, p: float, train: bool) -> Any:
+    """A card keeps a mask of one byte an element; the CPU one of the input's type."""
+    if train and 0 < p < 1 and input.numel():
+        return aten.native_dropout(input, p, train)[0]
+    return compat.compose(aten.dropout.default, (input, p, train), {})
+
+
+def _to_single(composite: Any, kernel: Any) -> Callable[..., Any]:
+    """Half precision in, single precision out is one operation on a card."""
+
+    def run(input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
+        if input.dtype is torch.float16 and dtype is torch.float32:
+            return kernel(input, dim, True)
+        return compat.compose(composite, (input, dim, dtype), {})
+
+    return run
