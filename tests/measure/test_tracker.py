@@ -299,7 +299,8 @@ for step in range(5):
     loss.backward()
     optimizer.step()
     losses.append(loss.item())
-RESULT.update(losses=losses, weights=[p.detach().cpu().clone() for p in model.parameters()], state=torch.get_rng_state())
+weights = [p.detach().cpu().clone() for p in model.parameters()]
+RESULT.update(losses=losses, weights=weights, state=torch.get_rng_state())
 """
 
 SETS = [
