@@ -115,7 +115,7 @@ def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake = types.ModuleType("memlint.linting.lint")
     fake.__dict__.update(lint=fake_lint, fix=fake_fix)
     monkeypatch.setitem(sys.modules, "memlint.linting.lint", fake)
-    monkeypatch.setattr("memlint.linting.registry.all_rules", lambda: RULES)
+    monkeypatch.setattr("memlint.linting.registry.all_rules", lambda *_: RULES)
     (tmp_path / ".git").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path

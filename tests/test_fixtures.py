@@ -27,5 +27,5 @@ def test_each_rule_has_as_many_silent_cases_as_flagged_ones(rule: RuleInfo) -> N
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_the_fixtures_of_a_rule_stand_in_its_family_under_its_name(rule: RuleInfo) -> None:
     path = mdtest.FIXTURES / rule.family.replace("-", "_") / f"{rule.name}.md"
-    assert path.is_file(), f"{rule.code} has no fixtures: {path.relative_to(mdtest.ROOT)} is missing"
+    assert path.is_file(), f"{rule.code} has no fixtures: {path.relative_to(mdtest.FIXTURES.parent)} is missing"
     assert path.read_text(encoding="utf-8").splitlines()[0] == f"# `{rule.name}`"

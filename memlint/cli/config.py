@@ -90,18 +90,22 @@ def _settings_rows(settings: Settings, target: Target) -> Iterator[tuple[str, ..
     version = "current" if target.version is None else ".".join(map(str, target.version))
     yield "target-torch", version, target.origin
     yield "baseline", shown(settings.baseline) if settings.baseline else "none", origins["baseline"]
+    local_rules = ", ".join(
+        [*settings.local_rules, *(f"{path} (not allowed)" for path in settings.refused_local_rules)]
+    )
+    yield "local-rules", local_rules or "none", origins["local-rules"]
     yield "timeout-per-file", f"{settings.timeout_per_file:g} s", origins["timeout-per-file"]
 
 
 def _rules(file: Path, settings: Settings, policies: PolicyMaker, *, is_folder: bool) -> Iterator[str]:
-    selector = policies.selector
+    selector = policies.selector(settings)
     decisions = selector.decide(settings)
     if not is_folder:
         decisions = selector.decide_for_file(decisions, settings, file)
     on = sum(decision.on for decision in decisions.values())
     yield f"Rules: {on} on, {len(decisions) - on} off"
     rows = []
-    for rule in sorted(policies.rules, key=lambda rule: rule.code):
+    for rule in sorted(policies.rules(settings), key=lambda rule: rule.code):
         decision = decisions[rule.code]
         rows.append(("on" if decision.on else "off", rule.code, rule.name, decision.reason))
     yield from _table(rows)

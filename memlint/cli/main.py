@@ -24,6 +24,7 @@ from memlint.cli.fix import fix
 from memlint.cli.measure import measure
 from memlint.cli.rule import rule
 from memlint.cli.server import server
+from memlint.cli.test import test
 from memlint.config.errors import ConfigError
 
 # What a shell reports for a process that Ctrl-C ended: 128 + SIGINT.
@@ -52,6 +53,7 @@ memlint.add_command(rule)
 memlint.add_command(config)
 memlint.add_command(baseline)
 memlint.add_command(server)
+memlint.add_command(test)
 
 
 def main() -> NoReturn:

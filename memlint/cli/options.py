@@ -64,6 +64,12 @@ _OPTIONS = (
         help="How to print findings.  [default: text]",
     ),
     click.option(
+        "--allow-local-rules",
+        is_flag=True,
+        default=None,
+        help="Run the rules that the project brings along (`local-rules`). They are code: allow it where you trust it.",
+    ),
+    click.option(
         "--timeout-per-file",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
@@ -88,6 +94,7 @@ def common_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
         target_torch: TorchVersion | None,
         output_format: str | None,
         timeout_per_file: float | None,
+        allow_local_rules: bool | None,
         **others: Any,
     ) -> _Result:
         overrides = Options(
@@ -102,6 +109,7 @@ def common_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
             output_format=OutputFormat(output_format) if output_format else None,
             target_torch=target_torch,
             timeout_per_file=timeout_per_file,
+            allow_local_rules=allow_local_rules,
         )
         return command(overrides=overrides, **others)
 

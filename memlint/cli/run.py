@@ -9,12 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 from memlint.cli.errors import Trouble
 from memlint.cli.progress import with_progress
 from memlint.config.discovery import SourcePath, Unreadable, excluder_of, find_files
 from memlint.config.load import SettingsResolver
 from memlint.config.options import Options
-from memlint.config.paths import absolute
+from memlint.config.paths import absolute, shown
 from memlint.config.policies import PolicyMaker
 from memlint.config.settings import Settings
 from memlint.linting.finding import FileResult, Finding, FixResult
@@ -72,6 +74,9 @@ def plan(paths: Sequence[str], stdin_filename: str | None, overrides: Options, *
     policies = PolicyMaker(resolver)
     settings = resolver.for_folder(Path.cwd())
     policies.validate(settings)
+    if settings.refused_local_rules:
+        names = ", ".join(shown(Path(path)) for path in settings.refused_local_rules)
+        click.echo(f"note: the project's own rules ({names}) are not loaded: `--allow-local-rules` does", err=True)
     if STDIN in paths:
         return Plan(settings, _stdin_jobs(paths, stdin_filename, policies, unsafe_fixes=unsafe_fixes))
     if stdin_filename is not None:

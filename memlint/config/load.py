@@ -52,10 +52,16 @@ class SettingsResolver:
         file = own_configuration(folder)
         if file is not None:
             files, layers = _read_chain(file)
-            return combine(layers, self._overrides, root=folder, cwd=self._cwd, files=files)
+            trusted = any(layer.local_rules for layer in layers) and self._trusts(folder)
+            return combine(layers, self._overrides, root=folder, cwd=self._cwd, files=files, trusted=trusted)
         if folder.parent != folder:
             return self.for_folder(folder.parent)
         return combine([], self._overrides, root=self._cwd, cwd=self._cwd)
+
+    def _trusts(self, folder: Path) -> bool:
+        from memlint.config.user import trusts
+
+        return bool(self._overrides.allow_local_rules) or trusts(folder)
 
 
 def own_configuration(folder: Path) -> Path | None:

@@ -78,6 +78,9 @@ class Options:
     target_torch: TorchVersion | None = None
     timeout_per_file: float | None = None
     baseline: str | None = None
+    local_rules: tuple[str, ...] = ()
+    allow_local_rules: bool | None = None
+    """Never said by a project's file."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     @property
@@ -98,6 +101,7 @@ KEYS = (
     "target-torch",
     "timeout-per-file",
     "baseline",
+    "local-rules",
     "measure",
     "extend",
 )
@@ -139,6 +143,7 @@ class MemlintTable(Table):
             target_torch=self._torch_version("target-torch"),
             timeout_per_file=self.seconds("timeout-per-file"),
             measure=self._measure(),
+            local_rules=self.words("local-rules") or (),
             baseline=self._path("baseline", "memlint-baseline.json"),
         )
 

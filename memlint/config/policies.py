@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from memlint.config.errors import ConfigError
 from memlint.config.load import SettingsResolver
 from memlint.config.selectors import RuleSelector
 from memlint.config.settings import Settings
 from memlint.linting.policy import Policy
 from memlint.project.files import project_root
 
+if TYPE_CHECKING:
+    from memlint.linting.registry import RuleInfo
+
 
 class PolicyMaker:
     """Makes the policy of each file from its settings."""
 
     def __init__(self, resolver: SettingsResolver) -> None:
+        self.resolver = resolver
+        self._selectors: dict[tuple[str, ...], RuleSelector] = {}
+
+    def rules(self, settings: Settings) -> tuple[RuleInfo, ...]:
+        """The rules there are for these settings: with those of the project, where the user trusts it.
+
+        Raises:
+            ConfigError: rules of a plugin or of the project that cannot be used.
+        """
+        from memlint.linting.custom import BadRules
         from memlint.linting.registry import all_rules
 
-        self.resolver = resolver
-        self.rules = all_rules()
-        self.selector = RuleSelector(self.rules)
+        try:
+            return all_rules(settings.local_rules)
+        except BadRules as error:
+            raise ConfigError(str(error)) from error
+
+    def selector(self, settings: Settings) -> RuleSelector:
+        """Raises ConfigError as `rules` does."""
+        local = settings.local_rules
+        if local not in self._selectors:
+            self._selectors[local] = RuleSelector(self.rules(settings))
+        return self._selectors[local]
 
     def validate(self, settings: Settings) -> None:
         """Raise ConfigError for settings that name a rule that does not exist."""
-        self.selector.validate(settings)
+        try:
+            self.selector(settings).validate(settings)
+        except ConfigError as error:
+            if not settings.refused_local_rules:
+                raise
+            raise ConfigError(f"{error} (the project's own rules are not loaded: `--allow-local-rules`)") from None
 
     def policy(self, file: Path) -> Policy:
         """What is wanted of a file (its absolute path)."""
         settings = self.resolver.for_folder(file.parent)
-        codes = self.selector.codes_for(settings, file)
+        codes = self.selector(settings).codes_for(settings, file)
         target = self.resolver.target_for(file.parent)
-        return Policy(codes, settings.confidence, target.version, str(project_root(file.parent)), file)
+        project = str(project_root(file.parent))
+        return Policy(codes, settings.confidence, target.version, project, file, settings.local_rules)

@@ -62,6 +62,8 @@ class Settings:
     `root` is the folder of the nearest configuration file, or the current folder where there is none: path
     patterns of configuration files are relative to it. `files` are the configuration files, nearest first.
     `selections` are the rule selectors of each place, the strongest last. `target_torch` None: not configured.
+    `local_rules` are the absolute paths of the project's own rules, which run; `refused_local_rules` those that its
+    file names and nobody has allowed: opening a project must not run its code.
     `baseline` is the absolute path of the file of known findings, if there is one.
     `origins` says for each option (by its key in the file) who decided it.
     """
@@ -78,14 +80,24 @@ class Settings:
     target_torch: TorchVersion | None
     timeout_per_file: float
     baseline: Path | None
+    local_rules: tuple[str, ...]
+    refused_local_rules: tuple[str, ...]
     measure: MeasureOptions
     origins: Mapping[str, str]
 
 
 def combine(
-    layers: Sequence[Options], overrides: Options, *, root: Path, cwd: Path, files: tuple[Path, ...] = ()
+    layers: Sequence[Options],
+    overrides: Options,
+    *,
+    root: Path,
+    cwd: Path,
+    files: tuple[Path, ...] = (),
+    trusted: bool = False,
 ) -> Settings:
     """Settings from configuration files (`layers`, the strongest last) and the command line (`overrides`).
+
+    `trusted` says whether the user lets the project bring rules of its own.
 
     Of most options the strongest place that gives one decides. Rule selectors are layered (see
     `memlint.config.selectors`), `extend-exclude` adds up, `per-file-ignores` add up by pattern, and `measure` by key.
@@ -103,6 +115,7 @@ def combine(
         return cwd if place is overrides else root
 
     excluding, baselining = first("exclude"), first("baseline")
+    local_rules = tuple(str(base_of(place) / path) for place in places for path in place.local_rules)
     per_file = {
         glob: PerFileIgnore(glob, selectors, place.origin)
         for place in places
@@ -123,6 +136,8 @@ def combine(
         target_torch=first("target_torch").target_torch,
         timeout_per_file=decided(first("timeout_per_file").timeout_per_file, DEFAULT_TIMEOUT_SECONDS),
         baseline=None if baselining.baseline is None else base_of(baselining) / baselining.baseline,
+        local_rules=local_rules if trusted else (),
+        refused_local_rules=() if trusted else local_rules,
         measure=functools.reduce(lambda weaker, place: place.measure.over(weaker), places, MeasureOptions()),
         origins={
             option.name.replace("_", "-"): _origin(option.name, strongest_first)

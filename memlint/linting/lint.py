@@ -123,7 +123,7 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
     except UndecodableFile as error:
         return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
     words = _words(source.text)
-    rules = [rule for rule in _rules(policy.codes) if not rule.triggers.isdisjoint(words)]
+    rules = [rule for rule in _rules(policy.codes, policy.local_rules) if not rule.triggers.isdisjoint(words)]
     if words.isdisjoint(TORCH_LIBRARIES):
         rules = []  # other libraries have models, losses and `backward` too
     wants_directives = suppressions.names_rules(source.text)
@@ -273,7 +273,9 @@ def conclude(analysis: Analysis, policy: Policy) -> FileResult:
     ]
     if analysis.margin is not None and analysis.source is not None:
         enabled = policy.codes | ALWAYS_ON
-        found = suppressions.suppress(found, analysis.margin, analysis.source, enabled=enabled, known=_known_names())
+        found = suppressions.suppress(
+            found, analysis.margin, analysis.source, enabled=enabled, known=_known_names(policy.local_rules)
+        )
     shown = [finding for finding in found if CONFIDENCE_RANK[finding.confidence] >= CONFIDENCE_RANK[policy.confidence]]
     findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
     return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source), cells=_cells(analysis.source))
@@ -284,10 +286,10 @@ def _cells(source: SourceFile | None) -> CellIndex | None:
 
 
 @cache
-def _known_names() -> dict[str, frozenset[str]]:
+def _known_names(local: tuple[str, ...]) -> dict[str, frozenset[str]]:
     """Everything a suppression may name -> the codes it stands for."""
     names: dict[str, set[str]] = {}
-    for rule in all_rules():
+    for rule in all_rules(local):
         for name in (rule.code, rule.name, rule.family):
             names.setdefault(name, set()).add(rule.code)
     return {name: frozenset(codes) for name, codes in names.items()}
@@ -404,9 +406,9 @@ def _within(source: SourceFile, line: int, column: int) -> Position:
 
 
 @cache
-def _rules(codes: frozenset[str]) -> tuple[Rule, ...]:
+def _rules(codes: frozenset[str], local: tuple[str, ...]) -> tuple[Rule, ...]:
     """One instance of each wanted rule a process."""
-    return tuple(rule() for rule in rule_classes() if rule.code in codes)
+    return tuple(rule() for rule in rule_classes(local) if rule.code in codes)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -24,3 +24,5 @@ class Policy:
     target_torch: tuple[int, int] | None = None
     project: str | None = None
     file: Path | None = None
+    local_rules: tuple[str, ...] = ()
+    """Files and folders with rules of the project, which the user trusts."""

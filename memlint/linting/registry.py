@@ -8,6 +8,7 @@ import pkgutil
 from dataclasses import dataclass
 from functools import cache
 
+from memlint.linting.custom import BadRules, local_rules, plugin_rules
 from memlint.linting.rule import Rule
 
 RULES_PACKAGE = "memlint.rules"
@@ -107,8 +108,25 @@ Never.
 
 
 @cache
-def rule_classes() -> tuple[type[Rule], ...]:
-    """All rules, by code. Raises ImportError when a rule module cannot be imported."""
+def rule_classes(local: tuple[str, ...] = ()) -> tuple[type[Rule], ...]:
+    """All rules, by code: memlint's, those of plugins, and those in the local files or folders.
+
+    Raises:
+        ImportError: a rule module of memlint cannot be imported.
+        BadRules: those of a plugin or of a local file cannot be used.
+    """
+    own = _own_rules()
+    others = [*plugin_rules(), *(rule for path in local for rule in local_rules(path))]
+    by_code = {rule.code: rule for rule in own}
+    for rule in others:
+        twin = by_code.setdefault(rule.code, rule)
+        if twin is not rule:
+            raise BadRules(f"{rule.__module__}: {twin.__module__} has a rule {rule.code} too")
+    return tuple(by_code[code] for code in sorted(by_code))
+
+
+@cache
+def _own_rules() -> tuple[type[Rule], ...]:
     package = importlib.import_module(RULES_PACKAGE)
     found: dict[str, type[Rule]] = {}
     for module in pkgutil.walk_packages(package.__path__, f"{RULES_PACKAGE}."):
@@ -119,21 +137,27 @@ def rule_classes() -> tuple[type[Rule], ...]:
 
 
 @cache
-def all_rules() -> tuple[RuleInfo, ...]:
-    """Every code that memlint can report, in order."""
+def all_rules(local: tuple[str, ...] = ()) -> tuple[RuleInfo, ...]:
+    """Every code that can be reported, in order. Raises as `rule_classes` does."""
     own = [RuleInfo(code, name, "memlint", page, "0.1", True) for code, (name, page) in _OWN.items()]
     rules = [
         RuleInfo(
             rule.code,
             rule.name,
-            rule.__module__.split(".")[-2].replace("_", "-"),
+            _family(rule),
             inspect.cleandoc(rule.__doc__ or ""),
             rule.since,
             rule.on_by_default,
         )
-        for rule in rule_classes()
+        for rule in rule_classes(local)
     ]
     return (*own, *rules)
+
+
+def _family(rule: type[Rule]) -> str:
+    """Of memlint's rules the folder; others are `custom`."""
+    is_own = rule.__module__.startswith(f"{RULES_PACKAGE}.")
+    return rule.__module__.split(".")[-2].replace("_", "-") if is_own else "custom"
 
 
 def own_name(code: str) -> str:

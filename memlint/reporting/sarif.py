@@ -24,13 +24,14 @@ def render(report: Report) -> Iterator[str]:
 
 def _run(report: Report) -> dict[str, object]:
     known = {rule.code: rule for rule in all_rules()}
-    codes = sorted({finding.code for finding in report.findings})
+    names = {finding.code: finding.name for finding in report.findings}
+    codes = sorted(names)
+    # A project's own rules are known where they run only.
+    rules = [_rule(known[code]) if code in known else {"id": code, "name": names[code]} for code in codes]
     index = {code: number for number, code in enumerate(codes)}
     pairs = zip(report.findings, fingerprints(report), strict=True)
     return {
-        "tool": {
-            "driver": {"name": "memlint", "version": __version__, "rules": [_rule(known[code]) for code in codes]}
-        },
+        "tool": {"driver": {"name": "memlint", "version": __version__, "rules": rules}},
         "columnKind": "unicodeCodePoints",
         "invocations": [
             {

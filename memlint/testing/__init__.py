@@ -1,0 +1,1 @@
+"""Testing rules, memlint's and others', on cases written as Markdown."""
