@@ -545,6 +545,7 @@ def test_config_says_what_applies_to_a_file_and_why(core: Path) -> None:
         "  output-format     text              default\n"
         "  target-torch      2.1               requirements.txt: torch>=2.1\n"
         "  baseline          none              default\n"
+        "  local-rules       none              default\n"
         "  timeout-per-file  3 s               the command line\n"
         "\n"
         "Rules: 2 on, 3 off\n"
