@@ -6,6 +6,7 @@ script from a test.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -37,6 +38,12 @@ def run_checks() -> None:
             results[name] = "ok"
     sys.stdout.write(json.dumps(results))
     sys.stdout.flush()
+
+
+def checks_of(script: Path) -> dict[str, Callable[[], None]]:
+    """The checks themselves, of a script that can be imported."""
+    importlib.import_module(script.stem)
+    return {name: _checks[name] for name in names(script)}
 
 
 def names(script: Path) -> list[str]:

@@ -405,14 +405,22 @@ def loading_to_cuda() -> Iterator[None]:
             whole = meant_for_cuda[untyped] = rebuild(storage, 0, (elements,), (1,)).to("cuda")
         return whole.as_strided(size, stride, offset)
 
-    with Patches() as patches:
-        registry = torch.serialization._package_registry
-        first = (-1, lambda _storage: None, mark)
-        registry.insert(0, first)
-        patches.callback(registry.remove, first)
+    with storage_locations(lambda _: None, mark), Patches() as patches:
         patches.set(torch.UntypedStorage, "cuda", to_cuda)
         patches.set(torch._utils, "_rebuild_tensor", rebuild_tensor)
         yield
+
+
+@contextmanager
+def storage_locations(tag: Callable[[Any], str | None], restore: Callable[[Any, str], Any]) -> Iterator[None]:
+    """As `torch.serialization.register_package`, asked before all others, and taken back."""
+    registry = torch.serialization._package_registry
+    first = (-1, tag, restore)
+    registry.insert(0, first)
+    try:
+        yield
+    finally:
+        registry.remove(first)
 
 
 # ---- the self-test

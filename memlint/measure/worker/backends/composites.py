@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,10 @@ def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
         "log_softmax.int": _to_single(aten.log_softmax.int, aten._log_softmax.default),
     }
     try:
+        for name, kernel in (("_fused_rms_norm", _rms_norm), ("_fused_rms_norm_backward", _rms_norm_backward)):
+            # With a kernel of its own, PyTorch takes the operator whole, as it does on a card.
+            if not compat.has_kernel(f"aten::{name}", "CPU"):
+                library.impl(name, kernel, "CPU")
         for name, route in table.items():
             library.impl(name, _on_device_only(labels, compat.operator(name), route), "AutogradCPU")
         yield
@@ -58,3 +62,29 @@ def _to_single(composite: Any, kernel: Any) -> Callable[..., Any]:
         return compat.compose(composite, (input, dim, dtype), {})
 
     return run
+
+
+def _rms_norm(input: torch.Tensor, shape: Sequence[int], weight: torch.Tensor | None, eps: float | None) -> Any:
+    dims = tuple(range(-len(shape), 0))
+    wide = input.float() if input.dtype in {torch.float16, torch.bfloat16} else input
+    eps = torch.finfo(wide.dtype).eps if eps is None else eps
+    reciprocal = (wide.square().mean(dims, keepdim=True) + eps).rsqrt()
+    out = wide * reciprocal
+    return (out if weight is None else out * weight).to(input.dtype), reciprocal
+
+
+def _rms_norm_backward(
+    grad_out: torch.Tensor,
+    input: torch.Tensor,
+    shape: Sequence[int],
+    reciprocal: torch.Tensor,
+    weight: torch.Tensor | None,
+    mask: Sequence[bool],
+) -> Any:
+    dims = tuple(range(-len(shape), 0))
+    normal = input * reciprocal
+    grad = grad_out if weight is None else grad_out * weight
+    grad_input = (grad - normal * (grad * normal).mean(dims, keepdim=True)) * reciprocal
+    outer = tuple(range(input.dim() - len(shape)))
+    grad_weight = (grad_out * normal).sum(outer).to(weight.dtype) if weight is not None and mask[1] else None
+    return grad_input.to(input.dtype) if mask[0] else None, grad_weight

@@ -21,6 +21,7 @@ from memlint.measure.worker.backends.composites import as_on_a_card
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
 from memlint.measure.worker.backends.device_words import DeviceArguments, DeviceWords
 from memlint.measure.worker.backends.fake.kernels import Routes
+from memlint.measure.worker.backends.fake.patches import one_card
 from memlint.measure.worker.backends.labels import Labels
 from memlint.measure.worker.lines import Frames
 from memlint.measure.worker.patching import Patches
@@ -70,6 +71,7 @@ class CpuBackend:
         with ExitStack() as stack:
             stack.enter_context(pretended_cuda(meter, self.device))
             patches = stack.enter_context(Patches())
+            one_card(patches)
             DeviceWords(self._labels).install(patches)
             stack.enter_context(cuda_autocast())
             stack.enter_context(as_on_a_card(self._labels, self._routes))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from memlint.measure.worker import compat
 from memlint.measure.worker.backends.labels import Labels, is_cuda
 from memlint.measure.worker.patching import Patches
 
@@ -37,7 +38,10 @@ class DeviceArguments(TorchFunctionMode):
         if device is None or not is_cuda(device):
             return func(*args, **kwargs)
         with self._labels.results(on_device=True):
-            return func(*args, **{**kwargs, "device": _CPU})
+            result = func(*args, **{**kwargs, "device": _CPU})
+            if isinstance(result, torch.Tensor) and not self._labels.on_device(result):
+                return result.clone()  # as_tensor shares the host's memory
+            return result
 
 
 class DeviceWords:
@@ -59,13 +63,27 @@ class DeviceWords:
             "is_cuda": property(on_device),
             "is_cpu": property(lambda tensor: not on_device(tensor) and _is_cpu.__get__(tensor)),
             "get_device": lambda tensor: 0 if on_device(tensor) else -1,
-            # Host memory: pinned or not, it is none of the card's.
-            "pin_memory": lambda tensor, *_args, **_kwargs: tensor,
-            "is_pinned": lambda _tensor, *_args, **_kwargs: False,
-            "record_stream": lambda _tensor, _stream: None,
         }
         for name, word in words.items():
             patches.set(torch.Tensor, name, word)
+        patches.set(torch.UntypedStorage, "cuda", _method(self.storage_to_cuda))
+        patches.enter_context(compat.storage_locations(self._location, self._restored))
+
+    def storage_to_cuda(self, storage: torch.UntypedStorage, *_: Any, **__: Any) -> torch.UntypedStorage:
+        made: torch.UntypedStorage = storage.clone()
+        self._labels.put(made)
+        return made
+
+    def _location(self, storage: Any) -> str | None:
+        """What `torch.save` writes beside a storage."""
+        return "cuda:0" if self._labels.holds(storage) else None
+
+    def _restored(self, storage: Any, location: str) -> Any:
+        """What `torch.load` makes of a storage that goes to the device."""
+        if not location.startswith("cuda"):
+            return None
+        self._labels.put(storage)
+        return storage
 
     def to(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         first = args[0] if args else None
@@ -81,8 +99,8 @@ class DeviceWords:
     def type(self, tensor: torch.Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         """`x.type()`, `x.type(torch.half)`, `x.type("torch.cuda.HalfTensor")`, `x.type(torch.cuda.HalfTensor)`."""
         if dtype is None:
-            name: str = _type(tensor)
-            return name.replace("torch.", "torch.cuda.") if self._labels.on_device(tensor) else name
+            name = str(_type(tensor)).removeprefix("torch.cuda.").removeprefix("torch.")
+            return ("torch.cuda." if self._labels.on_device(tensor) else "torch.") + name
         if isinstance(dtype, torch.dtype):
             return self._move(tensor, None, {"dtype": dtype, "non_blocking": non_blocking})
         legacy = getattr(torch, (dtype if isinstance(dtype, str) else dtype.__name__).rpartition(".")[2])

@@ -43,6 +43,9 @@ class Labels(TorchDispatchMode):
         except (NotImplementedError, RuntimeError):
             return any(self.on_device(part) for part in parts(tensor))
 
+    def holds(self, storage: torch.UntypedStorage) -> bool:
+        return storage._cdata in self._labelled
+
     def put(self, storage: torch.UntypedStorage) -> None:
         """From now on this storage is on the device."""
         key = storage._cdata

@@ -14,16 +14,21 @@ from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.patching import Patches
 
 
+def one_card(patches: Patches) -> None:
+    """What holds wherever a card is pretended."""
+    # Host memory: pinned or not, it is none of the card's.
+    patches.set(torch.Tensor, "pin_memory", lambda tensor, *_args, **_kwargs: tensor)
+    patches.set(torch.Tensor, "is_pinned", lambda _tensor, *_args, **_kwargs: False)
+    patches.set(torch.Tensor, "record_stream", lambda _tensor, _stream: None)
+    # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
+    patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
+    patches.set(comm, "scatter", _scatter)
+
+
 @contextmanager
 def patched_tensors() -> Iterator[None]:
     with Patches() as patches:
-        # Host memory: pinned or not, it is none of the card's.
-        patches.set(torch.Tensor, "pin_memory", lambda tensor, *_args, **_kwargs: tensor)
-        patches.set(torch.Tensor, "is_pinned", lambda _tensor, *_args, **_kwargs: False)
-        patches.set(torch.Tensor, "record_stream", lambda _tensor, _stream: None)
-        # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
-        patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
-        patches.set(comm, "scatter", _scatter)
+        one_card(patches)
         patches.set(torch.Tensor, "__format__", _format)
         patches.enter_context(compat.loading_to_cuda())
         yield

@@ -1,0 +1,270 @@
+"""Code written for cuda, run for real on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checks import NoMeter, checks_of, names
+from measuring import measured, measured_function
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from memlint.measure.job import Job, Target
+from memlint.measure.recording import Recording
+from memlint.measure.worker.backends.cpu import make
+
+JOB = Job(Target("script", "idioms"), "cpu", ".")
+IDIOMS = Path(__file__).parent / "fake_idioms.py"
+OF_PREDICTION = frozenset(
+    "boolean_mask copy_to_host format_tensor grad_scaler if_tensor known_values_die_with_a_write "
+    "known_values_of_a_view memory_queries properties".split()
+)
+"""They assert what is assumed where there are no values, or the name of the card."""
+
+
+@pytest.mark.parametrize("name", sorted(set(names(IDIOMS)) - OF_PREDICTION))
+def test_an_idiom_that_prediction_runs_runs_for_real(name: str) -> None:
+    torch.manual_seed(0)
+    check = checks_of(IDIOMS)[name]
+    with make(JOB).running(NoMeter()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check()
+
+
+def test_code_that_never_says_cuda_is_measured_as_if_it_did() -> None:
+    def function() -> None:
+        nn.Linear(64, 64)(torch.zeros(8, 64)).sum().backward()
+
+    recording = measured_function(function)
+    assert sorted(storage.size for storage in recording.storages)[-2:] == [64 * 64 * 4] * 2
+    assert [assumption.what for assumption in recording.assumptions] == [
+        "nothing in this code says cuda: all of its tensors count as device memory"
+    ]
+
+
+def test_host_memory_does_not_count_once_the_code_says_cuda() -> None:
+    def function() -> None:
+        torch.zeros(1 << 20)
+        kept = torch.zeros(1 << 20)
+        torch.zeros(64).to("cuda")
+        del kept
+
+    recording = measured_function(function)
+    assert [storage.size for storage in recording.storages] == [256]
+    assert recording.events == [0, ~0]
+    assert recording.assumptions == []
+
+
+def test_the_allocator_is_answered_from_the_log() -> None:
+    seen = []
+
+    def function() -> None:
+        x = torch.zeros(1000, device="cuda")
+        seen.append(torch.cuda.memory_allocated())
+        del x
+        seen.extend([torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()])
+        torch.cuda.reset_peak_memory_stats()
+        seen.append(torch.cuda.max_memory_allocated())
+
+    measured_function(function)
+    assert seen == [4096, 0, 4096, 0]
+
+
+def test_words_for_devices() -> None:
+    def function() -> None:
+        x = torch.ones(4).cuda()
+        assert (x.device, x.is_cuda, x.is_cpu, x.get_device()) == (torch.device("cuda", 0), True, False, 0)
+        assert x.type() == "torch.cuda.FloatTensor"
+        assert isinstance(x, torch.cuda.FloatTensor) and not isinstance(x, torch.cuda.HalfTensor)
+        assert isinstance(x, torch.Tensor)
+        assert x.type("torch.HalfTensor").device.type == "cpu"
+        assert x.type(torch.cuda.DoubleTensor).dtype is torch.float64
+        assert x.to("cuda") is x and x.cuda() is x and x.to(torch.float32) is x
+        assert x.to("cuda", torch.float16).is_cuda and x.half().is_cuda
+        assert x.to(torch.zeros(1)).device.type == "cpu"
+        assert x.cpu().numpy().tolist() == [1.0] * 4
+        assert x.new_tensor([1, 2]).is_cuda and x.new_zeros(3).is_cuda and not x.new_zeros(3, device="cpu").is_cuda
+        assert torch.zeros_like(x).is_cuda and not torch.zeros_like(x, device="cpu").is_cuda
+        host = torch.zeros(4)
+        host.copy_(x)
+        assert not host.is_cuda
+        with pytest.raises(TypeError, match="can't convert cuda:0"):
+            np.asarray(x)
+        with torch.device("cuda"):
+            assert torch.zeros(2).is_cuda and torch.tensor([1.0]).is_cuda and nn.Linear(2, 2).weight.is_cuda
+
+    measured_function(function)
+
+
+def test_default_device() -> None:
+    def function() -> None:
+        torch.set_default_device("cuda")
+        try:
+            assert nn.Linear(2, 2)(torch.ones(1, 2)).is_cuda
+        finally:
+            torch.set_default_device(None)
+
+    measured_function(function)
+
+
+def test_as_tensor_does_not_share_with_the_host() -> None:
+    values = np.zeros(4)
+
+    def function() -> None:
+        device = torch.as_tensor(values, device="cuda")
+        device += 1
+        assert values.tolist() == [0.0] * 4
+
+    measured_function(function)
+
+
+@pytest.mark.parametrize("fast", [torch.float16, torch.bfloat16])
+def test_autocast_has_the_lists_of_cuda(fast: torch.dtype) -> None:
+    def function() -> None:
+        x = torch.randn(4, 16, device="cuda")
+        layer, norm = nn.Linear(16, 16).cuda(), nn.LayerNorm(16).cuda()
+        assert not torch.is_autocast_enabled()
+        with torch.autocast("cuda", dtype=fast):
+            assert torch.is_autocast_enabled() and torch.get_autocast_dtype("cuda") is fast
+            y = layer(x)
+            found = {
+                "linear": y.dtype,
+                "relu": y.relu().dtype,
+                "softmax": y.softmax(-1).dtype,
+                "layer_norm": norm(y).dtype,
+                "exp": y.exp().dtype,
+                "sum": y.sum().dtype,
+                "mse": F.mse_loss(y, torch.zeros_like(y)).dtype,
+                "cat": torch.cat([y, x]).dtype,
+                "gelu": F.gelu(y).dtype,
+                "norm": y.norm(2).dtype,
+            }
+        single = {"softmax", "layer_norm", "exp", "sum", "mse", "cat", "norm"}
+        assert found == {name: torch.float32 if name in single else fast for name in found}
+        assert layer(x).dtype is torch.float32
+
+    measured_function(function)
+
+
+def attention(query: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
+    """By hand, in double precision."""
+    q, k, v = (query.double() for _ in range(3))
+    scores = q @ k.transpose(-1, -2) / query.shape[-1] ** 0.5
+    if causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), float("-inf"))
+    if mask is not None:
+        scores = scores + mask.double()
+    return scores.softmax(-1) @ v
+
+
+@pytest.mark.parametrize(
+    ("dtype", "masked", "kernel"),
+    [(torch.float16, False, "flash"), (torch.float32, False, "efficient"), (torch.float32, True, "efficient")],
+)
+def test_fused_attention_computes_what_attention_is(dtype: torch.dtype, masked: bool, kernel: str) -> None:
+    given = torch.randn(2, 4, 32, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.randn(32, 32, generator=torch.Generator().manual_seed(1)) if masked else None
+    results = []
+
+    def function() -> None:
+        x = given.to("cuda", dtype).requires_grad_()
+        out = F.scaled_dot_product_attention(
+            x, x, x, attn_mask=None if mask is None else mask.to("cuda", dtype), is_causal=mask is None
+        )
+        out.square().sum().backward()
+        assert x.grad is not None
+        results.extend([out.detach().cpu(), x.grad.cpu()])
+
+    recording = measured_function(function)
+    exact = given.double().requires_grad_()
+    q = exact
+    out = attention(q, mask, causal=mask is None)
+    out.square().sum().backward()
+    assert exact.grad is not None
+    tolerance = 2e-2 if dtype is torch.float16 else 1e-4
+    assert torch.allclose(results[0].double(), out, atol=tolerance)
+    assert torch.allclose(results[1].double(), exact.grad, atol=20 * tolerance)
+    assert [choice.kernel for choice in recording.kernels] == [kernel]
+    assert max(storage.size for storage in recording.storages) < 2 * 4 * 32 * 32 * 8  # no matrix of weights
+
+
+def test_dropout_keeps_a_mask_of_one_byte() -> None:
+    def function() -> None:
+        x = torch.ones(1024, device="cuda", requires_grad=True)
+        F.dropout(x, 0.5).sum().backward()
+        assert x.grad is not None
+        assert set(x.grad.tolist()) == {0.0, 2.0}
+
+    recording = measured_function(function)
+    dropped = [storage.size for storage in recording.storages if storage.operator == "aten::native_dropout"]
+    assert sorted(dropped) == [1024, 4096]
+
+
+def test_rms_norm_is_one_operation_and_has_the_right_gradient() -> None:
+    given = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    grads = []
+
+    def function() -> None:
+        x = given.cuda().requires_grad_()
+        weight = torch.linspace(0.5, 2, 32).cuda().requires_grad_()
+        F.rms_norm(x, (32,), weight, 1e-6).square().sum().backward()
+        grads.extend([x.grad, weight.grad])
+
+    recording = measured_function(function)
+    x, weight = given.double().requires_grad_(), torch.linspace(0.5, 2, 32).double().requires_grad_()
+    (x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * weight).square().sum().backward()
+    assert x.grad is not None and weight.grad is not None
+    assert torch.allclose(grads[0].double(), x.grad, atol=1e-4)
+    assert torch.allclose(grads[1].double(), weight.grad, atol=1e-4)
+    assert "aten::_fused_rms_norm" in {storage.operator for storage in recording.storages}
+
+
+SCALED = """
+import torch
+from torch import nn
+model = nn.Linear(16, 1).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+scaler = torch.amp.GradScaler("cuda", init_scale=2.0**14)
+for step in range(10):
+    optimizer.zero_grad()
+    with torch.autocast("cuda", dtype=torch.float16):
+        loss = model(torch.full((8, 16), 1e3 if step == 1 else 1.0).cuda()).sum()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+SCALES.append(scaler.get_scale())
+"""
+
+
+def test_a_step_that_the_scaler_leaves_out_is_a_step() -> None:
+    recording: Recording = measured(SCALED, Path("scaled.py"), steps=4, SCALES=[])
+    assert [step.kind for step in recording.steps] == ["training"] * 4
+    losses = [len(step.input_shapes) for step in recording.steps]
+    assert losses == [0, 1, 1, 1] or losses == [1, 1, 1, 1]
+
+
+def test_a_file_is_loaded_to_the_device(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.ones(256)}, path)
+
+    def function() -> None:
+        assert torch.load(path, map_location="cuda")["weight"].is_cuda
+        assert not torch.load(path)["weight"].is_cuda
+        torch.save(torch.ones(8).cuda(), path.with_suffix(".device.pt"))
+        assert torch.load(path.with_suffix(".device.pt")).is_cuda
+
+    recording = measured_function(function)
+    assert 1024 in [storage.size for storage in recording.storages]
+
+
+def test_torch_compile_runs_eagerly_and_says_so() -> None:
+    def function() -> None:
+        model = torch.compile(nn.Linear(4, 4).cuda())
+        model(torch.ones(1, 4, device="cuda"))
+
+    recording = measured_function(function)
+    assert [assumption.what for assumption in recording.assumptions] == ["torch.compile left out: the code ran eagerly"]
