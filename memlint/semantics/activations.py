@@ -16,7 +16,8 @@ import libcst as cst
 
 from memlint.semantics.blocks import path_to
 from memlint.semantics.events import AttributeStore, Store
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question
 from memlint.semantics.running import is_run_in_view
 from memlint.semantics.scopes import Scope, path_of, walk

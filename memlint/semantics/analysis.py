@@ -21,11 +21,19 @@ from memlint.semantics.imports import TRAINING_WORDS
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import object_of
 from memlint.semantics.modes import is_known_base, is_layer_method, is_module_base, library_decorator_mode, method_mode
-from memlint.semantics.questions import CallSite, FunctionFacts, ModuleFacts
+from memlint.semantics.questions import CallSite, FunctionFacts, GradOnEntry, ModuleFacts
 from memlint.semantics.reading import Reading
-from memlint.semantics.scopes import Scope, imported_names, parameters, path_of, scan
-from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result, result_of, store_of
-from memlint.semantics.values import NOTHING, PARAMETER, Condition, Grad, Kind, Mode, Proof, Root, Value, join
+from memlint.semantics.scopes import CALLED_AS_MODEL, Scope, imported_names, parameters, path_of, scan
+from memlint.semantics.summaries import (
+    DIFFERENTIATING_WORDS,
+    FunctionSummary,
+    ParameterEffects,
+    Result,
+    forwards_of,
+    result_of,
+    store_of,
+)
+from memlint.semantics.values import NOTHING, NUMBER, PARAMETER, Condition, Grad, Kind, Mode, Proof, Root, Value, join
 
 if TYPE_CHECKING:
     from memlint.semantics.project import View
@@ -37,6 +45,7 @@ _FROM_USE = {
     "frozen": Value(Kind.MODULE, mode=Mode.OFF),
     "optimizer": Value(Kind.OPTIMIZER),
     "scaler": Value(Kind.SCALER),
+    "called as model": Value(Kind.MODULE, weak=True),
 }
 
 
@@ -60,6 +69,8 @@ class Box:
     in_object: bool = False
     bounded: bool = False
     """`deque(maxlen=...)`."""
+    counts: bool = False
+    """It holds numbers: `sums[key] += value` adds to one, and makes no list longer."""
     emptied_in: set[cst.CSTNode] = field(default_factory=set)
     """Loops in whose body it is cleared."""
 
@@ -101,10 +112,15 @@ class Analysis:
         """The markers of all stores."""
         self.shared: set[int] = set()
         """Definitions and stores that reach an attribute, a global or a closure."""
+        self.grad_on: set[str] = set()
+        """Functions that differentiate, whenever they are called, what they computed in their caller's grad mode."""
         self._claims: dict[int, frozenset[Condition]] = {}
         self._certain: set[int] = set()
         self.imported: dict[int, str] = {}
         """The results of calls of what other files define: the qualified name of what is called."""
+        self.called: dict[int, str] = {}
+        """The results of calls out of view: what the code calls the function."""
+        self._passing: tuple[int, frozenset[str]] = (0, frozenset())
         self.unseen: set[int] = set()
         """The results of calls out of view."""
         self.losses: set[int] = set()
@@ -141,6 +157,11 @@ class Analysis:
     def trains(self) -> bool:
         """Whether the file mentions what training or evaluating code does."""
         return any(scope.words & TRAINING_WORDS for scope in self.scopes)
+
+    @cached_property
+    def imports_torch(self) -> bool:
+        names = (qual for value in self.top_level_names.values() for qual in value.quals)
+        return any(name == "torch" or name.startswith("torch.") for name in names)
 
     # --- running ---
 
@@ -212,6 +233,8 @@ class Analysis:
             pattern = seeds.get(name)
             if param.annotation is not None:
                 pattern = flow.annotated(param.annotation.annotation) or pattern
+            if pattern is None and _is_setting(param.default):
+                pattern = NUMBER
             if pattern is None:
                 pattern = input_of_function(flow.scope, name, index, self.base_names)
             if param.star in ("*", "**"):
@@ -272,6 +295,7 @@ class Analysis:
 
     def put(self, box: int, value: Value) -> None:
         target = self.boxes[box]
+        target.counts |= value.kind is Kind.NUMBER
         target.content = join(target.content, value) if target.filled else value
         if value.carries_graph and len(target.carrying) < _MAX_CARRYING:
             target.carrying.append(value)
@@ -292,35 +316,45 @@ class Analysis:
     def prove(self, value: Value) -> None:
         """A backward pass was started on the value: it carries a graph, and so does whatever alone can give it one."""
         self.proven |= value.proves
-        sources = self._last_models({root for root in value.roots if self._is_source(root)})
-        if len(sources) != 1:
+        self._prove_summands(value.proves)
+        source = self._origin({root for root in value.roots if self._is_source(root)})
+        if source is None:
             return
         # All of the graph comes out of one call: `loss = ce(recon, x) + kl(mu, logvar)` with all of `vae(x)`.
-        self.proven |= sources
-        (source,) = sources
+        self.proven.add(source)
         for root in value.roots:
             claim = self._claims.get(root)
             if claim is not None and all(self._comes_from(condition, source) for condition in self.basis(claim)):
                 self.proven.add(root)
 
+    def _prove_summands(self, totals: frozenset[int]) -> None:
+        """What is added to a loss and came out of a model has a graph: nobody adds a constant to a loss."""
+        pending = list(totals)
+        while pending:
+            for part in self.roots[pending.pop()].summands - self.proven:
+                made = self.roots[part]
+                if made.may_carry and any(self._runs_a_model(root) for root in made.ancestors | {part}):
+                    self.proven.add(part)
+                    pending.append(part)
+
     def _is_source(self, root: int) -> bool:
         return self.roots[root].saves and root not in self._claims and root not in self.losses
 
-    def _last_models(self, sources: set[int]) -> set[int]:
-        """Of `prepare(batch)`, `encoder(x)` and `model(z)`, one computed from the other, the last that runs a model.
+    def _origin(self, sources: set[int]) -> int | None:
+        """The one call that all of a loss's graph came out of; None where several may have given it one.
 
-        What a loss differentiates came out of it.
+        Of `prepare(batch)`, `encoder(x)` and `model(z)`, one computed from the other, the last that runs a model, with
+        `criterion(z)` after it.
         """
+        if len(sources) == 1:
+            return next(iter(sources))
         models = {root for root in sources if self._runs_a_model(root)}
-        last = {root for root in models if all(other in self.roots[root].ancestors for other in models - {root})}
-        if len(last) != 1:
-            return sources
-        (model,) = last
-        return last | {root for root in sources - models if model in self.roots[root].ancestors}
+        last = [root for root in models if all(other in self.roots[root].ancestors for other in models - {root})]
+        return last[0] if len(last) == 1 else None
 
     def _runs_a_model(self, root: int) -> bool:
         made = self.roots[root]
-        if made.is_forward:
+        if made.is_forward or made.of_module:
             return True
         path = path_of(made.node.func) if isinstance(made.node, cst.Call) else None
         return path is not None and path.rpartition(".")[2] in known.MODEL_NAMES
@@ -345,14 +379,25 @@ class Analysis:
                 continue
             seen.add(condition)
             if not isinstance(condition, Proof):
-                left.add(condition)
+                if not (isinstance(condition, GradOnEntry) and condition.function in self.grad_on):
+                    left.add(condition)
             elif condition.root in self.proven:
                 continue
             elif condition.root in self._claims:
                 pending.extend(self._claims[condition.root])
-            else:
+            elif not self._is_passed_on(condition.root):
                 left.add(condition)
         return frozenset(left)
+
+    def _is_passed_on(self, root: int) -> bool:
+        """What a function out of view makes of a graph, when it is known to pass another one on."""
+        name = self.called.get(root)
+        if name is None:
+            return False
+        if self._passing[0] != len(self.proven):
+            names = frozenset(self.called[item] for item in self.proven if item in self.called)
+            self._passing = (len(self.proven), names)
+        return name in self._passing[1] and not self.proven.isdisjoint(self.roots[root].ancestors - {root})
 
     # --- names, classes, members ---
 
@@ -533,6 +578,8 @@ class Analysis:
         """What the methods called on a path prove it to be."""
         methods = self._methods_called(scope, path)
         shown = _kind_shown_by(methods) if methods else ""
+        if not shown and CALLED_AS_MODEL in methods and self.imports_torch:
+            shown = "called as model"
         return _FROM_USE["frozen"] if shown == "module" and self.is_frozen(scope, path) else _FROM_USE.get(shown)
 
     def is_frozen(self, scope: Scope, path: str) -> bool:
@@ -763,6 +810,8 @@ class Analysis:
             flow.has_forward,
             flow.has_backward,
             flow.has_step,
+            forwards_of(self, flow),
+            bool(scope.words & DIFFERENTIATING_WORDS) or scope.has_yield,
         )
 
     def _effects(self, root: int, flow: Flow) -> ParameterEffects:
@@ -847,6 +896,13 @@ def _kind_shown_by(methods: Set[str]) -> str:
     if "unscale_" in methods or {"scale", "update"} <= methods:
         return "scaler"
     return ""
+
+
+def _is_setting(default: cst.BaseExpression | None) -> bool:
+    """`momentum=0.9`, `train=True`: a number. `total=0` may well be where a sum of tensors begins."""
+    if isinstance(default, (cst.Integer, cst.Float)):
+        return default.evaluated_value != 0
+    return isinstance(default, cst.Name) and default.value in ("True", "False")
 
 
 def _is_object(value: Value) -> bool:

@@ -47,6 +47,8 @@ class AskedOfSite:
     method: str
     function: str
     index: int
+    given: tuple[Any, ...]
+    """What was given beside the site."""
     answer: str
 
 
@@ -90,7 +92,10 @@ class Answers:
         for (method, given), answer in self.given.items():
             place = places.get(id(given[0])) if given else None
             digest = digest_of_answer(answer)
-            found.append(Asked(method, given, digest) if place is None else AskedOfSite(method, *place, digest))
+            if place is None:
+                found.append(Asked(method, given, digest))
+            else:
+                found.append(AskedOfSite(method, *place, given[1:], digest))
         return tuple(found)
 
 
@@ -132,7 +137,8 @@ def _is_same(view: View, question: Question) -> bool:
     if isinstance(question, AskedOfSite):
         watched = view.sites(question.function)
         assert watched is not None
-        return digest_of_answer(getattr(view, question.method)(watched.seen[question.index])) == question.answer
+        site = watched.seen[question.index]
+        return digest_of_answer(getattr(view, question.method)(site, *question.given)) == question.answer
     return digest_of_answer(getattr(view, question.method)(*question.given)) == question.answer
 
 

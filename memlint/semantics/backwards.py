@@ -9,7 +9,8 @@ import libcst as cst
 
 from memlint.semantics.events import Backward, Loop
 from memlint.semantics.flow import Flow
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.scopes import walk
 from memlint.semantics.values import Root

@@ -243,6 +243,20 @@ class Callers:
         tree = self.names.tree(file)
         return tree is not None and _is_clean(tree, line, column)
 
+    def puts_into_eval(self, site: Site, model: str, names: tuple[str, ...], *, bound: bool) -> str | None:
+        """The path on which the caller calls `.eval()` before the call, if `.train()` was not called after it.
+
+        `model` is a path of the called function, `names` its parameters; `bound`: the first is its object.
+        """
+        if site.place is None:
+            return None
+        file, line, column = site.place
+        tree = self.names.tree(file)
+        function = _function_at(tree, line) if tree is not None else None
+        call = next((node for node in ast.walk(function) if _stands_at(node, line, column)), None) if function else None
+        given = _given_for(call, model, names, bound=bound) if isinstance(call, ast.Call) else None
+        return _in_eval(function, given, line) if function is not None and given is not None else None
+
     def words_around(self, site: Site) -> frozenset[str]:
         """The words of the function in which a call stands, or of the file where it stands at its top level."""
         if site.place is None:
@@ -442,6 +456,40 @@ def _is_clean(tree: ast.Module, line: int, column: int) -> bool:
     return not any(
         _stands_at(node, line, column) or (isinstance(node, ast.Name) and node.id in names) for node in leaving
     )
+
+
+def _given_for(call: ast.Call, model: str, names: tuple[str, ...], *, bound: bool) -> str | None:
+    """How the code at a call names what the called function names `model`."""
+    head, dot, rest = model.partition(".")
+    if head not in names:
+        return None
+    position = names.index(head) - bound
+    if position < 0:
+        given: ast.expr | None = call.func.value if isinstance(call.func, ast.Attribute) else None
+    else:
+        given = next((item.value for item in call.keywords if item.arg == head), None)
+        if given is None and position < len(call.args) and not any(isinstance(a, ast.Starred) for a in call.args):
+            given = call.args[position]
+    owner = dotted(given) if given is not None else None
+    return None if owner is None else owner + dot + rest
+
+
+def _in_eval(function: ast.AST, model: str, line: int) -> str | None:
+    """The path, `model` or an owner of it, that was put into eval mode last before a line."""
+    switches: list[tuple[int, str, bool]] = []
+    for node in _own_nodes(function):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.lineno > line:
+            continue
+        if node.func.attr not in ("eval", "train") or len(node.args) > 1:
+            continue
+        path = dotted(node.func.value)
+        if path is not None and (model == path or model.startswith(path + ".")):
+            off = any(isinstance(item, ast.Constant) and item.value is False for item in node.args)
+            switches.append((node.lineno, path, node.func.attr == "eval" or off))
+    if not switches:
+        return None
+    _, path, is_eval = max(switches)
+    return path if is_eval else None
 
 
 def _stands_at(node: ast.AST, line: int, column: int) -> bool:

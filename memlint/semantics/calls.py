@@ -130,6 +130,8 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
         shown = flow.analysis.kind_from_use(flow.scope, path)
         if shown is not None:
             return shown
+    if receiver.kind is Kind.MODULE and receiver.cls is None and name in known.PARTS_OF_MODELS:
+        return Value(Kind.MODULE, mode=receiver.mode, weak=True)
     return Value(Kind.UNKNOWN)
 
 
@@ -150,6 +152,7 @@ def _event(flow: Flow, reading: Reading, result: Value) -> Call:
         is_statement=is_statement,
         is_forward=reading.forward,
         backed=flow.state.backed,
+        summary=reading.summary,
         handed=_handed(flow, reading) if is_statement and (flow.loop is not None or flow.has_step) else (),
     )
 
@@ -230,6 +233,7 @@ def _backward(flow: Flow, reading: Reading) -> Value:
         target = keyword.value if keyword is not None else PLAIN
     differentiated = flow.all_roots(target)
     analysis.differentiated |= differentiated
+    _note_grad_on(flow, target)
     analysis.prove(target)
     flow.has_backward = True
     retain = reading.keywords.get("retain_graph")
@@ -260,6 +264,26 @@ def _backward(flow: Flow, reading: Reading) -> Value:
             else Value()
         )
     return PLAIN
+
+
+def _note_grad_on(flow: Flow, target: Value) -> None:
+    """Where each call of the function differentiates what it has computed, grad mode is on when it is called."""
+    function = flow.scope.qualname
+    if GradOnEntry(function) not in flow.analysis.basis(target.conditions):
+        return
+    flow.differentiating.add(flow.branches)
+    if any(_in_each_branch(branches, flow.differentiating) for branches in flow.differentiating):
+        flow.analysis.grad_on.add(function)
+
+
+def _in_each_branch(branches: tuple[tuple[int, int], ...], others: set[tuple[tuple[int, int], ...]]) -> bool:
+    """Unconditionally, or in both branches of each `if` (with and without a gradient scaler)."""
+    while branches:
+        *around, (statement, branch) = branches
+        if (*around, (statement, 1 - branch)) not in others:
+            return False
+        branches = tuple(around)
+    return True
 
 
 def _is_computed(flow: Flow, value: Value) -> bool:
@@ -391,10 +415,14 @@ def _apply(flow: Flow, reading: Reading, callee: Callee) -> Value:
     return _returned(flow, reading, callee.result, callee.name, given)
 
 
-def _returned(flow: Flow, reading: Reading, value: Value, name: str, given: dict[int, Value]) -> Value:
+def _returned(
+    flow: Flow, reading: Reading, value: Value, name: str, given: dict[int, Value], part: int | None = None
+) -> Value:
+    """`part`: which element of the result it is; each has a definition of its own."""
     elements = None
     if value.elements is not None and value.mode is not Mode.KEEP:
-        elements = tuple(_returned(flow, reading, element, name, given) for element in value.elements)
+        parts = enumerate(value.elements)
+        elements = tuple(_returned(flow, reading, element, name, given, index) for index, element in parts)
     roots = set(value.roots)
     for root in value.roots & given.keys():
         roots |= flow.all_roots(given[root])
@@ -403,13 +431,14 @@ def _returned(flow: Flow, reading: Reading, value: Value, name: str, given: dict
     if grad is Grad.YES:
         # This call's own definition: a backward on the result proves it, whatever the callee's conditions.
         reading.root = flow.root(reading.node)
+        own = reading.root if part is None else flow.part(reading.root, part, reading.node)
         if elements is None and value.idents:
-            flow.analysis.claim(reading.root, conditions)
+            flow.analysis.claim(own, conditions)
             if value.idents <= flow.state.backed:
-                flow.state.backed = flow.state.backed | {reading.root}
-            idents = idents | {reading.root}
-            conditions = frozenset({Proof(reading.root)})
-            roots.add(reading.root)
+                flow.state.backed = flow.state.backed | {own}
+            idents = idents | {own}
+            conditions = frozenset({Proof(own)})
+            roots |= {reading.root, own}
     return Value(
         value.kind,
         grad,
@@ -483,6 +512,8 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
             if name in ("get", "pop", "items", "values", "copy")
             else Value(Kind.UNKNOWN)
         )
+    if name in ("items", "values") and kind is Kind.UNKNOWN and not reading.arguments and len(receiver.idents) == 1:
+        return _parts_of(flow, reading, receiver, name)
     value = _tensor_method(flow, reading, receiver, name)
     if value is not None:
         return value
@@ -516,6 +547,14 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
     alone = Value(Kind.UNKNOWN, element.grad, conditions=element.conditions, roots=element.roots, idents=element.idents)
     value = _tensor_method(flow, reading, alone, name)
     return element if value is None else value
+
+
+def _parts_of(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
+    """`losses.values()`, `losses.items()`: whichever way they are gone through, the same parts."""
+    reading.root = flow.member(receiver, "[*]", reading.node)
+    part = flow.unknown(reading.node, receiver.roots, reading.root)
+    element = part if name == "values" else Value(Kind.CONTAINER, roots=part.roots, elements=(PLAIN, part))
+    return Value(Kind.UNKNOWN, roots=part.roots, elements=(element,), mode=Mode.KEEP)
 
 
 def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
@@ -558,12 +597,28 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
     if name == "scale" and reading.first() is not None:
         return flow.derived(reading.values[0].kind, reading.node, reading.values)
     if name == "step":
+        closure = reading.first()
+        if receiver.kind is Kind.OPTIMIZER and closure is not None and len(closure.quals) == 1:
+            return _step_with(flow, reading, closure)
         if receiver.kind in (Kind.OPTIMIZER, Kind.SCALER) or not reading.arguments:
             return _note_step(flow)
         return _unknown_call(flow, reading)
     if name == "state_dict":
         return Value(Kind.STATE)
     return PLAIN
+
+
+def _step_with(flow: Flow, reading: Reading, closure: Value) -> Value:
+    """`optimizer.step(closure)` calls the closure and returns what it returns."""
+    _note_step(flow)
+    (name,) = closure.quals
+    if flow.analysis.scope_named(name) is None:
+        return PLAIN
+    inner = Reading(reading.node)
+    inner.callee = closure
+    value = _own(flow, inner, name)
+    reading.root = inner.root
+    return value
 
 
 def _note_step(flow: Flow) -> Value:
@@ -648,6 +703,10 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
         roots |= reading.receiver.roots
     reading.root = flow.root(reading.node, saves=True)
     flow.analysis.unseen.add(reading.root)
+    called = path_of(reading.node.func)
+    if called is not None:
+        flow.analysis.called[reading.root] = called
+    flow.analysis.roots[reading.root].of_module |= reading.receiver is not None and reading.receiver.kind is Kind.MODULE
     result = flow.unknown(reading.node, roots, reading.root)
     if qual.startswith(".") or (qual and not qual.startswith(":") and "." in qual):
         flow.analysis.imported[reading.root] = qual

@@ -10,7 +10,8 @@ import libcst as cst
 from memlint.semantics.events import Call, Use
 from memlint.semantics.knowledge import checkpoints as known
 from memlint.semantics.knowledge import torch
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import imported_names, path_of, walk
 from memlint.semantics.values import Kind, Value
 

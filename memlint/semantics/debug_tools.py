@@ -14,7 +14,8 @@ from memlint.semantics.events import Argument, Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import debugging as known
 from memlint.semantics.knowledge import device
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, walk
 
 _FUNCTIONS = (cst.FunctionDef, cst.Lambda)

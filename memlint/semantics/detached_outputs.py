@@ -11,7 +11,8 @@ import libcst as cst
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import training as known
 from memlint.semantics.knowledge.predictions import MODEL_WORDS
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.ownership import parts_of
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of, walk

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import libcst as cst
 
 from memlint.project.names import is_symbol
+from memlint.semantics.eval_mode import eval_evidence
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
+from memlint.semantics.forwards import Run, builds_a_graph, carrying, differentiates_itself, runs_at, runs_through
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.module import EVALUATION_WORDS, Module, words_of
+from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
+from memlint.semantics.module import EVALUATION_WORDS, Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
-from memlint.semantics.scopes import Scope, parameters, path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode, Value
+from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.summaries import DIFFERENTIATING_WORDS
+from memlint.semantics.values import Grad, Kind, Mode
 
-# A function that mentions one of these differentiates, or may (attacks, saliency, forces, test-time training).
-_DIFFERENTIATING_WORDS = frozenset(
-    {"requires_grad_", "requires_grad", "enable_grad", "autograd", "create_graph", "jacobian", "hessian", "vjp", "jvp"}
-)
 # In the whole project these make it doubtful that a model's own forward never differentiates (fix-safety.md).
 PROJECT_DIFFERENTIATES = (
     "autograd.grad",
@@ -80,6 +81,41 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
             for found in _regions(module, flow, through_helpers, reported):
                 reported.add(flow.scope)
                 yield found
+    for flow in module.flows:
+        found_by_flag = _flagged_region(module, flow) if flow.scope not in reported else None
+        if found_by_flag is not None:
+            yield found_by_flag
+
+
+def _flagged_region(module: Module, flow: Flow) -> EvaluationRegion | None:
+    """A function that also runs without training, as a flag says, and then builds graphs all the same."""
+    scope = flow.scope
+    if not flow.has_backward or scope.words & DIFFERENTIATING_WORDS or not _may_evaluate(module, scope):
+        return None
+    for run in evaluating_runs(module, flow):
+        first = next((call for call in flow.calls if builds_a_graph(call) and run.reaches(call)), None)
+        if first is None or _is_differentiated_by(module, run, first):
+            continue
+        questions = module.questions(carrying(first.result).conditions)
+        caller = run.caller
+        if questions is None or (caller is not None and caller.mode in (Mode.OFF, Mode.UNKNOWN)):
+            continue
+        questions -= {GradOnEntry(scope.qualname)}
+        if caller is None and first.mode is Mode.ENTRY:
+            questions |= {GradOnEntry(scope.qualname)}
+        if caller is not None and caller.mode is Mode.ENTRY:
+            questions |= {GradOnEntry(caller.scope.qualname)}
+        return EvaluationRegion(scope, first.loop, first, run.evidence, False, questions, None, None, False, False)
+    return None
+
+
+def _is_differentiated_by(module: Module, run: EvaluatingRun, forward: Call) -> bool:
+    """Whether whoever runs the function so may differentiate what it returns."""
+    returns = any(forward.root in value.roots and value.grad is not Grad.NO for value in run.flow.returned)
+    caller = module.flow_of(run.caller.scope) if run.caller is not None else None
+    if not returns or run.caller is None or run.caller.is_statement:
+        return False
+    return caller is None or caller.has_backward or bool(run.caller.result.roots & module.analysis.differentiated)
 
 
 def _may_evaluate(module: Module, scope: Scope) -> bool:
@@ -92,12 +128,12 @@ def _regions(module: Module, flow: Flow, through_helpers: bool, reported: set[Sc
     """Those of one function: where it calls models, or else where it calls functions of this file that do."""
     seen: set[int] = set()
     for call in flow.calls:
-        direct = [call] if _builds_a_graph(call) else []
-        runs = _runs_through(module, call, reported) if through_helpers else direct
+        runs = runs_through(module, call, reported) if through_helpers else runs_at(call)
         if not runs:
             continue
         loops = _region_loops(call)
-        if not loops and (call.loop is not None or flow.has_backward or flow.has_step):
+        beside_training = not loops and (call.loop is not None or flow.has_backward or flow.has_step)
+        if beside_training and (not _may_be_an_evaluation(call) or _graph_leaves(module, flow, call)):
             continue
         if any(id(loop.node) in seen for loop in loops) or (not loops and 0 in seen):
             continue
@@ -111,61 +147,17 @@ def _regions(module: Module, flow: Flow, through_helpers: bool, reported: set[Sc
                 break
 
 
+def _may_be_an_evaluation(call: Call) -> bool:
+    """In a function that trains, after it or in an epoch: no teacher, and no layers kept in eval mode, of a batch."""
+    return call.scope.is_function and not (call.loop and (call.loop.draws_from_loader or call.loop.feeds_forward))
+
+
 def _is_unit_test(module: Module, scope: Scope) -> bool:
     """Tests run small models once. `def test(model, loader)` in a training script is no unit test."""
     owner = scope.enclosing_class()
     return owner is not None and (
         owner.name.startswith("Test") or "unittest.TestCase" in module.analysis.base_names(owner.qualname)
     )
-
-
-def _builds_a_graph(call: Call) -> bool:
-    if not call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN) or not call.result.carries_graph:
-        return False
-    cls = call.callee.cls
-    return cls is None or not (cls.startswith("torch.nn.") and cls.endswith("Loss"))
-
-
-def _runs_through(module: Module, call: Call, reported: set[Scope], depth: int = 2) -> list[Call]:
-    """The forward passes that a function of this file makes when it is called here, building graphs."""
-    if call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN) or len(call.callee.quals) != 1:
-        return []
-    if not any(value.carries_graph for value in (call.result, *(call.result.elements or ()))):
-        return []
-    scope = module.analysis.scope_named(next(iter(call.callee.quals)))
-    flow = module.flow_of(scope) if scope is not None and scope not in reported else None
-    if flow is None or not flow.has_forward or flow.has_backward or flow.has_step:
-        return []
-    if flow.scope.words & _DIFFERENTIATING_WORDS or flow.scope.has_yield or flow.scope.name in _TRAINING_NAMES:
-        return []
-    runs = [inner for inner in flow.calls if _builds_a_graph(inner)]
-    if not runs and depth:
-        runs = [run for inner in flow.calls for run in _runs_through(module, inner, reported, depth - 1)]
-    return [] if any(_somebody_may_differentiate(flow, None, run) for run in runs if run.scope is scope) else runs
-
-
-def _model_path(module: Module, call: Call, run: Call) -> str | None:
-    """How the code at the call names the model that runs in it."""
-    path = path_of(run.call.func)
-    if path is None or run is call:
-        return path
-    head, _, rest = path.partition(".")
-    node = run.scope.node
-    if not isinstance(node, cst.FunctionDef):
-        return None
-    names = [param.name.value for param in parameters(node.params)]
-    is_method = run.scope.parent is not None and run.scope.parent.is_class
-    if is_method and names and head == names[0]:
-        owner = path_of(call.receiver_node) if call.receiver_node is not None else None
-        return f"{owner}.{rest}" if owner is not None else None
-    if head in names:
-        position = names.index(head) - is_method
-        given = call.keywords.get(head)
-        if given is None and not call.unpacks and position < len(call.positional):
-            given = call.positional[position]
-        owner = path_of(given.expression) if given is not None else None
-        return None if owner is None else f"{owner}.{rest}" if rest else owner
-    return None if head in run.scope.bound else path
 
 
 def _region_loops(call: Call) -> list[Loop]:
@@ -178,20 +170,25 @@ def _region_loops(call: Call) -> list[Loop]:
     return loops
 
 
-def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Call]) -> EvaluationRegion | None:
+def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run]) -> EvaluationRegion | None:
     scope = flow.scope
-    if scope.words & _DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
+    if scope.words & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
         return None
-    questions = module.questions(_carrying(call.result).conditions)
+    if any(differentiates_itself(module, run) for run in runs):
+        return None
+    questions = module.questions(carrying(call.result).conditions)
     if questions is None:
         return None
-    evaluated = _evaluated(module, scope, loop, call, runs)
-    evidence = f"`{evaluated}.eval()` was called" if evaluated is not None else _by_name(module, scope, loop)
+    evaluated = eval_evidence(module, scope, loop, call, runs)
+    evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
     if evidence is None or _somebody_may_differentiate(flow, loop, call):
         return None
     leaves = _graph_leaves(module, flow, call)
-    if evaluated is None and leaves:
-        return None  # by its name an evaluation, but somebody gets the graph
+    if leaves and (evaluated is None or not evaluated.strong):
+        # By its name, or for its callers, an evaluation, but somebody gets the graph.
+        if evaluated is None or _is_out_of_view(module, call, own_object=evaluated.by_object):
+            return None
+        questions |= evaluated.asks
     if loop is None and leaves and not _is_named_for_evaluation(scope):
         return None  # a feature extractor in eval mode: gradients may flow through it to its input
     if _is_told_grad_mode(scope):
@@ -204,13 +201,13 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Seq
         questions |= {GradOnEntry(scope.qualname)}
     function, statement, unused = _where_to_switch(module, flow, loop, leaves)
     one_off = loop is None and (not scope.is_function or not words_of(scope.name).isdisjoint(_CONVERTING_WORDS))
-    direct = call in runs
+    direct = any(run.call is call for run in runs)
     return EvaluationRegion(
         scope,
         loop,
         call,
         evidence,
-        evaluated is not None and direct,
+        evaluated is not None and evaluated.strong and direct,
         questions,
         function,
         statement,
@@ -233,27 +230,12 @@ def _is_told_grad_mode(scope: Scope) -> bool:
     return False
 
 
-def _may_need_grad(module: Module, run: Call) -> bool:
+def _may_need_grad(module: Module, run: Run) -> bool:
     """`model: BaseModel`, whose forward is open, in a project in which something differentiates."""
-    cls, view = run.callee.cls, module.analysis.view
+    cls, view = run.call.callee.cls if run.call is not None else None, module.analysis.view
     if cls is None or view is None or not is_symbol(cls) or not view.leaves_forward_open(cls):
         return False
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
-
-
-def _carrying(value: Value) -> Value:
-    """The value, or the first of its elements that carries a graph."""
-    return next((element for element in (value, *(value.elements or ())) if element.carries_graph), value)
-
-
-def _evaluated(module: Module, scope: Scope, loop: Loop | None, call: Call, runs: Sequence[Call]) -> str | None:
-    """The path of the model that was put into eval mode."""
-    for run in runs:
-        model = _model_path(module, call, run)
-        found = module.put_into_eval(scope, loop, model) if model is not None else None
-        if found is not None:
-            return found
-    return None
 
 
 def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
@@ -302,7 +284,11 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
     for call in flow.calls:
         if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in _loops(call)):
             continue
-        if call.root not in flow.analysis.unseen or call.names(known.EXPORTING_FUNCTIONS):
+        if (
+            call.root not in flow.analysis.unseen
+            or call.root in flow.analysis.losses
+            or call.names(known.EXPORTING_FUNCTIONS)
+        ):
             continue
         given = [argument.value for argument in (*call.positional, *call.keywords.values())]
         if any(value.kind is Kind.MODULE for value in given):
@@ -322,6 +308,11 @@ def _graph_leaves(module: Module, flow: Flow, call: Call) -> bool:
     analysis = module.analysis
     root = call.root
     return root in analysis.escaped or root in analysis.shared or root in flow.return_roots
+
+
+def _is_out_of_view(module: Module, call: Call, *, own_object: bool) -> bool:
+    """Whether the output leaves by another way than a return (or an attribute, where the object's code is known)."""
+    return call.root in module.analysis.escaped or (call.root in module.analysis.shared and not own_object)
 
 
 def _cannot_notice(module: Module, flow: Flow, loop: Loop | None) -> bool:

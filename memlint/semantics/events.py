@@ -12,6 +12,7 @@ from memlint.semantics.values import NOTHING, Mode, Value
 
 if TYPE_CHECKING:
     from memlint.semantics.scopes import Scope
+    from memlint.semantics.summaries import FunctionSummary
 
 
 @dataclass(eq=False)
@@ -145,6 +146,8 @@ class Call(Event):
     """A module is called."""
     backed: frozenset[int] = NOTHING
     """Definitions whose graph was surely freed before."""
+    summary: FunctionSummary | None = None
+    """Of a function of another file: what it does."""
     handed: tuple[Handed, ...] = ()
     """Of a statement of its own in a loop, or after a training step: what in its arguments carries a graph."""
 

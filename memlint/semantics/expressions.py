@@ -65,6 +65,7 @@ class Expressions:
     has_forward: bool
     has_backward: bool
     has_step: bool
+    differentiating: set[tuple[tuple[int, int], ...]]
 
     def eval(self, node: cst.CSTNode) -> Value:
         reader = _READERS.get(type(node))
@@ -262,10 +263,18 @@ class Expressions:
             return self.derived(Kind.UNKNOWN, node, [base], root)
         return self.unknown(node, base.roots, root)
 
+    def part(self, owner: int, index: int, node: cst.CSTNode) -> int:
+        """The definition of one element of the tuple that a call returns, made anew each time."""
+        root = self.analysis.member_root(owner, f"[{index}", node)
+        self.state.make(root)
+        return root
+
     def _member_root(self, base: Value, name: str, node: cst.CSTNode) -> int | None:
         """The same definition each time, where the base is one."""
-        if len(base.idents) != 1:
-            return None
+        return self.member(base, name, node) if len(base.idents) == 1 else None
+
+    def member(self, base: Value, name: str, node: cst.CSTNode) -> int:
+        """The definition of an attribute or item of what is one definition itself."""
         root = self.analysis.member_root(next(iter(base.idents)), name, node)
         self.state.made = self.state.made | {root}
         return root
@@ -384,13 +393,24 @@ class Expressions:
             self.use(right, "operand", "", operation)
             if isinstance(operation.operator, cst.Divide) and self._is_parameter(right):
                 right = NUMBER  # `loss / accumulation_steps`
-            value = self.operation(value, right, operation)
+            total = self.operation(value, right, operation)
+            if isinstance(operation.operator, (cst.Add, cst.Subtract)):
+                self.note_summands(total, (value, right))
+            value = total
         return value
+
+    def note_summands(self, total: Value, parts: Iterable[Value]) -> None:
+        """Whoever differentiates the total differentiates each of its parts."""
+        for ident in total.idents:
+            root = self.analysis.roots[ident]
+            root.summands = root.summands.union(*(part.proves for part in parts))
 
     def _is_parameter(self, value: Value) -> bool:
         """Whether the value is nothing but what the caller gave, of unknown kind."""
         roots = self.analysis.roots
-        return value.kind is Kind.UNKNOWN and all(isinstance(roots[root].node, cst.Param) for root in value.idents)
+        if value.kind is not Kind.UNKNOWN or not value.idents:
+            return False
+        return all(isinstance(roots[root].node, cst.Param) for root in value.idents)
 
     def _unary(self, node: cst.UnaryOperation) -> Value:
         value = self.eval(node.expression)
@@ -763,6 +783,7 @@ class Expressions:
             conditions=result.conditions,
             roots=result.roots | {root},
             weak=result.weak,
+            proves=result.proves,
         )
         if isinstance(target, cst.Subscript):
             base = self.eval(target.value)

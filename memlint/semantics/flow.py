@@ -32,7 +32,8 @@ class Flow(Expressions):
         self.analysis = analysis
         self.scope = scope
         self.entry = entry
-        self.state = State(variables, entry)
+        # Where nobody knows what a framework does, it is asked like a caller's: a backward pass may show it.
+        self.state = State(variables, Mode.ENTRY if entry is Mode.UNKNOWN else entry)
         self.quiet = 0
         self.tensors_written: list[AttributeStore] = []
         """What carries a graph and is written into an attribute's own memory: `self.mean[:] = value`."""
@@ -52,6 +53,8 @@ class Flow(Expressions):
         self.stores: list[Store] = []
         self.attribute_stores: list[AttributeStore] = []
         self.loops: list[Loop] = []
+        self.ifs: dict[int, cst.If] = {}
+        """The `if` statements, by the number that events name them by."""
         self.withs: list[tuple[cst.With, cst.WithItem, Value]] = []
         self.bare_names: list[tuple[cst.Expr, Value]] = []
         """Statements that are nothing but a name or a path."""
@@ -62,6 +65,8 @@ class Flow(Expressions):
         self.has_forward = False
         self.has_backward = False
         self.has_step = False
+        self.differentiating: set[tuple[tuple[int, int], ...]] = set()
+        """The branches in which something computed in the caller's grad mode is differentiated."""
         self.backed_at_end: frozenset[int] | None = None
         self._made_at_end = NOTHING
         self.final: dict[str, Value] = {}
@@ -128,8 +133,8 @@ class Flow(Expressions):
             total, expression = added
             path = path_of(total)
             before = self.state.vars.get(path or "")
-            if before is None:  # `self.total`, set by another method
-                before = self.reread(total) if isinstance(total, cst.Attribute) else PLAIN
+            if before is None:  # `self.total`, set by another method; `nonlocal total`
+                before = self.reread(total)
             value = self.accumulate(node, total, path, before, self.reread(expression), expression, value)
         for target in node.targets:
             self.assign(target.target, value, node.value)
@@ -234,13 +239,15 @@ class Flow(Expressions):
         before = self.eval(target)
         self.use(before, "written", "augmented", node)
         self.use(value, "operand", "augmented", node)
-        is_container = before.boxes or before.kind is Kind.CONTAINER
+        counts = isinstance(target, cst.Subscript) and any(self.analysis.boxes[box].counts for box in before.boxes)
+        is_container = (before.boxes or before.kind is Kind.CONTAINER) and not counts
         if isinstance(node.operator, cst.AddAssign) and is_container and (value.boxes or value.kind is Kind.CONTAINER):
             self.store("extend", node, target, before, value, node.value)
             return
         kind = Kind.TENSOR if before.is_tensor or value.is_tensor else Kind.UNKNOWN
         result = self.derived(kind, node, (before, value)) if before.boxes else self.operation(before, value, node)
         if isinstance(node.operator, (cst.AddAssign, cst.SubtractAssign)):
+            self.note_summands(result, (before, value))
             result = self.accumulate(node, target, path, before, value, node.value, result)
         if isinstance(target, cst.Name):
             self._bind_name(target.value, result, target)
@@ -323,6 +330,7 @@ class Flow(Expressions):
         chain: cst.If | cst.Else | None = node
         guards = 0
         around, statement = self.branches, id(node)
+        self.ifs[statement] = node
         while isinstance(chain, cst.If):
             self.branches = (*around, (statement, len(ends)))
             truth = self.test(chain.test)

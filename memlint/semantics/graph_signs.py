@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import libcst as cst
 
 from memlint.semantics.events import Call, Use
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
 from memlint.semantics.values import Proof, Value
 
@@ -91,7 +92,9 @@ def _origins(module: Module, root: int) -> Iterator[cst.CSTNode]:
     """The parameter (of a function) that the value is, or what it is an item of."""
     made = module.analysis.roots[root]
     yield made.node
-    if isinstance(made.node, (cst.Name, cst.Subscript, cst.Tuple)):
+    func = made.node.func if isinstance(made.node, cst.Call) else None
+    takes_parts = isinstance(func, cst.Attribute) and func.attr.value in ("items", "values")
+    if takes_parts or isinstance(made.node, (cst.Name, cst.Subscript, cst.Tuple)):
         for ancestor in made.ancestors:
             yield module.analysis.roots[ancestor].node
 

@@ -18,7 +18,8 @@ from memlint.semantics.events import Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device, torch
 from memlint.semantics.knowledge import exceptions as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, path_of, target_names, walk
 from memlint.semantics.values import Kind, Mode
 

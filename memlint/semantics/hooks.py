@@ -11,7 +11,8 @@ import libcst as cst
 from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.knowledge import hooks as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.reads import is_read
 from memlint.semantics.scopes import Scope, parameters, path_of, target_names, walk
 from memlint.semantics.values import Kind

@@ -111,6 +111,7 @@ def note_effects(flow: Flow, value: Value, effects: ParameterEffects) -> None:
 
 def _apply(flow: Flow, reading: Reading, summary: FunctionSummary, given: dict[str, Value]) -> Value:
     """What the function does to its arguments, and what it returns, in the caller's grad mode."""
+    reading.summary = summary
     note_work(flow, reading, summary)
     for name, value in given.items():
         effects = summary.effects.get(name)
@@ -123,12 +124,14 @@ def _apply(flow: Flow, reading: Reading, summary: FunctionSummary, given: dict[s
     return _returned(flow, reading, summary.result, given)
 
 
-def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Value]) -> Value:
+def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Value], part: int | None = None) -> Value:
+    """`part`: which element of the result it is; each has a definition of its own."""
     held = [given[name] for name in sorted(result.holds) if name in given]
     roots = frozenset().union(*(flow.all_roots(value) for value in held)) if held else NOTHING
     elements = None
     if result.elements is not None:
-        elements = tuple(_returned(flow, reading, element, given) for element in result.elements)
+        parts = enumerate(result.elements)
+        elements = tuple(_returned(flow, reading, element, given, index) for index, element in parts)
     mode = Mode.OFF if result.frozen else None
     if elements is not None:
         reading.root = flow.root(reading.node, saves=True)
@@ -136,33 +139,32 @@ def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Val
     if result.grad is Grad.NO:
         return Value(result.kind, roots=roots, cls=result.cls, mode=mode, weak=result.weak)
     if result.grad is Grad.MIXED:
-        reading.root = flow.root(reading.node, saves=True)
-        return _unproven(flow, reading, result, roots)
+        return _unproven(flow, result, reading, roots, _own_root(flow, reading, part))
     conditions: set[Condition] = set()
     for name in result.needs:
         value = given.get(name)
         if value is None or value.grad is not Grad.YES:
             return Value(result.kind, Grad.MIXED if value is None else value.grad, roots=roots, cls=result.cls)
         conditions |= value.conditions
-    reading.root = flow.root(reading.node, saves=True)
+    own = _own_root(flow, reading, part)
     if not result.proven:
-        return _unproven(flow, reading, result, roots)
+        return _unproven(flow, result, reading, roots, own)
     if result.needs_on:
         return flow.graph(
             result.kind,
             reading.node,
             roots=roots,
             conditions=frozenset(conditions),
-            ident=reading.root,
+            ident=own,
             weak=result.weak,
         )
-    flow.analysis.claim(reading.root, frozenset(conditions))
-    flow.analysis.roots[reading.root].may_carry = True
-    ident = frozenset({reading.root})
+    flow.analysis.claim(own, frozenset(conditions))
+    flow.analysis.roots[own].may_carry = True
+    ident = frozenset({own})
     return Value(
         result.kind,
         Grad.YES,
-        conditions=frozenset({Proof(reading.root)}),
+        conditions=frozenset({Proof(own)}),
         roots=roots | ident,
         idents=ident,
         cls=result.cls,
@@ -170,11 +172,21 @@ def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Val
     )
 
 
-def _unproven(flow: Flow, reading: Reading, result: Result, roots: frozenset[int]) -> Value:
+def _own_root(flow: Flow, reading: Reading, part: int | None) -> int:
+    """The definition of the call's result, or of one element of it."""
+    reading.root = flow.root(reading.node, saves=True)
+    if part is None:
+        return reading.root
+    own = flow.part(reading.root, part, reading.node)
+    flow.analysis.roots[own].saves = True
+    return own
+
+
+def _unproven(flow: Flow, result: Result, reading: Reading, roots: frozenset[int], own: int) -> Value:
     """It may carry a graph; a backward pass on it would prove so."""
     if flow.state.mode is Mode.OFF and result.needs_on:
         return Value(result.kind, cls=result.cls)
-    value = flow.unknown(reading.node, roots, reading.root)
+    value = flow.unknown(reading.node, roots, own)
     return Value(
         result.kind if result.kind is not Kind.NONE else Kind.UNKNOWN,
         value.grad,

@@ -242,7 +242,12 @@ def _object(flow: Flow, reading: Reading, qual: str) -> Value:
 
 
 def _empty_container(flow: Flow, reading: Reading, qual: str) -> Value:
-    return flow.box(reading.node, [])
+    first = reading.first()
+    counts = qual == "collections.Counter" or (first is not None and bool(first.quals & {"float", "int"}))
+    value = flow.box(reading.node, [])
+    for box in value.boxes:
+        flow.analysis.boxes[box].counts |= counts
+    return value
 
 
 def _combined(flow: Flow, reading: Reading, qual: str) -> Value:

@@ -8,7 +8,8 @@ import libcst as cst
 
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Kind, Value
 

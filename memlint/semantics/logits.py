@@ -15,7 +15,8 @@ import libcst as cst
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge import vocabulary
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.outputs import is_over_characters, is_token_shift, is_vocabulary_size
 from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Kind

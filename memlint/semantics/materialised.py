@@ -14,7 +14,8 @@ from memlint.semantics.events import Call, Loop
 from memlint.semantics.knowledge import loaders as known
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.loaders import hands_out_few, is_named_loader, made_by, unwrapped
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Kind, Value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TypeVar, cast
@@ -13,10 +12,11 @@ from memlint.semantics.analysis import Analysis, Box
 from memlint.semantics.events import Argument, AttributeStore, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.naming import words_of
 from memlint.semantics.project import View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
-from memlint.semantics.values import Condition, Proof, Value
+from memlint.semantics.values import Condition, Mode, Proof, Value
 
 EVALUATION_WORDS = frozenset(
     """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
@@ -28,7 +28,6 @@ _DATA_WORDS = frozenset(
     iterable generator gen samples examples images queue""".split()
 )
 _TEST_FOLDERS = frozenset({"test", "tests", "testing", "unittests", "unit_tests"})
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 _T = TypeVar("_T")
 
@@ -170,6 +169,11 @@ class Module:
     def flow_of(self, scope: Scope) -> Flow | None:
         return self.analysis.flow(scope)
 
+    def grad_mode(self, call: Call) -> Mode:
+        """Grad mode at the call; UNKNOWN also where it is that in which an unknown framework runs the function."""
+        flow = self.flow_of(call.scope) if call.mode is Mode.ENTRY else None
+        return call.mode if flow is None else flow.entry
+
     def uses_of(self, root: int) -> list[Use]:
         """Every recorded use of a definition, in the order in which the code is read."""
         return self.analysis.uses.get(root, [])
@@ -264,15 +268,18 @@ class Module:
             function = function.parent
         return None
 
-    def put_into_eval(self, scope: Scope, loop: Loop | None, model: str | None = None) -> str | None:
+    def put_into_eval(
+        self, scope: Scope, loop: Loop | None, model: str | None = None, before: Call | None = None
+    ) -> str | None:
         """A path on which `.eval()` was the last word before the loop ends (anywhere in the function without one).
 
-        With `model`, one that covers it: `self.eval()` puts `self.net` into eval mode too.
+        With `model`, one that covers it: `self.eval()` puts `self.net` into eval mode too. With `before`, the last
+        word before that call.
         """
         flow = self.flow_of(scope)
         in_eval: dict[str, bool] = {}
         for call in flow.calls if flow is not None else ():
-            if loop is not None and self._is_after(call, loop):
+            if call is before or (loop is not None and self._is_after(call, loop)):
                 break
             path = _switched_path(call)
             if path is not None:
@@ -341,8 +348,3 @@ def _inverted(pairs: Iterable[tuple[str, Iterable[int]]]) -> dict[int, frozenset
         for number in numbers:
             inverted.setdefault(number, set()).add(name)
     return {number: frozenset(names) for number, names in inverted.items()}
-
-
-def words_of(name: str) -> frozenset[str]:
-    """`valLoader`, `val_loader` -> {val, loader}."""
-    return frozenset(match.group().lower() for match in _WORD.finditer(name))

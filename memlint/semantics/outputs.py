@@ -17,7 +17,8 @@ from memlint.semantics.events import Backward, Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge import vocabulary
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import path_of, walk
 
 _SCOPES = (cst.FunctionDef, cst.Lambda, cst.ClassDef)

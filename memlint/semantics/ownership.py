@@ -18,7 +18,8 @@ import libcst as cst
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, meaningful_fields, parameters, path_of, walk
 from memlint.semantics.values import Kind
 

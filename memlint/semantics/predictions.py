@@ -11,7 +11,8 @@ from memlint.semantics.devices import Place, moved_to, uses_a_device
 from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import predictions as known
 from memlint.semantics.loaders import is_named_loader, unwrapped
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import chain_of, path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Value
 

@@ -27,6 +27,7 @@ _SLICES_KEPT = 16
 _DETACHING_WORDS = frozenset(
     {"no_grad", "inference_mode", "set_grad_enabled", "detach", "detach_", "data", "item", "numpy", "requires_grad_"}
 )
+_GRADIENT_WORDS = frozenset({"backward", "autograd", "create_graph", "jacobian", "hessian", "vjp", "jvp"})
 
 Seeds = tuple[tuple[str, Kind], ...]
 """Of which kind the parameters are that a call gives modules, optimizers or loaders for."""
@@ -174,6 +175,11 @@ class View:
         return bool(surface.methods["forward"].decorators or self._names.body(owner).words & _DETACHING_WORDS)
 
     @asked
+    def takes_gradients(self, symbol: str) -> bool:
+        """Whether code of a class, or of its bases, mentions what takes gradients."""
+        return any(self._names.body(cls).words & _GRADIENT_WORDS for cls in self._own_line(symbol))
+
+    @asked
     def methods_called(self, symbol: str, path: str) -> frozenset[str]:
         """The methods that a class of the project, or a base of it, calls on `self.x`."""
         none: frozenset[str] = frozenset()
@@ -243,6 +249,11 @@ class View:
     def result_is_clean(self, site: Site) -> bool:
         """Nothing in the caller differentiates what the call returns, or hands it on."""
         return self._project.callers.result_is_clean(site)
+
+    @asked
+    def puts_into_eval(self, site: Site, model: str, names: tuple[str, ...], bound: bool) -> str | None:
+        """The path on which a caller calls `.eval()` before the call, of the model that the function names so."""
+        return self._project.callers.puts_into_eval(site, model, names, bound=bound)
 
     @asked
     def words_around(self, site: Site) -> frozenset[str]:

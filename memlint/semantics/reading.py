@@ -12,6 +12,7 @@ from memlint.semantics.values import PLAIN, Kind, Value
 if TYPE_CHECKING:
     from memlint.semantics.events import Argument
     from memlint.semantics.flow import Flow
+    from memlint.semantics.summaries import FunctionSummary
 
 
 class Reading:
@@ -27,6 +28,7 @@ class Reading:
         "receiver",
         "receiver_node",
         "root",
+        "summary",
         "unpacks",
     )
 
@@ -41,6 +43,7 @@ class Reading:
         self.unpacks = False
         self.root = -1
         self.forward = False
+        self.summary: FunctionSummary | None = None
 
     @property
     def arguments(self) -> list[Argument]:

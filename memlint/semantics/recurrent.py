@@ -14,7 +14,8 @@ from memlint.semantics.evaluation import evaluation_regions
 from memlint.semantics.events import Argument, Backward, Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.loaders import is_named_loader
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Value

@@ -9,7 +9,8 @@ import libcst as cst
 
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.loaders import hands_out_few, is_named_loader
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Kind, Value
 

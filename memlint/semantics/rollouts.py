@@ -9,7 +9,8 @@ import libcst as cst
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.keepers import KeptArgument, carrying_loops, imported_classes, keeps, kept_arguments
 from memlint.semantics.knowledge import rollouts as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retentions
 from memlint.semantics.scopes import path_of, walk

@@ -15,7 +15,8 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.knowledge import normalisers as known
 from memlint.semantics.modes import is_layer_method
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retention_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk

@@ -13,6 +13,8 @@ from typing import cast
 
 import libcst as cst
 
+from memlint.semantics.naming import is_model_name
+
 _NO_MEANING = frozenset(
     {
         "lpar", "rpar", "comma", "semicolon", "leading_lines", "lines_after_decorators", "header", "footer", "indent",
@@ -80,6 +82,10 @@ def path_of(node: cst.CSTNode) -> str | None:
         return None
     parts.append(cast("cst.Name", node).value)
     return ".".join(reversed(parts))
+
+
+# Stands among the methods called on a path: it is called itself, with arguments, and its name is a model's.
+CALLED_AS_MODEL = "(model)"
 
 
 class Scope:
@@ -351,11 +357,20 @@ def _before_moves(node: cst.BaseExpression) -> cst.BaseExpression:
 def _on_call(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.Call)
     if not isinstance(node.func, cst.Attribute):
+        if node.args and isinstance(node.func, cst.Name) and is_model_name(node.func.value):
+            scope.methods_called.setdefault(node.func.value, set()).add(CALLED_AS_MODEL)
         return
+    if node.args and is_model_name(node.func.attr.value):
+        called = path_of(node.func)
+        if called is not None:
+            scope.methods_called.setdefault(called, set()).add(CALLED_AS_MODEL)
     path = path_of(_before_moves(node.func.value))
     if path is None:
         return
-    scope.methods_called.setdefault(path, set()).add(node.func.attr.value)
+    called_on = scope.methods_called.setdefault(path, set())
+    called_on.add(node.func.attr.value)
+    if node.func.attr.value == "forward" and is_model_name(path.rpartition(".")[2]):
+        called_on.add(CALLED_AS_MODEL)
     if node.func.attr.value == "requires_grad_" and len(node.args) == 1 and path_of(node.args[0].value) == "False":
         scope.frozen.add(path)
     if path == "self" and node.func.attr.value == "register_buffer" and node.args:

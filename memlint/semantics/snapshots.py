@@ -13,7 +13,8 @@ from memlint.semantics.devices import Place, moved_to, uses_a_device
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.knowledge import snapshots as known
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
 from memlint.semantics.values import Kind, Value
 

@@ -66,6 +66,44 @@ class FunctionSummary:
     has_forward: bool = False
     has_backward: bool = False
     has_step: bool = False
+    forwards: tuple[str, ...] = ()
+    """Paths of the modules that it runs in its caller's grad mode, building graphs: `model`, `self.net`."""
+    may_differentiate: bool = False
+    """It mentions what only code mentions that differentiates something itself."""
+
+
+# A function that mentions one of these differentiates, or may (attacks, saliency, forces, test-time training).
+DIFFERENTIATING_WORDS = frozenset(
+    {"requires_grad_", "requires_grad", "enable_grad", "autograd", "create_graph", "jacobian", "hessian", "vjp", "jvp"}
+)
+
+
+def builds_a_graph(call: Call) -> bool:
+    """The call of a module, other than a loss, with grad mode on."""
+    if not call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN):
+        return False
+    if not carrying(call.result).carries_graph:
+        return False
+    cls = call.callee.cls
+    return cls is None or not (cls.startswith("torch.nn.") and cls.endswith("Loss"))
+
+
+def carrying(value: Value) -> Value:
+    """The value, or the first of its elements that carries a graph."""
+    return next((element for element in (value, *(value.elements or ())) if element.carries_graph), value)
+
+
+def forwards_of(analysis: Analysis, flow: Flow) -> tuple[str, ...]:
+    """The modules that the function runs in its caller's grad mode, whatever else is not known."""
+    entry = GradOnEntry(flow.scope.qualname)
+    paths: dict[str, None] = {}
+    for call in flow.calls:
+        path = path_of(call.call.func)
+        if path is None or call.mode is not Mode.ENTRY or not builds_a_graph(call):
+            continue
+        if analysis.basis(carrying(call.result).conditions) <= {entry}:
+            paths[path.removesuffix(".forward")] = None
+    return tuple(paths)
 
 
 def store_of(analysis: Analysis, flow: Flow, root: int) -> Store | None:

@@ -16,7 +16,8 @@ from memlint.semantics.knowledge import frameworks
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
 from memlint.semantics.linear_sums import is_weighted_sum
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Kind, Value
 

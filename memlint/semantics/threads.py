@@ -14,7 +14,8 @@ import libcst as cst
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.knowledge import threads as known
 from memlint.semantics.knowledge import torch
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, parameters, path_of
 from memlint.semantics.values import Grad, Kind, Mode, Value
 
@@ -225,9 +226,10 @@ def _reached(module: Module, start: ThreadStart) -> list[Scope]:
 
 def _in_entry_mode(module: Module, start: ThreadStart, call: Call) -> bool:
     """Whether the call runs in the grad mode in which its function was entered."""
-    if call.mode is Mode.ENTRY:
+    mode = module.grad_mode(call)
+    if mode is Mode.ENTRY:
         return True
-    if call.mode is not Mode.UNKNOWN or call.scope is not start.function or not isinstance(start.node, cst.Decorator):
+    if mode is not Mode.UNKNOWN or call.scope is not start.function or not isinstance(start.node, cst.Decorator):
         return False
     # A server's route decorator, of which the rest of the analysis knows nothing, leaves grad mode alone.
     node, flow = call.scope.node, module.flow_of(call.scope)

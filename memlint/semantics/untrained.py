@@ -11,7 +11,8 @@ from memlint.semantics.detached_outputs import is_frozen_elsewhere, may_be_froze
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.ownership import Home, Standing, home_of, optimizers, standing
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of, walk

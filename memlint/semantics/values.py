@@ -249,12 +249,16 @@ def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
 class Root:
     """A definition: the expression that made a value whose graph others may hold."""
 
-    __slots__ = ("ancestors", "by_flag", "is_forward", "may_carry", "members", "node", "saves")
+    __slots__ = ("ancestors", "by_flag", "is_forward", "may_carry", "members", "node", "of_module", "saves", "summands")
 
     def __init__(self, node: cst.CSTNode) -> None:
         self.node = node
         self.is_forward = False
         """The call of a module."""
+        self.of_module = False
+        """The call of a method of a module, out of view."""
+        self.summands = NOTHING
+        """Of a sum: the definitions that are added up."""
         self.saves = False
         """A call that saves tensors for backward, or may."""
         self.may_carry = False

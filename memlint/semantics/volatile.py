@@ -11,7 +11,8 @@ from memlint.semantics.blocks import conditions_around, path_to
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import training as known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Mode
@@ -97,7 +98,7 @@ def _volatile(
         return None  # `with torch.no_grad(): out = model(data)`
     if not models and not _leaves(module, flow, call, given):
         return None  # a target, which is only compared with
-    mode = forwards[0].mode if forwards else call.mode
+    mode = module.grad_mode(forwards[0] if forwards else call)
     if mode is Mode.OFF or (mode is Mode.UNKNOWN and not _may_build_graph(module, call)):
         return None
     questions = frozenset({GradOnEntry(flow.scope.qualname)}) if mode is Mode.ENTRY else frozenset()
@@ -111,7 +112,7 @@ def _volatile(
 
 def _may_build_graph(module: Module, call: Call) -> bool:
     """An unknown grad mode is that of an unknown base class: a file that knows no `no_grad` is older than that."""
-    if call.mode is Mode.UNKNOWN:
+    if module.grad_mode(call) is Mode.UNKNOWN:
         return module.words.isdisjoint(_GRAD_OFF_WORDS)
     return call.mode is not Mode.OFF
 

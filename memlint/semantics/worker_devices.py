@@ -11,7 +11,8 @@ from memlint.semantics.devices import Place, moved_to, place_of
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import loaders as known
 from memlint.semantics.knowledge import torch as torch_known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope
 from memlint.semantics.values import Kind, Value
 

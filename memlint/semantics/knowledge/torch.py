@@ -353,7 +353,11 @@ DIFFERENTIABLE_METHODS = frozenset(
     std sub subtract sum swapaxes t take tan tanh tensor_split tile to topk trace transpose tril triu type type_as
     unbind unflatten unfold unsqueeze var view view_as vsplit where xlogy movedim nanmean nansum nan_to_num moveaxis
     sort aminmax bernoulli add_ sub_ mul_ div_ pow_ clamp_ exp_ log_ sqrt_ relu_ sigmoid_ tanh_ neg_ squeeze_ unsqueeze_
-    masked_fill_ transpose_""".split()
+    masked_fill_ transpose_ absolute acosh addbmm addcdiv addcmul addmv addr adjoint angle arccos arcsin arctan arctan2
+    as_strided asinh atan2 atanh broadcast_to cholesky conj copysign corrcoef cov deg2rad det diag_embed digamma erfc
+    erfinv exp2 fliplr flipud float_power fmax fmin frac hypot index_copy index_fill index_put inner lgamma logaddexp
+    logcumsumexp logdet masked_scatter matrix_exp matrix_power mvlgamma nanquantile pinverse positive prelu put rad2deg
+    ravel renorm rot90 scatter_reduce sgn sinc swapdims take_along_dim to_dense true_divide trunc vdot""".split()
 )
 # Of these, methods whose arguments are sizes, dimensions and types: only the receiver's graph goes on.
 SHAPING_METHODS = frozenset(
@@ -403,6 +407,18 @@ OUTPUT_WORDS = frozenset(
 MODEL_NAMES = frozenset(
     "model net network module encoder decoder generator discriminator critic classifier backbone policy unet".split()
 )
+# What is called by a name made of these words, the last one a model's, is a model unless something says otherwise:
+# `net(x)`, `self.target_network(obs)`, `netD(real)`.
+MODEL_NOUNS = frozenset({"model", "net", "network", "backbone", "unet", "discriminator", "critic"})
+MODEL_QUALIFIERS = frozenset(
+    """base best critic ema main my new old online policy pretrained q ref reference student target teacher trained
+    value actor a b c d e f g s t 1 2""".split()
+)
+# What is called by one of these names, as an attribute of a module of which nothing else is known, is a part of it.
+PARTS_OF_MODELS = frozenset(
+    """encoder decoder generator discriminator classifier backbone head neck projector predictor embedding embeddings
+    transformer unet vae text_encoder image_encoder visual lm_head fc proj""".split()
+)
 # Methods that add their argument to the receiver itself.
 ADDING_METHODS = frozenset({"add_", "sub_"})
 COPYING_METHODS = frozenset({"cpu", "cuda", "clone", "to", "half", "float", "double", "bfloat16"})
@@ -414,7 +430,20 @@ DIFFERENTIABLE_FUNCTIONS = frozenset(
     logsumexp masked_select matmul mean mm mul narrow neg norm outer permute pow prod relu repeat_interleave reshape
     roll rsqrt scatter select sigmoid sin softmax sqrt square squeeze stack std sub sum tanh tensordot tile trace
     transpose tril triu unsqueeze var vstack where bernoulli cdist cov cross dstack erf kron logaddexp maximum minimum
-    nan_to_num nanmean nansum""".split()
+    nan_to_num nanmean nansum absolute acos acosh adaptive_avg_pool1d addbmm addcdiv addcmul addmv addr adjoint angle
+    arccos arcsin arctan arctan2 as_strided asin asinh atan atanh avg_pool1d batch_norm bilinear block_diag broadcast_to
+    cartesian_prod ceil celu chain_matmul cholesky clamp_max clamp_min clip column_stack combinations complex conj
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copysign corrcoef cosh
+    binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss cumulative_trapezoid deg2rad det diag_embed diagflat
+    digamma divide dropout erfc erfinv exp2 expm1 fliplr flipud float_power floor fmax fmin fmod frac group_norm hypot
+    imag index_add index_copy index_fill index_put inner instance_norm inverse istft kl_div layer_norm ldexp lgamma
+    log10 log2
+    logaddexp2 logcumsumexp logdet logit margin_ranking_loss masked_fill masked_scatter matrix_exp matrix_power
+    max_pool1d max_pool2d moveaxis movedim multiply mvlgamma nanquantile negative pairwise_distance pdist pinverse
+    pixel_shuffle pixel_unshuffle polar positive prelu put quantile rad2deg ravel real reciprocal remainder renorm round
+    row_stack rot90 rsub scatter_add scatter_reduce selu sgn sign sinc sinh stft subtract swapaxes swapdims t
+    take take_along_dim tan trapezoid triplet_margin_loss true_divide trunc unfold vdot view_as_complex view_as_real
+    xlogy""".split()
 )
 # torch.* functions whose result is no tensor.
 NUMBER_FUNCTIONS = frozenset({"equal", "allclose", "is_tensor", "numel", "is_floating_point"})
@@ -424,7 +453,8 @@ TUPLE_KEYWORDS = frozenset({"return_inverse", "return_counts", "return_indices",
 NEVER_GRAD_FUNCTIONS = frozenset(
     """argmax argmin argsort eq ne lt le gt ge equal allclose isclose isnan isinf isfinite nonzero count_nonzero
     logical_and logical_or logical_not logical_xor any all bincount searchsorted multinomial histc unique is_tensor
-    numel bucketize one_hot""".split()
+    numel bucketize one_hot bitwise_and bitwise_not bitwise_or bitwise_xor greater greater_equal isin isneginf isposinf
+    isreal less less_equal not_equal signbit""".split()
 )
 # Factories: a freshly allocated tensor each time. Those whose values are not random may be folded into another device.
 DETERMINISTIC_FACTORIES = frozenset(

@@ -1,0 +1,192 @@
+"""Functions that train or evaluate as a flag says: with `train=False`, `phase == "val"`, `optimizer=None`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call, Event
+from memlint.semantics.flow import Flow
+from memlint.semantics.keepers import bound_parameter
+from memlint.semantics.module import EVALUATION_WORDS, Module
+from memlint.semantics.naming import words_of
+from memlint.semantics.scopes import parameters, path_of, walk
+from memlint.semantics.values import Kind
+
+_UNKNOWN = object()
+_Settings = Mapping[str, object]
+"""Access path -> its literal value."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatingRun:
+    """One way in which a function that trains is run without training: nothing in it is differentiated then."""
+
+    flow: Flow
+    evidence: str
+    settings: _Settings
+    caller: Call | None
+    """The call that says so; None where a loop of the function itself does."""
+
+    def reaches(self, event: Event) -> bool:
+        """Whether the event may happen in this run."""
+        return all(_taken(self.flow, statement, branch, self.settings) for statement, branch in event.branches)
+
+
+def evaluating_runs(module: Module, flow: Flow) -> Iterator[EvaluatingRun]:
+    if not flow.has_backward or not isinstance(flow.scope.node, cst.FunctionDef):
+        return
+    trains = list(_training_events(module, flow))
+    if not trains or not all(event.branches for event in trains):
+        return
+    for run in (*_as_called(module, flow), *_as_looped(flow)):
+        if not any(run.reaches(event) for event in trains):
+            yield run
+
+
+def _training_events(module: Module, flow: Flow) -> Iterator[Event]:
+    """The backward passes and optimizer steps of a function, and its calls of functions that make them."""
+    yield from flow.backwards
+    for call in flow.calls:
+        if call.method == "step" and call.receiver is not None and call.receiver.kind is Kind.OPTIMIZER:
+            yield call
+        for name in call.callee.quals:
+            scope = module.analysis.scope_named(name) if name.startswith(":") else None
+            inner = module.flow_of(scope) if scope is not None else None
+            if inner is not None and (inner.has_backward or inner.has_step):
+                yield call
+
+
+def _as_called(module: Module, flow: Flow) -> Iterator[EvaluatingRun]:
+    """As the calls in this file run it."""
+    name = flow.scope.qualname
+    for call in module.calls_of(frozenset({name})):
+        if call.unpacks or call.scope is flow.scope:
+            continue
+        given = _given(flow, call)
+        settings = {**_defaults(flow), **given}
+        known = {key: value for key, value in settings.items() if value is not _UNKNOWN}
+        asked = [key for key in _asked(flow) if key in known]
+        if not asked:
+            continue
+        key = next((item for item in asked if item in given), asked[0])
+        how = f"with `{key}={known[key]!r}`" if key in given else f"without `{key}`"
+        yield EvaluatingRun(flow, f"`{flow.scope.name}` is called {how}", known, call)
+
+
+def _as_looped(flow: Flow) -> Iterator[EvaluatingRun]:
+    """As its own loops run their bodies: `for phase in ("train", "val")`."""
+    for loop in flow.loops:
+        node = loop.node
+        if not isinstance(node, cst.For) or not isinstance(node.target, cst.Name):
+            continue
+        if not isinstance(node.iter, (cst.List, cst.Tuple)):
+            continue
+        for element in node.iter.elements:
+            value = _value(element.value, {})
+            if value is False or (isinstance(value, str) and not words_of(value).isdisjoint(EVALUATION_WORDS)):
+                yield EvaluatingRun(flow, f"`{node.target.value}` is also {value!r}", {node.target.value: value}, None)
+
+
+def _given(flow: Flow, call: Call) -> dict[str, object]:
+    given: dict[str, object] = {}
+    for argument in (*call.positional, *call.keywords.values()):
+        name = bound_parameter(flow.scope, call, argument)
+        if name is not None:
+            given[name] = _value(argument.expression, {})
+    return given
+
+
+def _defaults(flow: Flow) -> dict[str, object]:
+    assert isinstance(flow.scope.node, cst.FunctionDef)
+    declared = parameters(flow.scope.node.params)
+    return {param.name.value: _value(param.default, {}) for param in declared if param.default is not None}
+
+
+def _asked(flow: Flow) -> list[str]:
+    """The names in the conditions of the function that decide on training, in order."""
+    names: dict[str, None] = {}
+    for statement in {statement for backward in flow.backwards for statement, _ in backward.branches}:
+        chain: cst.If | cst.Else | None = flow.ifs[statement]
+        while isinstance(chain, cst.If):
+            for node in walk(chain.test):
+                if isinstance(node, cst.Name):
+                    names[node.value] = None
+                    alias = _assigned_once(flow, node.value)
+                    names.update((item.value, None) for item in walk(alias or node) if isinstance(item, cst.Name))
+            chain = chain.orelse
+    return list(names)
+
+
+# --- what a condition says ---
+
+
+def _taken(flow: Flow, statement: int, branch: int, settings: _Settings) -> bool:
+    """Whether a branch of an `if` may be taken."""
+    chain: cst.If | cst.Else | None = flow.ifs[statement]
+    for _ in range(branch):
+        if not isinstance(chain, cst.If) or _truth(flow, chain.test, settings) is True:
+            return False
+        chain = chain.orelse
+    return not isinstance(chain, cst.If) or _truth(flow, chain.test, settings) is not False
+
+
+def _truth(flow: Flow, node: cst.BaseExpression, settings: _Settings, depth: int = 3) -> bool | None:
+    if isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Not):
+        inner = _truth(flow, node.expression, settings, depth)
+        return None if inner is None else not inner
+    if isinstance(node, cst.BooleanOperation):
+        sides = [_truth(flow, side, settings, depth) for side in (node.left, node.right)]
+        decides = isinstance(node.operator, cst.Or)
+        if decides in sides:
+            return decides
+        return None if None in sides else not decides
+    if isinstance(node, cst.Comparison) and len(node.comparisons) == 1:
+        return _compared(node, settings)
+    if isinstance(node, cst.Call) and path_of(node.func) == "bool" and len(node.args) == 1:
+        return _truth(flow, node.args[0].value, settings, depth)
+    value = _value(node, settings)
+    if value is not _UNKNOWN:
+        return bool(value)
+    alias = _assigned_once(flow, node.value) if isinstance(node, cst.Name) and depth else None
+    return None if alias is None else _truth(flow, alias, settings, depth - 1)
+
+
+def _compared(node: cst.Comparison, settings: _Settings) -> bool | None:
+    target = node.comparisons[0]
+    left, right = _value(node.left, settings), _value(target.comparator, settings)
+    if left is _UNKNOWN or right is _UNKNOWN:
+        return None
+    if isinstance(target.operator, (cst.Equal, cst.Is)):
+        return left == right
+    if isinstance(target.operator, (cst.NotEqual, cst.IsNot)):
+        return left != right
+    return None
+
+
+_CONSTANTS = {"True": True, "False": False, "None": None}
+
+
+def _value(node: cst.BaseExpression, settings: _Settings) -> object:
+    if isinstance(node, cst.SimpleString):
+        return node.evaluated_value
+    if isinstance(node, cst.Integer):
+        return node.evaluated_value
+    path = path_of(node)
+    if path is None:
+        return _UNKNOWN
+    return _CONSTANTS[path] if path in _CONSTANTS else settings.get(path, _UNKNOWN)
+
+
+def _assigned_once(flow: Flow, name: str) -> cst.BaseExpression | None:
+    """What the function assigns to a name, where it does so once."""
+    if name not in flow.scope.bound:
+        return None
+    found = [
+        node.value
+        for node in walk(flow.scope.node)
+        if isinstance(node, cst.Assign) and any(path_of(target.target) == name for target in node.targets)
+    ]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,30 @@
+"""What names say: weak evidence, used only next to some that is better."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from memlint.semantics.knowledge import torch as known
+
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+
+
+@cache
+def words_of(name: str) -> frozenset[str]:
+    """`valLoader`, `val_loader` -> {val, loader}."""
+    return frozenset(_split(name))
+
+
+@cache
+def is_model_name(name: str) -> bool:
+    """`model`, `netG`, `target_network`: no class, and no function that makes one (`build_model`)."""
+    words = _split(name)
+    if not words or name[0].isupper():
+        return False
+    noun = words[-1] if words[-1] in known.MODEL_NOUNS else words[0]
+    return noun in known.MODEL_NOUNS and all(word == noun or word in known.MODEL_QUALIFIERS for word in words)
+
+
+def _split(name: str) -> list[str]:
+    return [match.group().lower() for match in _WORD.finditer(name)]
