@@ -57,8 +57,9 @@ def grad_mode(code: str) -> str:
     """Grad mode at the `print`: "on", "off", "unknown", or the caller's, answered from the file's facts."""
     module = read(code)
     (mark,) = marks(module)
-    if mark.mode is not Mode.ENTRY:
-        return str(mark.mode.value)
+    mode = module.grad_mode(mark)
+    if mode is not Mode.ENTRY:
+        return str(mode.value)
     return "on" if answer(GradOnEntry(mark.scope.qualname), module.facts) else "not proven on"
 
 
