@@ -21,8 +21,8 @@ class FreshTensorCopied(Rule):
     a NumPy array, which is copied on the host first.
 
     ## What it costs
-    Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host it
-    also costs the transfer, and time in which the device waits.
+    Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host the
+    second one is host memory; it also costs the transfer, and time in which the device waits.
 
     ## Example
     ```python
@@ -77,10 +77,16 @@ class FreshTensorCopied(Rule):
             yield self.finding(
                 found.call.node,
                 message,
-                cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
+                cost=_cost(found),
                 confidence=_confidence(found),
                 fix=_fix(found) if found.fixable else None,
             )
+
+
+def _cost(found: FreshCopy) -> Cost:
+    if found.device is None:
+        return Cost(CostClass.RAISES_PEAK, "bytes of the tensor")
+    return Cost(CostClass.CONSTANT, "bytes of the tensor on the host, and the transfer")
 
 
 def _confidence(found: FreshCopy) -> Confidence:
