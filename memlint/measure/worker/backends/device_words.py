@@ -25,7 +25,7 @@ _new_tensor: Any = torch.Tensor.new_tensor
 
 
 class DeviceArguments(TorchFunctionMode):
-    """`device="cuda"` of a factory: made on the CPU, and labelled."""
+    """`device="cuda"` of a factory: made on the CPU, and labelled. What says `device="cpu"` never is."""
 
     def __init__(self, labels: Labels) -> None:
         super().__init__()
@@ -35,13 +35,12 @@ class DeviceArguments(TorchFunctionMode):
         if not kwargs:
             return func(*args)
         device = kwargs.get("device")
-        if device is None or not is_cuda(device):
+        if device is None:
             return func(*args, **kwargs)
-        with self._labels.results(on_device=True):
-            result = func(*args, **{**kwargs, "device": _CPU})
-            if isinstance(result, torch.Tensor) and not self._labels.on_device(result):
-                return result.clone()  # as_tensor shares the host's memory
-            return result
+        if not is_cuda(device):
+            with self._labels.results(on_device=False):
+                return func(*args, **kwargs)
+        return self._labels.made(func, *args, **{**kwargs, "device": _CPU})
 
 
 class DeviceWords:
@@ -114,8 +113,9 @@ class DeviceWords:
         return _numpy(tensor, force=force)
 
     def new_tensor(self, tensor: torch.Tensor, data: Any, **kwargs: Any) -> Any:
-        target = kwargs.pop("device", None) or tensor.device
-        with self._labels.results(is_cuda(target)):
+        if is_cuda(kwargs.pop("device", None) or tensor.device):
+            return self._labels.made(_new_tensor, tensor, data, **kwargs)
+        with self._labels.results(on_device=False):
             return _new_tensor(tensor, data, **kwargs)
 
     def _move(self, tensor: torch.Tensor, target: Any, options: dict[str, Any]) -> Any:

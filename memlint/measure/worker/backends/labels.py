@@ -65,6 +65,14 @@ class Labels(TorchDispatchMode):
         finally:
             self._forced = before
 
+    def made(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a function makes of data, on the device: a copy, where the function only wraps the host's memory."""
+        with self.results(on_device=True):
+            result = function(*args, **kwargs)
+            if isinstance(result, torch.Tensor) and not self.on_device(result):
+                return result.clone()
+            return result
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         asked = None
         if kwargs:

@@ -1,0 +1,237 @@
+"""Where steps end, in programs as people write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from measuring import measured, measured_function
+from torch import nn
+
+from memlint.measure.recording import SETUP_STEP, Category, Recording
+
+HEAD = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Linear(8, 1).cuda()
+def batch():
+    return torch.zeros(4, 8).cuda()
+def loader(batches):
+    return DataLoader(TensorDataset(torch.zeros(4 * batches, 8)), batch_size=4)
+def evaluate(batches):
+    with torch.no_grad():
+        for (x,) in loader(batches):
+            model(x.cuda())
+"""
+
+
+def run(text: str, steps: int = 4, **names: Any) -> Recording:
+    return measured(HEAD + text, Path("program.py"), steps=steps, **names)
+
+
+def kinds(recording: Recording) -> list[str]:
+    return [step.kind for step in recording.steps]
+
+
+def test_an_optimizer_step_ends_a_training_step() -> None:
+    log: list[int] = []
+    recording = run(
+        """
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(100):
+    optimizer.zero_grad()
+    model(batch()).sum().backward()
+    optimizer.step()
+    LOG.append(step)
+""",
+        LOG=log,
+    )
+    assert kinds(recording) == ["training"] * 4
+    assert log == [0, 1, 2]  # the fourth ends in its optimizer's step
+    assert [step.number for step in recording.steps] == [0, 1, 2, 3]
+    assert all(a.end == b.start for a, b in zip(recording.steps, recording.steps[1:], strict=False))
+
+
+def test_accumulated_batches_are_one_step() -> None:
+    recording = run("""
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for number, (x,) in enumerate(loader(100)):
+    model(x.cuda()).sum().backward()
+    if number % 3 == 2:
+        optimizer.step()
+        optimizer.zero_grad()
+""")
+    assert kinds(recording) == ["training"] * 4
+    backward = [s for s in recording.storages if s.operator == "aten::mm" and s.phase.value == "backward"]
+    assert sum(storage.step == 1 for storage in backward) == 3
+
+
+def test_a_gan_steps_when_both_of_its_optimizers_have() -> None:
+    recording = run("""
+critic = nn.Linear(1, 1).cuda()
+of_critic = torch.optim.Adam(critic.parameters())
+of_model = torch.optim.Adam(model.parameters())
+for step in range(100):
+    of_critic.zero_grad()
+    (critic(torch.ones(4, 1).cuda()) - critic(model(batch()).detach())).sum().backward()
+    of_critic.step()
+    of_model.zero_grad()
+    critic(model(batch())).sum().backward()
+    of_model.step()
+""")
+    assert kinds(recording) == ["training"] * 4
+    moved = [s for s in recording.storages if s.category is Category.INPUTS and s.size == 4 * 8 * 4]
+    assert [sum(s.step == number for s in moved) for number in (1, 2, 3)] == [2, 2, 2]
+
+
+def test_two_optimizers_of_one_model_are_one_step() -> None:
+    recording = run("""
+optimizers = [torch.optim.SGD([p], lr=0.1) for p in model.parameters()]
+for step in range(100):
+    model(batch()).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+""")
+    assert kinds(recording) == ["training"] * 4
+
+
+def test_a_new_optimizer_each_step_is_the_same_to_the_steps() -> None:
+    recording = run("""
+for step in range(100):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(batch()).sum().backward()
+    optimizer.step()
+""")
+    assert kinds(recording) == ["training"] * 4
+
+
+def test_evaluation_by_loader() -> None:
+    recording = run("evaluate(100)")
+    assert kinds(recording) == ["evaluation"] * 4
+
+
+def test_evaluation_without_a_loader_ends_when_the_model_is_called_again() -> None:
+    recording = run("""
+encoder = nn.Linear(8, 8).cuda()
+for step in range(100):
+    model(encoder(batch()))
+""")
+    assert kinds(recording) == ["evaluation"] * 4
+
+
+def test_a_script_that_evaluates_first_is_measured_until_it_has_trained() -> None:
+    recording = run("""
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+evaluate(6)
+for (x,) in loader(100):
+    model(x.cuda()).sum().backward()
+    optimizer.step()
+""")
+    assert kinds(recording) == ["evaluation"] * 6 + ["training"] * 4
+
+
+def test_evaluation_between_training_steps_has_steps_of_its_own() -> None:
+    recording = run("""
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(10):
+    for (x,) in loader(2):
+        model(x.cuda()).sum().backward()
+        optimizer.step()
+    evaluate(3)
+""")
+    assert kinds(recording) == ["training"] * 2 + ["evaluation"] * 3 + ["training"] * 2
+
+
+def test_an_optimizer_that_torch_does_not_know() -> None:
+    recording = run("""
+for (x,) in loader(100):
+    model(x.cuda()).sum().backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 0.1 * p.grad
+            p.grad = None
+""")
+    assert kinds(recording) == ["training"] * 4
+
+
+def test_the_end_of_the_script_ends_its_last_step() -> None:
+    recording = run("for step in range(2):\n    model(batch())\n")
+    assert kinds(recording) == ["evaluation"] * 2
+    assert run("batch()\n").steps == []
+
+
+def test_batches_that_no_model_sees_are_no_steps() -> None:
+    recording = run("""
+total = sum(float(x.sum()) for (x,) in loader(50))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for (x,) in loader(50):
+    model(x.cuda()).sum().backward()
+    optimizer.step()
+""")
+    assert kinds(recording) == ["training"] * 4
+
+
+def test_code_that_swallows_everything_cannot_go_on() -> None:
+    log: list[int] = []
+    recording = run(
+        """
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(100):
+    try:
+        model(batch()).sum().backward()
+        optimizer.step()
+    except BaseException:
+        LOG.append(step)
+""",
+        LOG=log,
+    )
+    assert kinds(recording) == ["training"] * 4
+    assert log[0] == 3
+
+
+def test_what_is_made_before_the_first_step_belongs_to_set_up() -> None:
+    recording = run("evaluate(100)")
+    parameters = [s for s in recording.storages if s.category is Category.PARAMETERS]
+    assert {s.step for s in parameters} == {SETUP_STEP}
+    assert {s.phase.value for s in parameters} == {"setup"}
+
+
+def test_a_function_is_called_as_often_as_there_are_steps() -> None:
+    calls: list[int] = []
+    model = nn.Linear(8, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def function() -> None:
+        calls.append(1)
+        for _ in range(2):
+            model(torch.zeros(4, 8)).sum().backward()
+            optimizer.step()
+
+    recording = measured_function(function, steps=5)
+    assert len(calls) == 5
+    assert kinds(recording) == ["call"] * 5
+
+
+def test_a_function_that_trains_by_itself_is_called_once() -> None:
+    calls: list[int] = []
+
+    def function() -> None:
+        calls.append(1)
+        model = nn.Linear(8, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(100):
+            model(torch.zeros(4, 8)).sum().backward()
+            optimizer.step()
+
+    recording = measured_function(function, steps=5)
+    assert len(calls) == 1
+    assert kinds(recording) == ["training"] * 5
+
+
+def test_an_exception_of_the_program_comes_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run("model(batch())\n1 / 0\n")
