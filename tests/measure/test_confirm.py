@@ -214,7 +214,7 @@ def test_each_fix_runs_alone_then_all_together_in_memory_only(script: Path) -> N
     assert "train.py:2: MEM101 [loss-accumulates-graph] confirmed\n    y = waste(x)\n" in printed
     assert "peak 100.0 MiB -> 80.0 MiB (-20.0 MiB)" in printed
     assert "train.py:3: MEM101 [loss-accumulates-graph] confirmed (unsafe fix)" in printed
-    assert "all 2 fixes together\n    peak 100.0 MiB -> 60.0 MiB (-40.0 MiB)" in printed
+    assert "both fixes together\n    peak 100.0 MiB -> 60.0 MiB (-40.0 MiB)" in printed
 
 
 def test_a_line_that_did_not_run_has_no_price_and_no_run(script: Path) -> None:

@@ -102,7 +102,8 @@ class _Report:
         return self._palette.cost(verdict.value) if verdict in _BAD else verdict.value
 
     def _together(self, together: Together) -> Iterator[str]:
-        yield self._palette.path(f"all {together.fixes} fixes together")
+        which = "both" if together.fixes == 2 else f"all {together.fixes}"
+        yield self._palette.path(f"{which} fixes together")
         if together.after is None:
             yield f"{_INDENT}could not run: {visible(together.reason)}"
             return
