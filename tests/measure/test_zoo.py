@@ -1,0 +1,94 @@
+"""What `fake` predicts is what `cpu` measures, program by program: it says that the two agree, not that a GPU does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_SCRIPT = Path(__file__).with_name("zoo_peaks.py")
+_RECURRENT = ("lstm_adam", "gru_adam")
+_PROGRAMS = (
+    "mlp_sgd resnet_momentum unet_adam gpt_plain_attention gpt_fused_attention vit_adamw embeddings gpt_bfloat16 "
+    "resnet_float16_scaled gpt_checkpoint gpt_checkpoint_reentrant gradient_accumulation evaluation "
+    "evaluation_with_grad evaluation_in_inference_mode"
+).split()
+
+
+@cache
+def _measured(backend: str) -> dict[str, Any]:
+    run = subprocess.run(
+        [sys.executable, str(_SCRIPT), backend],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert run.returncode == 0, run.stderr
+    results: dict[str, Any] = json.loads(run.stdout)
+    return results
+
+
+def test_every_program_is_compared() -> None:
+    assert sorted(_measured("fake")) == sorted([*_PROGRAMS, *_RECURRENT])
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
+def test_peaks_agree_to_the_byte(name: str) -> None:
+    assert _measured("fake")[name]["peak"] == _measured("cpu")[name]["peak"]
+
+
+_KERNELS_DIFFER = {"embeddings": {"aten::_embedding_bag": -2 * 512}}
+"""The CPU's kernel gives two more tensors of a number a bag, which its backward pass reads."""
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
+def test_what_is_kept_for_backward_agrees_by_operator(name: str) -> None:
+    held = dict(_measured("cpu")[name]["held"])
+    for operator, difference in _KERNELS_DIFFER.get(name, {}).items():
+        held[operator] += difference
+    assert _measured("fake")[name]["held"] == held
+
+
+_STATE = 16 * 128 * 4
+"""A hidden state: batch, hidden size, single precision."""
+_STEPS = 32
+
+
+def _layer(backend: str, name: str, *operators: str) -> tuple[dict[str, int], dict[str, int]]:
+    """What a program with a recurrent layer holds after its forward pass: the layer's part, and the rest."""
+    held: dict[str, int] = dict(_measured(backend)[name]["held"])
+    return {operator: held.pop(f"aten::{operator}", 0) for operator in operators}, held
+
+
+def test_lstm_differs_by_the_kernels_of_its_layer() -> None:
+    """On the card: each step's gates from input and state, what the cell kept of them, and the two states.
+    oneDNN's layer on the CPU keeps a workspace of its own size."""
+    operators = ("_thnn_fused_lstm_cell", "mm", "mkldnn_rnn_layer", "clone", "embedding")
+    fake, rest = _layer("fake", "lstm_adam", *operators)
+    cpu, rest_on_cpu = _layer("cpu", "lstm_adam", *operators)
+
+    assert rest == rest_on_cpu
+    assert fake["mm"] == 2 * _STEPS * 4 * _STATE
+    assert fake["_thnn_fused_lstm_cell"] == _STEPS * 4 * _STATE + (2 * _STEPS - 1) * _STATE
+    assert fake["mkldnn_rnn_layer"] == cpu["mm"] == cpu["_thnn_fused_lstm_cell"] == 0
+
+
+def test_gru_differs_by_the_kernels_of_its_layer() -> None:
+    """On the card: each step's gates from input and state, a workspace of five states, and the state.
+    The CPU keeps the parts of each cell instead."""
+    operators = ("_thnn_fused_gru_cell", "mm", "addmm", "add", "sub", "clone", "embedding")
+    fake, rest = _layer("fake", "gru_adam", *operators)
+    cpu, rest_on_cpu = _layer("cpu", "gru_adam", *operators)
+
+    assert rest == rest_on_cpu
+    assert fake["mm"] == 2 * _STEPS * 3 * _STATE
+    assert fake["_thnn_fused_gru_cell"] == _STEPS * 5 * _STATE + (_STEPS - 1) * _STATE
+    assert cpu["mm"] == cpu["_thnn_fused_gru_cell"] == 0
