@@ -14,7 +14,8 @@ from collections import Counter
 import torch
 from zoo import PROGRAMS, STEPS
 
-from memlint.measure.analysis import alive, block_bytes, peak
+from memlint.measure.allocator import block_bytes
+from memlint.measure.analysis import alive, peak
 from memlint.measure.job import Job, Target
 from memlint.measure.recording import Phase, Recording
 from memlint.measure.worker.session import Session
