@@ -122,6 +122,12 @@ def _judged(ended: Outcome, recording: Recording) -> Outcome:
             "name the function that does one step (`memlint measure pkg.mod:function`), or check that the arguments "
             "after `--` make the target train or evaluate",
         )
+    if recording.backend == "fake" and not recording.storages:
+        return Outcome(
+            Status.UNSUPPORTED,
+            "the target ran, and put nothing on `cuda`: there is nothing to predict",
+            "`--backend cpu` takes all of a program's tensors for device memory, if it never says cuda",
+        )
     return replace(ended, recording=recording)
 
 
