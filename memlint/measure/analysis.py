@@ -275,17 +275,11 @@ def _allocated_at(storages: Iterable[Storage], births: int) -> tuple[Allocated, 
 
 
 def _kept(survivors: Sequence[Storage], keepers: Sequence[Keeper]) -> list[tuple[Keeper | None, list[Storage]]]:
-    """The survivors of each keeper. A storage that several keep counts for the first of them.
-
-    The tensors that a graph has saved are out of Python's sight: what nobody is seen to keep goes to the line that
-    keeps a graph, where there is exactly one.
-    """
+    """The survivors of each keeper, of the first one where there are several; None: nobody was seen to keep them."""
     owner = {storage: keeper for keeper in reversed(keepers) for storage in keeper.storages}
-    lines = {_line(keeper.place) for keeper in keepers if keeper.kind == "graph"}
-    the_graph = next(keeper for keeper in keepers if keeper.kind == "graph") if len(lines) == 1 else None
     groups: dict[tuple[object, ...], tuple[Keeper | None, list[Storage]]] = {}
     for storage in survivors:
-        keeper = owner.get(storage.id, the_graph)
+        keeper = owner.get(storage.id)
         key = (_line(keeper.place), keeper.kind, keeper.name) if keeper else ()
         groups.setdefault(key, (keeper, []))[1].append(storage)
     return list(groups.values())

@@ -152,19 +152,19 @@ def test_what_nobody_is_seen_to_keep_has_no_keeper() -> None:
     assert line.bytes_per_step == 1 * KIB
 
 
-def test_the_one_line_that_keeps_a_graph_keeps_what_the_graph_saved() -> None:
+def test_a_keeper_that_was_not_seen_to_keep_it_is_not_blamed() -> None:
     run = leaking(keeps=True)
     run.keep(9, "total", graph=True)
-    (line,) = analysis.growth(run.recording).lines
-    assert line.keeper == run.recording.keepers[0]
-
-
-def test_with_two_graphs_what_nobody_is_seen_to_keep_has_no_keeper() -> None:
-    run = leaking(keeps=True)
-    run.keep(9, "total", graph=True)
-    run.keep(10, "state", graph=True)
     (line,) = analysis.growth(run.recording).lines
     assert line.keeper is None
+
+
+def test_what_two_keep_counts_for_the_first() -> None:
+    run = leaking(keeps=True)
+    kept = [storage.id for storage in run.recording.storages if storage.place and storage.place.line == 8]
+    run.keep(9, "outputs", kept)
+    run.keep(10, "total", kept, graph=True)
+    assert [line.keeper for line in analysis.growth(run.recording).lines] == run.recording.keepers[:1]
 
 
 def test_a_run_that_leaves_nothing_behind_does_not_grow() -> None:

@@ -151,7 +151,7 @@ def test_a_long_run_is_drawn_with_few_points_and_its_peak(folder: Path) -> None:
     chart = chart_of(page)
     assert len(chart["events"]) <= html.MOST_POINTS
     assert max(chart["totals"]) == MIB
-    assert "each point is the highest of 27 allocations and releases" in page
+    assert "each point is the highest of 14 allocations and releases" in page
 
 
 def test_code_and_names_are_text_whatever_they_contain(folder: Path) -> None:

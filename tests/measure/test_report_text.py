@@ -10,7 +10,7 @@ import pytest
 from recordings import leaking_training
 from rich.text import Text
 
-from memlint.measure.recording import AllocatorPeaks, OutOfMemory, ProcessMemory, Recording
+from memlint.measure.recording import AllocatorPeaks, DeviceInfo, OutOfMemory, ProcessMemory, Recording
 from memlint.measure.report import text
 from memlint.measure.report.subject import Subject
 
@@ -69,6 +69,11 @@ def test_every_size_that_heads_a_part_says_how_it_was_obtained(subject: Subject,
 def test_reserved_memory_has_no_meaning_on_the_cpu(subject: Subject) -> None:
     subject.recording.backend = "cpu"
     assert re.search(r"^peak reserved +- +has no meaning here", text.render(subject), flags=re.MULTILINE)
+
+
+def test_a_peak_that_the_card_cannot_hold(subject: Subject) -> None:
+    subject.recording.device = DeviceInfo("a small card", 90 * 2**20, (8, 0))
+    assert "predicted, in step 5; does not fit on a small card" in text.render(subject)
 
 
 def test_what_only_the_allocator_and_nvml_know(subject: Subject) -> None:

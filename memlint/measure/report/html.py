@@ -17,7 +17,7 @@ from memlint.measure.report.subject import Subject
 from memlint.measure.report.wording import CATEGORY_WORDS, during, facts, matters, notes
 from memlint.measure.sizes import words
 
-MOST_POINTS = 1500
+MOST_POINTS = 3000
 """Points of the timeline; of longer runs each is the highest of a stretch, so that no peak is lost."""
 LINES_A_POINT = 8
 CONTEXT = 4

@@ -64,7 +64,9 @@
       }]),
       ...(data.peak === null ? [] : [{
         x: data.events[data.peak], y: data.totals[data.peak] / data.unit.bytes, text: "peak: " + words(data.totals[data.peak]),
-        ax: 0, ay: 34, arrowcolor: colour("text"), bgcolor: colour("ground"), bordercolor: colour("text"), borderpad: 3,
+        // Beside the peak, on the side where there is room.
+        ax: 2 * data.peak > data.events.length ? -90 : 90, ay: 0,
+        arrowcolor: colour("text"), bgcolor: colour("ground"), bordercolor: colour("text"), borderpad: 3,
       }]),
     ],
   });

@@ -30,7 +30,7 @@ def facts(subject: Subject) -> Iterator[Fact]:
     if end is not None:
         note = f"asked for, of {words(end.card_free)} that the card had left ({basis})"
         yield Fact("out of memory", words(end.requested), note, alarm=True)
-    yield Fact("peak allocated", words(subject.peak_allocated_bytes), f"{basis}, {during(subject.tracked_peak.step)}")
+    yield _allocated(subject)
     yield _reserved(subject)
     if subject.untracked_bytes > 0:
         note = f"{basis}: workspaces of kernels, blocks left whole"
@@ -52,6 +52,14 @@ def matters(subject: Subject, shares: Iterable[analysis.LineShare]) -> bool:
 
 def during(step: int) -> str:
     return "in the set-up" if step == SETUP_STEP else f"in step {step}"
+
+
+def _allocated(subject: Subject) -> Fact:
+    peak, card = subject.peak_allocated_bytes, subject.card_bytes
+    note = f"{subject.basis}, {during(subject.tracked_peak.step)}"
+    if card is None or peak <= card:
+        return Fact("peak allocated", words(peak), note)
+    return Fact("peak allocated", words(peak), f"{note}; does not fit on {subject.recording.device.name}", alarm=True)
 
 
 def _reserved(subject: Subject) -> Fact:
