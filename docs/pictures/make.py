@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/measure-reports.md: runs the program beside it, and takes the page's picture with Chromium.
+"""Makes the pictures of docs/measure-reports.md: runs the program beside it, and has Chromium take them of the page.
 
 `python docs/pictures/make.py`, with the extra `measure` installed and Debian's `chromium`, or another one, on the path.
 """
