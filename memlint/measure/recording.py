@@ -177,14 +177,26 @@ class OutOfMemory:
 
 
 @dataclass(frozen=True)
-class Fingerprints:
-    """What a run computed, hashed, so that two runs can be compared bit by bit."""
+class Digest:
+    """Tensors, so that those of two runs can be compared: bit by bit, and within a tolerance."""
 
-    losses: tuple[tuple[str, float], ...]
-    """Of each step: a hash of what was differentiated (or what the step gave), and its value for a tolerance."""
-    parameters: str
-    buffers: str
-    first_gradients: str
+    bits: str
+    """A hash of their types, shapes and bytes."""
+    projection: float
+    """The sum of their elements under weights that depend on the place alone: a change of signs or of order shows."""
+    magnitude: float
+    """The sum of the absolute values: what a difference of projections is to be compared with."""
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What a run computed."""
+
+    losses: tuple[Digest, ...]
+    """Of each step: what was differentiated; where nothing was, what the model (or the measured function) gave."""
+    parameters: Digest
+    buffers: Digest
+    first_gradients: Digest
     random_state: str
 
 

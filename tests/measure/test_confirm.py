@@ -18,12 +18,18 @@ from memlint.measure.confirm.saved import NotAConfirmation, SavedConfirmation
 from memlint.measure.confirm.verdicts import Grade, Price, Results, Verdict, compare, judge
 from memlint.measure.job import Job, Layer, Target
 from memlint.measure.outcome import Outcome, Status
-from memlint.measure.recording import Fingerprints, Recording
+from memlint.measure.recording import Digest, Fingerprints, Recording
 from memlint.source.line_map import LineMap
 from memlint.source.lines import Position
 
 IDENTICAL = Results(Grade.IDENTICAL)
-SAME = Fingerprints((("a", 1.0), ("b", 0.5)), "p", "b", "g", "r")
+
+
+def digest(value: float, bits: str = "") -> Digest:
+    return Digest(bits or str(value), value, abs(value))
+
+
+SAME = Fingerprints((digest(1.0), digest(0.5)), digest(3.0), digest(0.0), digest(2.0), "r")
 
 # --- verdicts ---
 
@@ -66,16 +72,17 @@ def test_a_fix_that_changes_results_is_no_saving() -> None:
     ("other", "grade", "words"),
     [
         (SAME, Grade.IDENTICAL, "bitwise: losses, parameters, buffers, first gradients, random state"),
-        (
-            replace(SAME, losses=(("c", 1.0 + 1e-7), ("d", 0.5)), parameters="q"),
-            Grade.WITHIN_TOLERANCE,
-            "losses, param",
-        ),
-        (replace(SAME, losses=(("c", 1.01), ("b", 0.5))), Grade.DIFFERENT, "losses up to 9.9e-03 apart"),
+        (replace(SAME, losses=(digest(1.0 + 1e-7), digest(0.5))), Grade.WITHIN_TOLERANCE, "losses 1.0e-07"),
+        (replace(SAME, parameters=digest(3.001)), Grade.WITHIN_TOLERANCE, "parameters 3.3e-04"),
+        (replace(SAME, parameters=digest(3.1)), Grade.DIFFERENT, "parameters 3.2e-02"),
+        (replace(SAME, losses=(digest(1.01), digest(0.5))), Grade.DIFFERENT, "losses 9.9e-03"),
         (replace(SAME, losses=SAME.losses[:1]), Grade.DIFFERENT, "2 losses against 1"),
-        (replace(SAME, random_state="s"), Grade.DIFFERENT, "random state"),  # a random number more, or less
-        (replace(SAME, losses=(("n", float("nan")), ("b", 0.5))), Grade.DIFFERENT, "losses"),
-        (replace(SAME, losses=(("n", float("inf")), ("b", 0.5))), Grade.DIFFERENT, "losses"),
+        (replace(SAME, random_state="s"), Grade.DIFFERENT, "other random numbers were drawn"),
+        (replace(SAME, losses=(digest(float("nan")), digest(0.5))), Grade.DIFFERENT, "losses inf"),
+        (replace(SAME, losses=(digest(float("inf")), digest(0.5))), Grade.DIFFERENT, "losses inf"),
+        # The same sizes with other signs, and a sum near zero of large values that hardly differ.
+        (replace(SAME, parameters=Digest("x", -3.0, 3.0)), Grade.DIFFERENT, "parameters 2.0e+00"),
+        (replace(SAME, buffers=Digest("x", 1e-6, 1.0)), Grade.DIFFERENT, "buffers"),
     ],
 )
 def test_grades_of_results(other: Fingerprints, grade: Grade, words: str) -> None:
@@ -83,9 +90,14 @@ def test_grades_of_results(other: Fingerprints, grade: Grade, words: str) -> Non
     assert results.grade is grade and words in results.detail
 
 
+def test_a_sum_near_zero_is_compared_with_the_size_of_its_terms() -> None:
+    first = replace(SAME, losses=(Digest("a", 1e-7, 10.0),))
+    assert compare(first, replace(first, losses=(Digest("b", 2e-7, 10.0),))).grade is Grade.WITHIN_TOLERANCE
+
+
 def test_losses_that_are_no_numbers_are_equal_to_themselves() -> None:
-    diverged = replace(SAME, losses=(("x", float("nan")),))
-    assert compare(diverged, replace(diverged, parameters="q")).grade is Grade.WITHIN_TOLERANCE
+    diverged = replace(SAME, losses=(digest(float("nan")),))
+    assert compare(diverged, replace(diverged)).grade is Grade.IDENTICAL
 
 
 # --- lines of edited texts ---
@@ -126,7 +138,7 @@ def recording(peak: int, *, growth: int = 0, line: int = 2, path: str = "", loss
         run.end_step(graph_nodes=5)
     made = run.recording
     made.ran_lines = {path: frozenset({1, 2, 3, 4})}
-    made.fingerprints = replace(SAME, losses=((str(losses), losses),))
+    made.fingerprints = replace(SAME, losses=(digest(losses),))
     return made
 
 

@@ -351,7 +351,7 @@ def test_two_runs_have_the_same_fingerprints_and_another_seed_has_others() -> No
     assert one is not None and other is not None
     assert one == two
     assert len(one.losses) == 4
-    assert one.losses[0][1] > 0
+    assert one.losses[0].magnitude > 0
     assert {one.parameters, one.first_gradients, one.random_state}.isdisjoint(
         {other.parameters, other.first_gradients, other.random_state}
     )
