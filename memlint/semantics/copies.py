@@ -346,7 +346,7 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
     # With another type the array is converted on the host first, in either spelling.
     if is_array and (steps or len(made.call.args) > 1 or not _is_big_array(module, made)):
         return None
-    if _is_tiny(made):
+    if _is_tiny(made) and not any(step.method in known.REPEATING_METHODS for step in steps):
         return None
     is_random = made.names(known.RANDOM_HOST_FACTORIES) or any(
         step.method in known.RANDOM_FILLING_METHODS for step in steps
@@ -433,13 +433,17 @@ def _is_written_out(call: Call) -> bool:
 
 # `torch.zeros(1)`: a block of device memory holds 512 bytes, so below that nothing is to be had.
 _TINY_ELEMENTS = 16
+_IDENTITY = frozenset({"torch.eye"})
 
 
 def _is_tiny(made: Call) -> bool:
-    """A shape of literal numbers with a handful of elements."""
-    if not made.names(known.SHAPED_FACTORIES) or not made.positional:
+    """A shape of literal numbers with a handful of elements, also of an identity matrix."""
+    is_square = made.names(frozenset({"torch.eye"}))
+    if not (is_square or made.names(known.SHAPED_FACTORIES)) or not made.positional:
         return False
     shape = _shape(made)
+    if is_square and len(shape) == 1:
+        shape *= 2
     sizes = [int(size.literal) for size in shape if isinstance(size.literal, str) and size.literal.isdigit()]
     return len(sizes) == len(shape) and math.prod(sizes) <= _TINY_ELEMENTS
 
