@@ -148,7 +148,7 @@ class _Source:
             yield _Row(
                 self._anchor(path, number),
                 number,
-                text[number - 1] if number <= len(text) else "",
+                text[number - 1] if 0 < number <= len(text) else "",
                 tuple(self._shares.get((path, number), ())),
                 tuple(self._notes.get((path, number), ())),
             )
