@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -12,8 +13,6 @@ import torch
 
 def main() -> None:
     # As under the instrument: when Python collects cycles must not decide what is allocated.
-    import gc
-
     gc.disable()
     seconds = []
     for _ in range(int(sys.argv[1])):

@@ -91,11 +91,12 @@ def table(rows: Sequence[Row]) -> str:
         return "(nothing)"
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(column, row.get(column)) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def _cell(column: str, value: Any) -> str:
+    """Of errors the sign is printed, too."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -103,5 +104,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:+.3f}"
+        return f"{value:+.3f}" if column.endswith("error") else f"{value:.3f}"
     return str(value).replace("|", "\\|")

@@ -111,6 +111,14 @@ def test_a_run_without_steps_and_without_memory() -> None:
     assert re.search(r"^growth per step +- +unknown: needs 5 steps, saw 0$", printed, flags=re.MULTILINE)
 
 
+def test_lines_are_counted_and_decoded_as_python_does(tmp_path: Path) -> None:
+    source = "# -*- coding: latin-1 -*-\n# a form feed: \x0c, no end of a line\r\n\r\nmodel = Net()\noutput = '\xe9'\n"
+    (tmp_path / "train.py").write_bytes(source.encode("latin-1"))
+    printed = text.render(Subject("train.py", leaking_training(str(tmp_path / "train.py")), tmp_path))
+    assert re.search(r"train\.py:4 +model = Net\(\)$", printed, flags=re.MULTILINE)
+    assert re.search(r"train\.py:5 +output = '\xe9'$", printed, flags=re.MULTILINE)
+
+
 def test_source_that_is_not_there_is_left_out(tmp_path: Path) -> None:
     printed = text.render(Subject("train.py", leaking_training("gone.py"), tmp_path))
     assert "gone.py:5" in printed

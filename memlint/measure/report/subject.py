@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,9 @@ BASIS: Mapping[BackendName, str] = {
     "fake": "predicted",
 }
 """How a number was obtained: stands beside every number that is printed."""
+
+# What Python takes for the end of a line: form feeds, for example, end none.
+_NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Subject:
     def source(self, path: str) -> list[str]:
         """The lines that ran; none where they cannot be read."""
         if path not in self._sources:
-            self._sources[path] = self._read(path).splitlines()
+            self._sources[path] = _NEWLINE.split(self._read(path))
         return self._sources[path]
 
     def source_line(self, place: Place | None) -> str | None:
@@ -129,6 +134,7 @@ class Subject:
         if path in self.overlay:
             return self.overlay[path]
         try:
-            return Path(path).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            with tokenize.open(path) as file:
+                return file.read()
+        except (OSError, SyntaxError, UnicodeDecodeError):
             return ""
