@@ -29,6 +29,8 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 def summary(errors: Sequence[float]) -> Row:
     """Of signed errors in percent: how large they are, and which under-predicts most."""
+    if not errors:
+        return {"programs": 0}
     sizes = [abs(error) for error in errors]
     return {
         "programs": len(errors),

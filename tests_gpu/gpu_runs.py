@@ -16,7 +16,6 @@ from memlint.measure.devices import CARDS
 from memlint.measure.job import BackendName, Job, Layer, Target
 from memlint.measure.launch import run
 from memlint.measure.outcome import Outcome
-from memlint.measure.recording import Recording
 from memlint.measure.report.subject import Subject
 
 HERE = Path(__file__).parent
@@ -75,23 +74,25 @@ class Runs:
             self._known.update(zip(missing, results, strict=True))
         return [self._known[repr(job)] for job in jobs]
 
-    def recordings(self, jobs: Sequence[Job]) -> list[Recording]:
-        """Those of the jobs. Raises AssertionError with what went wrong in any of them."""
-        outcomes = self.outcomes(jobs)
-        wrong = [
-            f"{job.environment.get('MEMLINT_PROGRAM', job.target)} on {job.backend}: {outcome.status.value}: "
-            f"{outcome.message} {outcome.advice}"
-            for job, outcome in zip(jobs, outcomes, strict=True)
-            if outcome.recording is None
+    def attempts(self, jobs: Sequence[Job]) -> list[Subject | str]:
+        """What each job measured; of one that could not be, why."""
+        return [
+            Subject(str(job.target), outcome.recording, HERE)
+            if outcome.recording is not None
+            else f"{_named(job)} on {job.backend}: {outcome.status.value}: {outcome.message} {outcome.advice}"
+            for job, outcome in zip(jobs, self.outcomes(jobs), strict=True)
         ]
-        assert not wrong, "\n".join(wrong)
-        return [outcome.recording for outcome in outcomes if outcome.recording is not None]
 
     def subjects(self, jobs: Sequence[Job]) -> list[Subject]:
-        return [
-            Subject(str(job.target), recording, HERE)
-            for job, recording in zip(jobs, self.recordings(jobs), strict=True)
-        ]
+        """What each job measured. Raises AssertionError with what went wrong in any of them."""
+        attempts = self.attempts(jobs)
+        wrong = [attempt for attempt in attempts if isinstance(attempt, str)]
+        assert not wrong, "\n".join(wrong)
+        return [attempt for attempt in attempts if not isinstance(attempt, str)]
+
+
+def _named(job: Job) -> str:
+    return job.environment.get("MEMLINT_PROGRAM", str(job.target))
 
 
 def on_its_own(script: str, *arguments: str, environment: dict[str, str] | None = None) -> Any:

@@ -53,38 +53,45 @@ def history(recording: Recording) -> list[dict[str, Any]]:
 
 def test_1_the_peaks_of_the_zoo(runs: Runs, findings: Findings) -> None:
     jobs = [program(name, backend) for name in ZOO for backend in ("cuda", "fake", "cpu")]
-    subjects = iter(runs.subjects(jobs))
+    attempts = iter(runs.attempts(jobs))
     rows: list[Row] = []
+    failed: list[Row] = []
     for name in ZOO:
-        cuda, fake, cpu = next(subjects), next(subjects), next(subjects)
-        counted = cuda.counted
-        assert counted is not None and fake.replayed is not None
-        rows.append(
-            {
-                "program": name,
-                "allocated": counted.allocated,
-                "requested": counted.requested,
-                "active": counted.active,
-                "reserved": counted.reserved,
-                "tracked on cuda, error": signed_error(cuda.tracked_peak.bytes, counted.allocated),
-                "fake, error": signed_error(fake.peak_allocated_bytes, counted.allocated),
-                "cpu, error": signed_error(cpu.peak_allocated_bytes, counted.allocated),
-                "replay allocated, error": signed_error(fake.replayed.allocated_peak, counted.allocated),
-                "replay reserved, error": signed_error(fake.replayed.reserved_peak, counted.reserved),
-            }
-        )
+        cuda, fake, cpu = next(attempts), next(attempts), next(attempts)
+        if isinstance(cuda, str) or isinstance(fake, str) or isinstance(cpu, str):
+            failed.append({"program": name, "failed": [why for why in (cuda, fake, cpu) if isinstance(why, str)]})
+        else:
+            rows.append({"program": name, **_errors(cuda, fake, cpu)})
     findings.add(1, "Peaks in bytes, and signed errors in percent", rows)
+    findings.add(1, "What could not be measured", failed)
     allocated = {row["program"]: row["fake, error"] for row in rows}
     plain = summary([error for name, error in allocated.items() if name not in CONVOLUTIONS])
     convolutions = summary([error for name, error in allocated.items() if name in CONVOLUTIONS])
     reserved = summary([row["replay reserved, error"] for row in rows])
     kinds = {"allocated": plain, "allocated, convolutions": convolutions, "reserved": reserved}
     findings.add(1, "Errors of fake in all", [{"of": kind, **found} for kind, found in kinds.items()])
+    assert failed == []
     assert plain["median_absolute_percent"] <= TARGET_MEDIAN
     assert plain["p95_absolute_percent"] <= TARGET_P95
     assert convolutions["p95_absolute_percent"] <= TARGET_P95_CONVOLUTIONS
     assert reserved["median_absolute_percent"] <= TARGET_RESERVED_MEDIAN
     assert reserved["p95_absolute_percent"] <= TARGET_RESERVED_P95
+
+
+def _errors(cuda: Subject, fake: Subject, cpu: Subject) -> Row:
+    counted, replayed = cuda.counted, fake.replayed
+    assert counted is not None and replayed is not None
+    return {
+        "allocated": counted.allocated,
+        "requested": counted.requested,
+        "active": counted.active,
+        "reserved": counted.reserved,
+        "tracked on cuda, error": signed_error(cuda.tracked_peak.bytes, counted.allocated),
+        "fake, error": signed_error(fake.peak_allocated_bytes, counted.allocated),
+        "cpu, error": signed_error(cpu.peak_allocated_bytes, counted.allocated),
+        "replay allocated, error": signed_error(replayed.allocated_peak, counted.allocated),
+        "replay reserved, error": signed_error(replayed.reserved_peak, counted.reserved),
+    }
 
 
 def test_2_savings(runs: Runs, findings: Findings) -> None:
@@ -163,7 +170,8 @@ def test_6_the_order_of_allocations_and_releases(runs: Runs, findings: Findings)
     names = ("mlp-adam-foreach", "gpt-math", "gpt-checkpoint")
     jobs = [program(name, "cuda", layers=[Layer.MEMORY_HISTORY], steps=2) for name in names]
     rows: list[Row] = []
-    for name, recording in zip(names, runs.recordings(jobs), strict=True):
+    for name, subject in zip(names, runs.subjects(jobs), strict=True):
+        recording = subject.recording
         sizes = {storage.id: storage.size for storage in recording.storages}
         ours = order_of_recording(recording.events, sizes)
         rows.append({"program": name, **agreement(ours, order_of_trace(history(recording)))})
@@ -176,22 +184,21 @@ def test_7_leaks_and_the_lines_that_keep_them(runs: Runs, findings: Findings) ->
     jobs = [
         Job(Target("script", str(path)), backend, str(path.parent)) for path in LEAKS for backend in ("cuda", "cpu")
     ]
-    subjects = iter(runs.subjects(jobs))
+    attempts = iter(runs.attempts(jobs))
     rows: list[Row] = []
     for path in LEAKS:
-        cuda, cpu = next(subjects), next(subjects)
-        rows.append(
-            {
-                "program": path.stem,
-                "line": _marked_line(path),
-                "named on cuda": _named(cuda),
-                "growth on cuda": cuda.growth.bytes_per_step,
-                "growth on cpu": cpu.growth.bytes_per_step,
-                "graph nodes on cuda": cuda.host_growth.nodes_per_step,
-            }
-        )
+        cuda, cpu = next(attempts), next(attempts)
+        row: Row = {"program": path.stem, "line": str(_marked_line(path))}
+        rows.append(row)
+        if isinstance(cuda, str) or isinstance(cpu, str):
+            row["named on cuda"] = [why for why in (cuda, cpu) if isinstance(why, str)]
+            continue
+        row["named on cuda"] = _named(cuda)
+        row["growth on cuda"] = cuda.growth.bytes_per_step
+        row["growth on cpu"] = cpu.growth.bytes_per_step
+        row["graph nodes on cuda"] = cuda.host_growth.nodes_per_step
     findings.add(7, "The leak zoo", rows)
-    assert [row for row in rows if row["named on cuda"] != str(row["line"])] == []
+    assert [row for row in rows if row["named on cuda"] != row["line"]] == []
 
 
 def _marked_line(path: Path) -> int:
