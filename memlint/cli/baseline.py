@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from memlint.cli.errors import Trouble
-from memlint.cli.options import common_options
+from memlint.cli.options import Running, common_options, running_options
 from memlint.config.options import Options
 from memlint.linting.finding import FileResult
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATHS]...")
 @common_options
+@running_options
 @click.option(
     "--baseline",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write.  [default: the configured one, or memlint-baseline.json]",
 )
-def baseline(paths: tuple[str, ...], overrides: Options, file: Path | None) -> None:
+def baseline(paths: tuple[str, ...], overrides: Options, running: Running, file: Path | None) -> None:
     """Record today's findings, so that `memlint check` reports only new ones.
 
     Of the files in PATHS all findings are recorded, of others what was recorded before stays. An entry holds the rule,
@@ -39,9 +40,9 @@ def baseline(paths: tuple[str, ...], overrides: Options, file: Path | None) -> N
     from memlint.config.paths import absolute, shown
     from memlint.reporting.summary import counted
 
-    planned = plan(paths, None, overrides)
+    planned = plan(paths, None, overrides, running)
     path = absolute(file) if file else planned.settings.baseline or planned.settings.root / DEFAULT_NAME
-    results = list(check_all(planned.jobs))
+    results = list(check_all(planned.jobs, planned.means))
     known = Baseline.read(path) if path.exists() else Baseline(path, planned.settings.confidence)
     recorded = known.recording(checked_files(planned, results))
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from memlint.cli.errors import Trouble
-from memlint.cli.options import common_options
+from memlint.cli.options import Running, common_options, running_options
 from memlint.config.options import Options
 from memlint.linting.finding import FileResult
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATHS]...")
 @common_options
+@running_options
 @click.option("--statistics", is_flag=True, help="Print how often each rule was found, instead of the findings.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even when there are findings.")
 @click.option("--stdin-filename", metavar="NAME", help="The name of the file that `-` reads from standard input.")
@@ -50,6 +51,7 @@ def check(  # noqa: PLR0913 - one for each option
     *,
     paths: tuple[str, ...],
     overrides: Options,
+    running: Running,
     statistics: bool,
     exit_zero: bool,
     stdin_filename: str | None,
@@ -71,10 +73,10 @@ def check(  # noqa: PLR0913 - one for each option
     from memlint.cli.run import check_all, plan
 
     def run_once() -> int:
-        planned = plan(paths, stdin_filename, overrides)
+        planned = plan(paths, stdin_filename, overrides, running)
         if apply_fixes:
             return fix_files(planned, write=True, statistics=statistics, exit_zero=exit_zero)
-        results = list(check_all(planned.jobs))
+        results = list(check_all(planned.jobs, planned.means))
         if baseline or planned.settings.baseline:
             results = _without_known(planned, results, baseline)
         if since is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memlint.cli.options import common_options
+from memlint.cli.options import Running, common_options, running_options
 from memlint.config.options import Options
 from memlint.linting.finding import FileResult, FixResult
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATHS]...")
 @common_options
+@running_options
 @click.option("--apply", "write", is_flag=True, help="Write the fixed files instead of printing a diff.")
 @click.option("--unsafe-fixes", is_flag=True, help="Include fixes that may change what the code does.")
 @click.option(
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even when there are findings or fixes.")
 @click.option("--stdin-filename", metavar="NAME", help="The name of the file that `-` reads from standard input.")
 @click.pass_context
-def fix(
+def fix(  # noqa: PLR0913 - one for each option
     ctx: click.Context,
+    *,
     paths: tuple[str, ...],
     overrides: Options,
+    running: Running,
     write: bool,
     unsafe_fixes: bool,
     only_confirmed: Path | None,
@@ -54,7 +57,7 @@ def fix(
     """
     from memlint.cli.run import plan
 
-    planned = plan(paths, stdin_filename, overrides, unsafe_fixes=unsafe_fixes)
+    planned = plan(paths, stdin_filename, overrides, running, unsafe_fixes=unsafe_fixes)
     if only_confirmed is not None:
         planned = _confirmed(planned, only_confirmed)
     ctx.exit(fix_files(planned, write=write, exit_zero=exit_zero))
@@ -82,7 +85,7 @@ def fix_files(planned: Plan, *, write: bool, statistics: bool = False, exit_zero
     applied: Counter[str] = Counter()
     fixed_files = 0
     to_stdout = any(job.content is not None for job in planned.jobs)
-    results: Iterable[FixResult] = fix_all(planned.jobs)
+    results: Iterable[FixResult] = fix_all(planned.jobs, planned.means)
     if write:
         results = list(results)  # all are worked out from the project as it was, before any of its files changes
     for job, result in zip(planned.jobs, results, strict=True):

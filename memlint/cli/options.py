@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -76,6 +77,33 @@ _OPTIONS = (
         help="Give up on a file after this long.  [default: 10]",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to run: with so many processes (None: as many as there are cores), with the cache or without."""
+
+    jobs: int | None = None
+    cache: bool = True
+
+
+def running_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Add the options of how to run; the command gets them as one `running: Running`."""
+
+    @functools.wraps(command)
+    def with_running(*, jobs: int | None, cache: bool, **others: Any) -> _Result:
+        return command(running=Running(jobs, cache), **others)
+
+    decorated: Callable[..., _Result] = with_running
+    decorated = click.option(
+        "--cache/--no-cache", default=True, help="Whether to use and to write `.memlint_cache`.  [default: cache]"
+    )(decorated)
+    return click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Check so many files at once.  [default: as many as there are cores]",
+    )(decorated)
 
 
 def common_options(command: Callable[..., _Result]) -> Callable[..., _Result]:

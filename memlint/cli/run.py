@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from memlint.cli.errors import Trouble
+from memlint.cli.options import Running
 from memlint.cli.progress import with_progress
 from memlint.config.discovery import SourcePath, Unreadable, excluder_of, find_files
 from memlint.config.load import SettingsResolver
@@ -19,11 +21,15 @@ from memlint.config.options import Options
 from memlint.config.paths import absolute, shown
 from memlint.config.policies import PolicyMaker
 from memlint.config.settings import Settings
+from memlint.linting.earlier import Earlier, Examined
 from memlint.linting.finding import FileResult, Finding, FixResult
 from memlint.linting.policy import Policy
+from memlint.project.files import project_root
 from memlint.source.lines import Position
 
 if TYPE_CHECKING:
+    from memlint.cache.results import Results
+    from memlint.config.selectors import SelectableRule
     from memlint.linting.pool import Lost
 
 STDIN = "-"
@@ -31,6 +37,9 @@ STDIN = "-"
 _Result = TypeVar("_Result")
 
 _FIRST = Position(1, 1)
+# Some 5,000 lines: a second process takes as long to start and to read the project as it saves.
+_BYTES_FOR_A_PROCESS = 200_000
+_USUALLY = Running()
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,20 @@ class Job:
     unsafe_fixes: bool = False
     only: frozenset[tuple[str, int]] | None = None
     """The findings to fix, by code and line; None: all."""
+    earlier: Earlier | None = None
+    """What an earlier run found, where it may still hold."""
 
     def read(self) -> bytes:
         """Raises OSError."""
         return self.path.read_bytes() if self.content is None else self.content
+
+
+@dataclass(frozen=True)
+class Means:
+    """How a run works: with at most so many worker processes, and with the results of earlier runs or without."""
+
+    processes: int = 1
+    results: Results | None = None
 
 
 @dataclass(frozen=True)
@@ -58,20 +77,29 @@ class Plan:
     settings: Settings
     jobs: tuple[Job, ...]
     unreadable: tuple[Unreadable, ...] = ()
+    means: Means = field(default_factory=Means)
 
     @property
     def troubles(self) -> list[FileResult]:
         return [FileResult(folder.shown, trouble=f"cannot be read: {folder.reason}") for folder in self.unreadable]
 
 
-def plan(paths: Sequence[str], stdin_filename: str | None, overrides: Options, *, unsafe_fixes: bool = False) -> Plan:
+def plan(
+    paths: Sequence[str],
+    stdin_filename: str | None,
+    overrides: Options,
+    running: Running = _USUALLY,
+    *,
+    unsafe_fixes: bool = False,
+) -> Plan:
     """Find the files and what is to be checked in each.
 
     Raises:
         ConfigError: a path that does not exist, or settings that cannot be used.
     """
     resolver = SettingsResolver(overrides)
-    policies = PolicyMaker(resolver)
+    means = _means(running, uses_stdin=STDIN in paths)
+    policies = PolicyMaker(resolver, _known_rules(means))
     settings = resolver.for_folder(Path.cwd())
     policies.validate(settings)
     if settings.refused_local_rules:
@@ -83,7 +111,26 @@ def plan(paths: Sequence[str], stdin_filename: str | None, overrides: Options, *
         raise Trouble("`--stdin-filename` goes with `-`, which reads the file from standard input")
     found = find_files(paths, resolver)
     jobs = tuple(job_of(file, None, policies, unsafe_fixes=unsafe_fixes) for file in found.files)
-    return Plan(settings, jobs, found.unreadable)
+    return Plan(settings, jobs, found.unreadable, means)
+
+
+def _means(running: Running, *, uses_stdin: bool) -> Means:
+    processes = running.jobs or _cores()
+    if not running.cache or uses_stdin:
+        return Means(processes)
+    from memlint.cache.results import Results
+
+    return Means(processes, Results(lambda text: click.echo(f"note: {text}", err=True)))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _known_rules(means: Means) -> Sequence[SelectableRule]:
+    """The rules as an earlier run has found them: to import them all takes longer than to look up all results."""
+    return means.results.rules(project_root(Path.cwd())) if means.results is not None else ()
 
 
 def _stdin_jobs(
@@ -105,51 +152,102 @@ def job_of(file: SourcePath, content: bytes | None, policies: PolicyMaker, *, un
     return Job(file.shown, file.path, content, policies.policy(file.path), timeout, unsafe_fixes)
 
 
-def check_all(jobs: Sequence[Job]) -> Iterator[FileResult]:
+_ALONE = Means()
+
+
+def check_all(jobs: Sequence[Job], means: Means = _ALONE) -> Iterator[FileResult]:
     """The result of each file, in the order of the jobs."""
-    return _each(jobs, _check_one, _lost)
+    return with_progress(_checked(jobs, means), len(jobs))
 
 
-def fix_all(jobs: Sequence[Job]) -> Iterator[FixResult]:
+def fix_all(jobs: Sequence[Job], means: Means = _ALONE) -> Iterator[FixResult]:
     """What fixing made of each file, in the order of the jobs. Nothing is written."""
-    return _each(jobs, _fix_one, lambda lost: _unfixed(_lost(lost)))
+    return with_progress(_fixed(jobs, means), len(jobs))
 
 
-def _each(
-    jobs: Sequence[Job], work: Callable[[Job], _Result], when_lost: Callable[[Lost[Job]], _Result]
-) -> Iterator[_Result]:
-    return with_progress(_outcomes(jobs, work, when_lost), len(jobs))
+def _checked(jobs: Sequence[Job], means: Means) -> Iterator[FileResult]:
+    known = [_known_result(job, means) for job in jobs]
+    waiting = [
+        replace(job, earlier=result) if isinstance(result, Earlier) else job
+        for job, result in zip(jobs, known, strict=True)
+        if not isinstance(result, FileResult)
+    ]
+    examined = _outcomes(waiting, _examine_one, lambda lost: Examined("", _lost(lost)), means.processes)
+    for job, result in zip(jobs, known, strict=True):
+        if isinstance(result, FileResult):
+            yield result
+            continue
+        found = next(examined)
+        if means.results is not None and found.content:
+            means.results.keep(job.policy, found)
+        yield found.result
+    if means.results is not None:
+        means.results.save()
+
+
+def _fixed(jobs: Sequence[Job], means: Means) -> Iterator[FixResult]:
+    known = [_known_result(job, means) for job in jobs]
+    nothing = [isinstance(one, FileResult) and not any(finding.fix for finding in one.findings) for one in known]
+    waiting = [job for job, done in zip(jobs, nothing, strict=True) if not done]
+    fixed = _outcomes(waiting, _fix_one, lambda lost: _unfixed(_lost(lost)), means.processes)
+    for result, done in zip(known, nothing, strict=True):
+        yield _unfixed(result) if done and isinstance(result, FileResult) else next(fixed)
+
+
+def _known_result(job: Job, means: Means) -> FileResult | Earlier | None:
+    """What an earlier run found, and whether it is known to hold."""
+    return means.results.find(job.shown, job.policy) if means.results is not None and job.content is None else None
 
 
 def _outcomes(
-    jobs: Sequence[Job], work: Callable[[Job], _Result], when_lost: Callable[[Lost[Job]], _Result]
+    jobs: Sequence[Job], work: Callable[[Job], _Result], when_lost: Callable[[Lost[Job]], _Result], most: int
 ) -> Iterator[_Result]:
-    from memlint.linting.pool import Lost, WorkerDidNotStart, run_files
+    """The outcomes in the order of the jobs, by at most so many processes."""
+    from memlint.linting.pool import FORKS, Lost, WorkerDidNotStart, run_side_by_side
 
+    processes = _processes(jobs, most)
+    if jobs and FORKS:
+        _prepare()  # once, before the workers are forked
     try:
         for timeout, group in groupby(jobs, key=lambda job: job.timeout_seconds):
-            for outcome in run_files(list(group), work, timeout=timeout, prepare=_prepare):
+            outcomes = run_side_by_side(list(group), work, timeout=timeout, processes=processes, prepare=_prepare)
+            for outcome in outcomes:
                 yield when_lost(outcome) if isinstance(outcome, Lost) else outcome
     except WorkerDidNotStart as error:
         raise Trouble(str(error)) from None
 
 
+def _processes(jobs: Sequence[Job], most: int) -> int:
+    """How many pay: each reads of the project for itself what its files ask of it."""
+    if most <= 1 or len(jobs) <= 1:
+        return 1
+    size = sum(_size(job) for job in jobs)
+    return max(1, min(most, len(jobs), size // _BYTES_FOR_A_PROCESS))
+
+
+def _size(job: Job) -> int:
+    try:
+        return job.path.stat().st_size if job.content is None else len(job.content)
+    except OSError:
+        return 0
+
+
 def _prepare() -> None:
     """Runs in a worker before its first file: what takes long to import is not on the file's clock."""
-    import memlint.linting.lint  # noqa: F401
+    import memlint.linting.examine  # noqa: F401
     from memlint.linting.registry import all_rules
 
     all_rules()
 
 
-def _check_one(job: Job) -> FileResult:
-    from memlint.linting.lint import lint
+def _examine_one(job: Job) -> Examined:
+    from memlint.linting.examine import examine
 
     try:
         raw = job.read()
     except OSError as error:
-        return _unopened(job, error)
-    return lint(job.shown, raw, job.policy)
+        return Examined("", _unopened(job, error))
+    return examine(job.shown, raw, job.policy, job.earlier)
 
 
 def _fix_one(job: Job) -> FixResult:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memlint.config.errors import ConfigError
 from memlint.config.load import SettingsResolver
-from memlint.config.selectors import RuleSelector
+from memlint.config.options import TorchVersion
+from memlint.config.selectors import RuleSelector, SelectableRule
 from memlint.config.settings import Settings
 from memlint.linting.policy import Policy
 from memlint.project.files import project_root
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 class PolicyMaker:
     """Makes the policy of each file from its settings."""
 
-    def __init__(self, resolver: SettingsResolver) -> None:
+    def __init__(self, resolver: SettingsResolver, known: Sequence[SelectableRule] = ()) -> None:
+        """`known` are all rules but local ones, where the caller knows them: to find them, all have to be imported."""
         self.resolver = resolver
-        self._selectors: dict[tuple[str, ...], RuleSelector] = {}
+        self._selectors: dict[tuple[str, ...], RuleSelector] = {(): RuleSelector(known)} if known else {}
+        self._by_folder: dict[Path, tuple[TorchVersion | None, str]] = {}
 
     def rules(self, settings: Settings) -> tuple[RuleInfo, ...]:
         """The rules there are for these settings: with those of the project, where the user trusts it.
@@ -55,8 +59,10 @@ class PolicyMaker:
 
     def policy(self, file: Path) -> Policy:
         """What is wanted of a file (its absolute path)."""
-        settings = self.resolver.for_folder(file.parent)
+        folder = file.parent
+        settings = self.resolver.for_folder(folder)
         codes = self.selector(settings).codes_for(settings, file)
-        target = self.resolver.target_for(file.parent)
-        project = str(project_root(file.parent))
-        return Policy(codes, settings.confidence, target.version, project, file, settings.local_rules)
+        if folder not in self._by_folder:
+            self._by_folder[folder] = self.resolver.target_for(folder).version, str(project_root(folder))
+        target, project = self._by_folder[folder]
+        return Policy(codes, settings.confidence, target, project, file, settings.local_rules)

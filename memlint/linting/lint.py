@@ -33,7 +33,7 @@ from memlint.linting.finding import (
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule
-from memlint.project.files import forget_files, project_mentions
+from memlint.project.files import forget_files
 from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
@@ -89,7 +89,8 @@ class Analysis:
 
 def lint(path: str, raw: bytes, policy: Policy) -> FileResult:
     """All findings of one file. `path` is what the findings show."""
-    return conclude(analyse(path, raw, policy), policy)
+    view = view_of(policy)
+    return conclude(analyse(path, raw, policy, view), policy, view)
 
 
 # A run over several projects goes through them one after the other.
@@ -105,7 +106,8 @@ def forget_projects() -> None:
     forget_files()
 
 
-def _view(policy: Policy) -> View | None:
+def view_of(policy: Policy) -> View | None:
+    """The project as the file sees it; None for a file that stands alone."""
     if policy.project is None or policy.file is None:
         return None
     return _project(policy.project).view(policy.file)
@@ -116,8 +118,8 @@ def read_source(path: str, raw: bytes) -> SourceFile:
     return Notebook.decode(path, raw) if path.endswith(NOTEBOOK_SUFFIX) else SourceFile.decode(path, raw)
 
 
-def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
-    """Step one: parse, run the rules."""
+def analyse(path: str, raw: bytes, policy: Policy, view: View | None = None) -> Analysis:
+    """Step one: parse, run the rules. `view` is the project as the file sees it."""
     try:
         source = read_source(path, raw)
     except UndecodableFile as error:
@@ -135,7 +137,7 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
     collects = gc.isenabled()
     gc.disable()
     try:
-        return _analyse_text(source, rules, wants_directives, policy)
+        return _analyse_text(source, rules, wants_directives, policy, view)
     except LayoutMismatch as error:
         return _blocked(path, "MEM004", Position(1, 1), f"{error}; please report this")
     except RecursionError:
@@ -146,7 +148,9 @@ def analyse(path: str, raw: bytes, policy: Policy) -> Analysis:
             gc.enable()
 
 
-def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool, policy: Policy) -> Analysis:
+def _analyse_text(
+    source: SourceFile, rules: list[Rule], wants_directives: bool, policy: Policy, view: View | None
+) -> Analysis:
     parse_text = source.parse_text()
     try:
         tree = parse(parse_text.text)
@@ -157,13 +161,13 @@ def _analyse_text(source: SourceFile, rules: list[Rule], wants_directives: bool,
     if not rules:
         return Analysis(source.path, source=source, margin=_margin(Layout(tree, source, parse_text), source))
     try:
-        module = Module(source.path, tree, parse_text.text, target_torch=policy.target_torch, view=_view(policy))
+        module = Module(source.path, tree, parse_text.text, target_torch=policy.target_torch, view=view)
     except RecursionError:
         raise
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
         return _blocked(source.path, "MEM004", Position(1, 1), f"reading the file failed: {_where(error)}")
     try:
-        return _drafted(module, rules, Parsed(tree, source, parse_text), wants_directives, policy)
+        return _drafted(module, rules, Parsed(tree, source, parse_text), wants_directives)
     finally:
         module.release()
 
@@ -177,7 +181,7 @@ class Parsed:
     parse_text: ParseText
 
 
-def _drafted(module: Module, rules: list[Rule], parsed: Parsed, wants_directives: bool, policy: Policy) -> Analysis:
+def _drafted(module: Module, rules: list[Rule], parsed: Parsed, wants_directives: bool) -> Analysis:
     """The candidates of all rules, with positions and edits."""
     source = parsed.source
     drafts, crashes = _run_rules(module, rules)
@@ -187,7 +191,7 @@ def _drafted(module: Module, rules: list[Rule], parsed: Parsed, wants_directives
     if not drafts and not wants_directives:
         return Analysis(source.path, module.facts, blocked=crashes, source=source)
     layout = Layout(parsed.tree, source, parsed.parse_text)
-    candidates = tuple(_candidate(draft, layout, source, policy) for draft in drafts)
+    candidates = tuple(_candidate(draft, layout, source, module.analysis.view) for draft in drafts)
     return Analysis(source.path, module.facts, candidates, crashes, source, _margin(layout, source))
 
 
@@ -210,7 +214,7 @@ def _where(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
 
 
-def _candidate(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Candidate:
+def _candidate(draft: Draft, layout: Layout, source: SourceFile, view: View | None) -> Candidate:
     start, end = layout.range(draft.node)
     finding = Finding(
         code=draft.rule.code,
@@ -222,19 +226,19 @@ def _candidate(draft: Draft, layout: Layout, source: SourceFile, policy: Policy)
         confidence=draft.confidence,
         cost=draft.cost,
         related=tuple(Related(source.path, layout.range(node)[0], text) for node, text in draft.related),
-        fix=_fix(draft, layout, source, policy),
+        fix=_fix(draft, layout, source, view),
     )
     return Candidate(finding, draft.questions)
 
 
-def _fix(draft: Draft, layout: Layout, source: SourceFile, policy: Policy) -> Fix | None:
+def _fix(draft: Draft, layout: Layout, source: SourceFile, view: View | None) -> Fix | None:
     if draft.fix is None or not source.editable:
         return None
     try:
         edits = [edit for part in draft.fix.edits for edit in part.edits(layout, source)]
     except CannotEdit:
         return None
-    fix = Fix(_applicability(draft.fix, policy), draft.fix.message, tuple(sorted(set(edits))))
+    fix = Fix(_applicability(draft.fix, view), draft.fix.message, tuple(sorted(set(edits))))
     if isinstance(source, Notebook) and not _fits_cells(fix, source):
         return None
     return demote_if_comment_dropped(fix, source, layout.comments)
@@ -249,11 +253,11 @@ def _fits_cells(fix: Fix, source: Notebook) -> bool:
     return True
 
 
-def _applicability(fix: FixDraft, policy: Policy) -> Applicability:
+def _applicability(fix: FixDraft, view: View | None) -> Applicability:
     """Safe only while the project's text says nothing against it."""
-    if fix.applicability is not Applicability.SAFE or not fix.unless_mentioned or policy.project is None:
+    if fix.applicability is not Applicability.SAFE or not fix.unless_mentioned or view is None:
         return fix.applicability
-    return Applicability.UNSAFE if project_mentions(policy.project, fix.unless_mentioned) else Applicability.SAFE
+    return Applicability.UNSAFE if view.project_mentions(fix.unless_mentioned) else Applicability.SAFE
 
 
 def _margin(layout: Layout, source: SourceFile) -> Margin | None:
@@ -263,9 +267,8 @@ def _margin(layout: Layout, source: SourceFile) -> Margin | None:
 # --- step two ---
 
 
-def conclude(analysis: Analysis, policy: Policy) -> FileResult:
+def conclude(analysis: Analysis, policy: Policy, view: View | None = None) -> FileResult:
     """Step two: answer the questions, apply suppressions and the wanted confidence."""
-    view = _view(policy)
     found = [
         candidate.finding
         for candidate in analysis.candidates

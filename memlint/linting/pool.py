@@ -6,6 +6,7 @@ neither can be bounded within the process itself.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import pickle
 import signal
@@ -13,9 +14,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from itertools import count
+from multiprocessing.connection import Connection, wait
 from typing import Generic, Literal, TypeVar
 
 Job = TypeVar("Job")
@@ -25,8 +28,13 @@ Reason = Literal["timeout", "overflowed", "died", "raised"]
 # Forking costs some 10 ms and the worker has every module the parent has. Elsewhere it is missing (Windows) or
 # not safe with the system's own libraries (macOS).
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+FORKS = START_METHOD == "fork"
 
 START_TIMEOUT_SECONDS = 60.0
+
+_LONGEST_RUN = 16
+# The little garbage that there is comes to some 5 kB a file.
+_COLLECT_EVERY = 1000
 
 # The main thread's stack, 8 MiB on Linux and 1 on Windows, is too small for a native parser on deep code: it would
 # end the process. Only address space until it is used.
@@ -64,7 +72,7 @@ def run_files(
     prepare: Callable[[], object] | None = None,
     start_method: str = START_METHOD,
 ) -> Iterator[Result | Lost[Job]]:
-    """Yield `work(job)` for each job, or `Lost`, in the order of the jobs.
+    """Yield `work(job)` for each job, or `Lost`, in the order of the jobs: one after the other.
 
     One worker process handles the jobs one after the other. When a job takes longer than `timeout` seconds (wall
     clock), or the worker ends, that job is lost and a new worker takes the next one. An exception raised by
@@ -95,15 +103,114 @@ def run_files(
             worker.end()
 
 
+def run_side_by_side(
+    jobs: Sequence[Job],
+    work: Callable[[Job], Result],
+    *,
+    timeout: float,
+    processes: int,
+    prepare: Callable[[], object] | None = None,
+) -> Iterator[Result | Lost[Job]]:
+    """The same as `run_files`, in the same order, by several worker processes at once."""
+    crew = _Crew(jobs, work, prepare, timeout)
+    benches = [_Bench[Job, Result]() for _ in range(processes)]
+    try:
+        for index in range(len(jobs)):
+            while index not in crew.outcomes:
+                crew.hand_out(benches)
+                crew.collect(benches)
+            yield crew.outcomes.pop(index)
+    finally:
+        for bench in benches:
+            bench.clear()
+
+
+class _Bench(Generic[Job, Result]):
+    """The place of one worker: the process, the jobs set aside for it, and the one that it has."""
+
+    def __init__(self) -> None:
+        self.worker: _Worker[Job, Result] | None = None
+        self.waiting: Iterator[int] = iter(())
+        self.index: int | None = None
+        self.deadline = 0.0
+
+    def clear(self) -> None:
+        if self.worker is not None:
+            self.worker.end()
+        self.worker = None
+
+
+class _Crew(Generic[Job, Result]):
+    """Hands the jobs out in runs of neighbours: what a worker has read for one file of a folder serves the next."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        work: Callable[[Job], Result],
+        prepare: Callable[[], object] | None,
+        timeout: float,
+    ) -> None:
+        self.outcomes: dict[int, Result | Lost[Job]] = {}
+        self._jobs = jobs
+        self._work = work
+        self._prepare = prepare
+        self._timeout = timeout
+        self._taken = 0
+
+    def hand_out(self, benches: Sequence[_Bench[Job, Result]]) -> None:
+        for bench in benches:
+            if bench.index is not None:
+                continue
+            index = next(bench.waiting, None)
+            if index is None:
+                bench.waiting = self._next_run(len(benches))
+                index = next(bench.waiting, None)
+            if index is None:
+                continue
+            if bench.worker is None or not bench.worker.is_alive():
+                bench.clear()
+                bench.worker = _Worker(self._work, self._prepare, START_METHOD)
+            bench.index, bench.deadline = index, time.monotonic() + self._timeout
+            bench.worker.begin(self._jobs[index])
+
+    def _next_run(self, benches: int) -> Iterator[int]:
+        """Shorter ones towards the end, so that no worker is left alone with many."""
+        left = len(self._jobs) - self._taken
+        first = self._taken
+        self._taken += max(1, min(_LONGEST_RUN, left // (4 * benches))) if left else 0
+        return iter(range(first, self._taken))
+
+    def collect(self, benches: Sequence[_Bench[Job, Result]]) -> None:
+        """Wait until a worker is done, or has taken too long."""
+        busy = {bench.worker.connection: bench for bench in benches if bench.worker and bench.index is not None}
+        nearest = min(bench.deadline for bench in busy.values())
+        ready = wait(list(busy), max(0.0, nearest - time.monotonic()))
+        for connection, bench in busy.items():
+            if connection in ready or bench.deadline <= time.monotonic():
+                self._finish(bench, in_time=connection in ready)
+
+    def _finish(self, bench: _Bench[Job, Result], *, in_time: bool) -> None:
+        assert bench.worker is not None and bench.index is not None
+        job = self._jobs[bench.index]
+        outcome = bench.worker.outcome(job) if in_time else timed_out(job, self._timeout)
+        if isinstance(outcome, Lost) and outcome.reason != "raised":
+            bench.clear()
+        self.outcomes[bench.index], bench.index = outcome, None
+
+
+def timed_out(job: Job, timeout: float) -> Lost[Job]:
+    return Lost(job, "timeout", f"took longer than {timeout:g} s")
+
+
 class _Worker(Generic[Job, Result]):
     """A worker process, seen from the parent."""
 
     def __init__(self, work: Callable[[Job], Result], prepare: Callable[[], object] | None, start_method: str) -> None:
         context = multiprocessing.get_context(start_method)
-        self._connection, theirs = context.Pipe()
+        self.connection, theirs = context.Pipe()
         # mypy knows no Process on the context of a start method that is not a literal.
         self._process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(work, prepare, theirs, self._connection), name="memlint-worker", daemon=True
+            target=_serve, args=(work, prepare, theirs, self.connection), name="memlint-worker", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -111,9 +218,9 @@ class _Worker(Generic[Job, Result]):
 
     def _wait_until_ready(self) -> None:
         failure = f"it said nothing for {START_TIMEOUT_SECONDS:g} s"
-        if self._connection.poll(START_TIMEOUT_SECONDS):
+        if self.connection.poll(START_TIMEOUT_SECONDS):
             try:
-                status, failure = pickle.loads(self._connection.recv_bytes())
+                status, failure = pickle.loads(self.connection.recv_bytes())
             except (EOFError, OSError):
                 status, failure = "died", self._how_it_ended()
             if status == "ready":
@@ -126,11 +233,19 @@ class _Worker(Generic[Job, Result]):
 
     def run(self, job: Job, timeout: float) -> Result | Lost[Job]:
         deadline = time.monotonic() + timeout
+        self.begin(job)
+        if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+            return timed_out(job, timeout)
+        return self.outcome(job)
+
+    def begin(self, job: Job) -> None:
+        with suppress(OSError):  # the worker is gone: its outcome will say so
+            self.connection.send(job)
+
+    def outcome(self, job: Job) -> Result | Lost[Job]:
+        """What became of the job; waits for it."""
         try:
-            self._connection.send(job)
-            if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                return Lost(job, "timeout", f"took longer than {timeout:g} s")
-            status, payload = pickle.loads(self._connection.recv_bytes())
+            status, payload = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             return self._lost_with_the_process(job)
         if status == "raised":
@@ -158,7 +273,7 @@ class _Worker(Generic[Job, Result]):
         self._process.kill()
         self._process.join()
         self._process.close()
-        self._connection.close()
+        self.connection.close()
 
 
 def _signal_name(exit_code: int) -> str:
@@ -194,13 +309,18 @@ def _work_until_closed(
         except Exception:  # noqa: BLE001 - the parent raises it
             connection.send(("raised", traceback.format_exc()))
             return
+    # What was imported is here to stay, and a tree is many objects and no garbage: looking for some costs a tenth.
+    gc.freeze()
+    gc.disable()
     connection.send(("ready", ""))
-    while True:
+    for number in count(1):
         try:
             job: Job = connection.recv()
         except (EOFError, OSError):
             return
         connection.send_bytes(_outcome(work, job))
+        if number % _COLLECT_EVERY == 0:
+            gc.collect()
 
 
 def _outcome(work: Callable[[Job], Result], job: Job) -> bytes:

@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT_MARKERS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 # A repository of dotfiles makes a whole home folder one project: past this many files nothing is proven any more.
 MAX_FILES = 20_000
+# A project with more text than this is not searched for words.
+MAX_TEXT_BYTES = 256 * 2**20
 # Installed packages and build results are not the project's own text.
 _NOT_OURS = frozenset({"site-packages", "node_modules", "build", "dist", "venv", "env", "__pycache__"})
 
@@ -55,11 +57,35 @@ def forget_files() -> None:
 
 def python_files(root: str) -> Iterator[Path]:
     """Every Python file of the project, in no order."""
-    if not any(Path(root, marker).exists() for marker in ROOT_MARKERS):
-        yield from Path(root).glob("*.py")
-        for package in Path(root).glob("*/__init__.py"):
-            yield from package.parent.rglob("*.py")
-        return
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in _NOT_OURS and not name.startswith(".")]
-        yield from (Path(folder, name) for name in files if name.endswith(".py"))
+    for folder, entries in folders_of(root):
+        yield from (Path(root, folder, entry.name) for entry in entries if is_python(entry))
+
+
+def folders_of(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Each folder of the project, by its path from the root with slashes, and what lies in it.
+
+    Links to folders are not followed, and a folder that cannot be read is empty.
+    """
+    has_project_file = any(Path(root, marker).exists() for marker in ROOT_MARKERS)
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(f"{root}/{folder}") as found:
+                entries = list(found)
+        except OSError:
+            entries = []
+        yield folder, entries
+        for entry in entries:
+            inner = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name in _NOT_OURS or entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                continue
+            if folder or has_project_file or Path(root, inner, "__init__.py").exists():
+                pending.append(inner)
+
+
+def is_python(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.name.endswith(".py") and not entry.is_dir()
+    except OSError:
+        return True  # a link that leads to itself

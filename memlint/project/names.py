@@ -89,13 +89,15 @@ class Names:
         self._digests[file] = digest_of(content)
         return content
 
-    def digest(self, read: Read) -> str:
-        """A name for what a file said, or a folder held, when it was read."""
-        if read.kind == "folder":
-            return digest_of_names(meaningful(self._folders.get(read.name) or self._entries(read.name)))
-        if read.name not in self._digests:
-            self.raw(read.name)
-        return self._digests[read.name]
+    def digest_of_file(self, file: str) -> str:
+        """A name for what a file said when it was read last."""
+        if file not in self._digests:
+            self.raw(file)
+        return self._digests[file]
+
+    def digest_of_folder(self, folder: str) -> str:
+        """A name for what a folder holds that imports are followed by."""
+        return digest_of_names(meaningful(self._entries(folder)))
 
     def tree(self, file: str) -> ast.Module | None:
         """Python's own tree of a file; None where it does not parse."""

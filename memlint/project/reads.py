@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, TypeVar
 
@@ -62,6 +62,11 @@ def digest_of(content: bytes) -> str:
 def digest_of_names(names: Iterable[str]) -> str:
     """A name for a set of names, in whatever order they come."""
     return digest_of("\0".join(sorted(names)).encode(errors="surrogateescape"))
+
+
+def digest_of_texts(digests: Mapping[str, str]) -> str:
+    """A name for all texts of a project, by the digest of each file."""
+    return digest_of_names(f"{file}\n{digest}" for file, digest in digests.items())
 
 
 def meaningful(entries: Collection[str]) -> Iterator[str]:

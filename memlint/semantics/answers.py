@@ -7,12 +7,14 @@ result, whatever else has changed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from memlint.project.reads import digest_of
+from memlint.semantics.values import Kind
 
 if TYPE_CHECKING:
     from memlint.semantics.callers import Site, Sites
@@ -148,6 +150,42 @@ def _asked_for_sites(function: str, watched: WatchedSites | None) -> AskedForSit
     # Where in its file a call stands is nobody's business: the lines above it may change.
     answer = digest_of_answer([(site.caller, site.mode, site.certain, site.place is None) for site in watched.seen])
     return AskedForSites(function, len(watched.seen), watched.all_read, answer)
+
+
+# --- as text, to be stored ---
+
+
+def to_text(questions: Iterable[Question]) -> str:
+    """The questions as JSON."""
+    return json.dumps([_as_list(question) for question in questions], separators=(",", ":"))
+
+
+def from_text(text: str) -> tuple[Question, ...]:
+    """The questions again. Raises ValueError, TypeError or KeyError for a text that is damaged."""
+    return tuple(_FORMS[form](*(_given(part) for part in parts)) for form, *parts in json.loads(text))
+
+
+_FORMS: dict[str, Callable[..., Question]] = {"view": Asked, "sites": AskedForSites, "site": AskedOfSite}
+
+
+def _as_list(question: Question) -> list[object]:
+    form = next(form for form, kind in _FORMS.items() if type(question) is kind)
+    return [form, *(_stored(getattr(question, item.name)) for item in fields(question))]
+
+
+def _stored(value: object) -> object:
+    if isinstance(value, Kind):
+        return {"kind": value.value}
+    return [_stored(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _given(value: object) -> object:
+    if isinstance(value, dict):
+        return Kind(value["kind"])
+    return tuple(_given(item) for item in value) if isinstance(value, list) else value
+
+
+# --- digests ---
 
 
 def digest_of_answer(answer: object) -> str:

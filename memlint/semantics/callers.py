@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from memlint.project.files import MAX_TEXT_BYTES
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
-from memlint.project.reads import Memo, Read, Reads
+from memlint.project.reads import Memo, Read, Reads, digest_of_texts
 from memlint.project.surface import FUNCTIONS, dotted, words_of
 from memlint.semantics.grad_effects import (
     GRAD_MODE_WORDS,
@@ -28,8 +29,7 @@ from memlint.semantics.values import Mode
 
 # A method's name that so many files call is a common word: who calls what cannot be told by it.
 _MAX_CALLING = 200
-# A project with more text than this is not searched.
-_MAX_TEXT_BYTES = 256 * 2**20
+
 _DIFFERENTIATING_WORDS = frozenset({"backward", "manual_backward", "autograd", "grad"})
 _NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
@@ -108,9 +108,16 @@ class Callers:
             starts.append(size)
             parts += (content, b"\n")
             size += len(content) + 1
-            if size > _MAX_TEXT_BYTES:
+            if size > MAX_TEXT_BYTES:
                 return None
         return (b"".join(parts), starts, self.names.files) if parts else None
+
+    @cached_property
+    def text_digest(self) -> str:
+        """A name for all that is searched for words."""
+        return digest_of_texts(
+            {} if self._text is None else {file: self.names.digest_of_file(file) for file in self.names.files}
+        )
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
         """Every file of the project and its text; nothing of a project that is too large."""

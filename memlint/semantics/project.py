@@ -8,8 +8,9 @@ from pathlib import Path
 
 import libcst as cst
 
+from memlint.project.files import project_mentions
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
-from memlint.project.reads import Memo
+from memlint.project.reads import Memo, Read, Reads
 from memlint.semantics.answers import Answers, WatchedSites, asked
 from memlint.semantics.callers import Callers, Site
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
@@ -94,6 +95,27 @@ class View:
         self.file = file
         self._depth = depth
         self.answers = Answers()
+
+    # --- what it is worked out from ---
+
+    @property
+    def reads(self) -> Reads:
+        return self._names.reads
+
+    @property
+    def text_digest(self) -> str:
+        """A digest of all texts of the project, as they were searched."""
+        return self._project.callers.text_digest
+
+    def digest_of_file(self, file: str) -> str:
+        """A digest of a file of the project, as it was read."""
+        return self._names.digest_of_file(file)
+
+    def digest_of_folder(self, folder: str) -> str:
+        """A digest of what a folder of the project holds that imports are followed by."""
+        return self._names.digest_of_folder(folder)
+
+    # --- names ---
 
     @cached_property
     def _own(self) -> str:
@@ -227,6 +249,12 @@ class View:
         """
         files = [file for file in self._project.callers.mentioning(mentioning) or () if not is_test(file)]
         return tuple(workers for file in files for workers in workers_of_loaders(self._names, file))
+
+    @asked
+    def project_mentions(self, texts: tuple[str, ...]) -> bool:
+        """Whether a file of the project contains one of the texts, or may: one that cannot be read counts."""
+        self._names.reads.note(Read("all"))
+        return project_mentions(self._names.root, texts)
 
     # --- callers ---
 

@@ -1,0 +1,315 @@
+"""The results of earlier runs: which of them still hold, and what this run adds."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from memlint.cache.encoding import UNREADABLE, decoded, encoded, result_from_text, result_to_text
+from memlint.cache.snapshot import Changes, Digests, Known, Snapshot, Status, changes, take, unpacked, words_in
+from memlint.cache.store import FOLDER, Damaged, KnownRule, Store, Stored, Unusable, remove_database
+from memlint.cache.tool import fingerprint
+from memlint.linting.earlier import Earlier, Examined, Grounds
+from memlint.linting.finding import FileResult
+from memlint.linting.policy import Policy
+from memlint.project.files import ROOT_MARKERS
+from memlint.project.reads import digest_of, digest_of_names, meaningful
+
+# A rule that crashed may be about to be mended.
+_INTERNAL_ERROR = "MEM004"
+
+_Answer = TypeVar("_Answer")
+
+
+def folder_for(root: Path) -> Path:
+    """Where the results of a project are stored: in it. Files without a project share a store in the current folder."""
+    cwd = Path.cwd()
+    has_project_file = any((root / marker).exists() for marker in ROOT_MARKERS)
+    return (cwd if not has_project_file and cwd in root.parents else root) / FOLDER
+
+
+class Results:
+    """Every method works whatever the state of the store: without it, nothing is known and nothing is kept."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        """`say` is told, once, that a store cannot be used."""
+        self._say = say
+        self._tool = fingerprint()
+        self._stores: dict[Path, Store | None] = {}
+        self._projects: dict[str, _Project | None] = {}
+        self._told: set[Path] = set()
+
+    def rules(self, root: Path) -> list[KnownRule]:
+        """All rules, as an earlier run in this project has found them; nothing where none has."""
+        folder = folder_for(root)
+        store = self._store(folder) if folder.exists() else None
+        return self._guarded(folder, lambda: store.rules() if store is not None else [], [])
+
+    def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
+        """What is known of a file: its findings, those of which it is not known whether they still hold, or nothing."""
+        project = self._project(policy)
+        if project is None or policy.file is None:
+            return None
+        return self._guarded(project.folder, lambda: project.find(shown, policy), None)
+
+    def keep(self, policy: Policy, examined: Examined) -> None:
+        project = self._project(policy)
+        if project is not None:
+            project.keep(policy, examined)
+
+    def save(self) -> None:
+        """Write down what was kept."""
+        for project in list(self._projects.values()):
+            if project is not None:
+                self._guarded(project.folder, project.save, None)
+        for store in self._stores.values():
+            if store is not None:
+                store.close()
+
+    def _store(self, folder: Path) -> Store | None:
+        if folder not in self._stores:
+            self._stores[folder] = None
+            self._stores[folder] = self._guarded(folder, lambda: self._opened(folder), None)
+        return self._stores[folder]
+
+    def _opened(self, folder: Path) -> Store:
+        try:
+            return Store(folder, self._tool)
+        except Damaged as error:
+            self._tell(folder, str(error))
+            remove_database(folder)
+            return Store(folder, self._tool)
+
+    def _project(self, policy: Policy) -> _Project | None:
+        root = policy.project
+        if root is None:
+            return None
+        if root not in self._projects:
+            self._projects[root] = None
+            folder = folder_for(Path(root))
+            store = self._store(folder)
+            if store is not None:
+                self._projects[root] = self._guarded(folder, lambda: _Project(store, folder, root), None)
+        return self._projects[root]
+
+    def _guarded(self, folder: Path, work: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
+        """The answer, or the other one where the store fails: then nobody asks it again."""
+        try:
+            return work()
+        except (Unusable, OSError, *UNREADABLE) as error:
+            self._tell(folder, str(error))
+            self._forsake(folder, is_damaged=not isinstance(error, Unusable) or isinstance(error, Damaged))
+            return otherwise
+
+    def _forsake(self, folder: Path, *, is_damaged: bool) -> None:
+        store = self._stores.get(folder)
+        if store is not None:
+            store.close()
+        self._stores[folder] = None
+        self._projects = {root: self._but_for(project, folder) for root, project in self._projects.items()}
+        if is_damaged:
+            with suppress(OSError):
+                remove_database(folder)
+
+    @staticmethod
+    def _but_for(project: _Project | None, folder: Path) -> _Project | None:
+        return None if project is not None and project.folder == folder else project
+
+    def _tell(self, folder: Path, reason: str) -> None:
+        if folder not in self._told:
+            self._told.add(folder)
+            self._say(f"the cache {folder} cannot be used ({reason}): everything is checked anew")
+
+
+class _Project:
+    """One project of a run. Methods raise Unusable, and what a damaged text raises."""
+
+    def __init__(self, store: Store, folder: Path, root: str) -> None:
+        self.folder = folder
+        self._store = store
+        self._root = root
+        # A project that is moved takes its store along.
+        self._name = os.path.relpath(root, folder.parent)
+        self._words: dict[str, bytes] = {}
+        self._digests = Digests(root, _known(store.statuses(self._name)), self._note_words)
+        self._snapshot = take(root, self._digests)
+        self._rows = {(row.file, row.demand): row for row in store.results(self._name)}
+        self._changes: dict[str, Changes | None] = {}
+        self._kept: dict[tuple[str, str], tuple[Stored, Examined]] = {}
+        self._still_holding: list[tuple[str, str]] = []
+
+    # --- what holds ---
+
+    def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
+        file, demand = self._file(policy), _demand(shown, policy)
+        row = self._rows.get((file, demand))
+        if row is None or row.content != self._digest(file):
+            return None
+        result = result_from_text(shown, row.result)
+        if row.snapshot == self._snapshot.id and row.is_certain:
+            return result
+        stored = self._store.grounds(self._name, file, demand)
+        if stored is None:
+            return None
+        grounds, questions = stored
+        if self._stands(row, decoded(grounds)):
+            self._still_holding.append((file, demand))
+            return result
+        return Earlier(row.content, result, questions)
+
+    def _stands(self, row: Stored, grounds: dict[str, Any]) -> bool:
+        """Whether nothing that was read has changed."""
+        if any(self._digest(file) != digest for file, digest in grounds["other_files"].items()):
+            return False
+        if any(self._digest_of_folder(folder) != digest for folder, digest in grounds["other_folders"].items()):
+            return False
+        changed = self._changes_since(row.snapshot)
+        return changed is not None and not (
+            not changed.files.isdisjoint(grounds["files"])
+            or not changed.folders.isdisjoint(grounds["folders"])
+            or (grounds["all_files"] and changed.files)
+            or any(changed.may_move(word) for word in grounds["words"])
+        )
+
+    def _changes_since(self, id_: str) -> Changes | None:
+        """None where nobody knows any more how the project was."""
+        if id_ == self._snapshot.id:
+            return _NOTHING_CHANGED
+        if id_ not in self._changes:
+            stored = self._store.snapshot(self._name, id_)
+            before = None if stored is None else _unpacked_snapshot(stored)
+            self._changes[id_] = None if before is None else changes(before, self._snapshot, self._words_of)
+        return self._changes[id_]
+
+    def _words_of(self, digest: str) -> frozenset[str] | None:
+        if digest == _EMPTY:
+            return frozenset()
+        packed = self._words.get(digest) or self._store.words(digest)
+        return None if packed is None else unpacked(packed)
+
+    # --- what is new ---
+
+    def keep(self, policy: Policy, examined: Examined) -> None:
+        result = examined.result
+        if result.trouble is not None or any(finding.code == _INTERNAL_ERROR for finding in result.findings):
+            return
+        file, demand = self._file(policy), _demand(result.path, policy)
+        stored = Stored(
+            file,
+            demand,
+            examined.content,
+            self._snapshot.id if self._agrees(examined.grounds) else "",
+            not self._others(examined.grounds.files, self._snapshot.files)
+            and not self._others(examined.grounds.folders, self._snapshot.folders),
+            result_to_text(result),
+        )
+        self._kept[file, demand] = stored, examined
+
+    def _agrees(self, grounds: Grounds) -> bool:
+        """Whether the run has read what the snapshot shows: files may have changed in between."""
+        return (
+            all(self._snapshot.files.get(file, digest) == digest for file, digest in grounds.files.items())
+            and all(self._snapshot.folders.get(folder, digest) == digest for folder, digest in grounds.folders.items())
+            and grounds.texts in ("", self._snapshot.texts)
+        )
+
+    @staticmethod
+    def _others(read: dict[str, str], seen: Mapping[str, str]) -> dict[str, str]:
+        """What was read outside of the snapshot."""
+        return {name: digest for name, digest in read.items() if name not in seen}
+
+    def save(self) -> None:
+        """Write what this run adds, if anything."""
+        statuses = self._digests.to_keep()
+        gone = [file for file, _ in self._rows if file not in self._snapshot.files and not self._exists(file)]
+        if not (self._kept or self._still_holding or gone or self._digests.have_changed):
+            return
+        with self._store.writing():
+            if not self._store.rules():
+                self._store.put_rules(_all_rules())
+            self._store.put_statuses(self._name, encoded(statuses))
+            self._store.put_words(self._words.items())
+            self._store.put_snapshot(self._name, self._snapshot.id, _packed_snapshot(self._snapshot))
+            for stored, examined in self._kept.values():
+                self._store.put_result(self._name, stored, self._grounds_to_text(examined.grounds), examined.questions)
+            self._store.put_snapshot_of(self._name, self._snapshot.id, self._still_holding)
+            self._store.forget(self._name, gone)
+            self._store.forget_snapshots(self._name)
+            self._store.keep_words_of(self._snapshot.files.values())
+
+    def _grounds_to_text(self, grounds: Grounds) -> str:
+        other_files = self._others(grounds.files, self._snapshot.files)
+        other_folders = self._others(grounds.folders, self._snapshot.folders)
+        return encoded(
+            {
+                "files": [file for file in grounds.files if file not in other_files],
+                "folders": [folder for folder in grounds.folders if folder not in other_folders],
+                "words": sorted(grounds.words),
+                "all_files": grounds.all_files,
+                "other_files": other_files,
+                "other_folders": other_folders,
+            }
+        )
+
+    # --- files ---
+
+    def _file(self, policy: Policy) -> str:
+        assert policy.file is not None
+        return os.path.relpath(policy.file, self._root).replace(os.sep, "/")
+
+    def _digest(self, file: str) -> str:
+        return self._snapshot.files.get(file) or self._digests.of(file)
+
+    def _digest_of_folder(self, folder: str) -> str:
+        """The digest of a folder that is not part of the snapshot."""
+        try:
+            with os.scandir(f"{self._root}/{folder}") as entries:
+                names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+        except OSError:
+            names = []
+        return digest_of_names(meaningful(names))
+
+    def _exists(self, file: str) -> bool:
+        return os.path.exists(f"{self._root}/{file}")  # noqa: PTH110
+
+    def _note_words(self, digest: str, content: bytes) -> None:
+        self._words[digest] = words_in(content)
+
+
+def _all_rules() -> Iterator[KnownRule]:
+    from memlint.linting.registry import all_rules
+
+    return (KnownRule(rule.code, rule.name, rule.family, rule.on_by_default) for rule in all_rules())
+
+
+_NOTHING_CHANGED = Changes()
+_EMPTY = digest_of(b"")
+
+
+def _demand(shown: str, policy: Policy) -> str:
+    """A digest of what is wanted of a file."""
+    wanted = (shown, sorted(policy.codes), policy.confidence.value, policy.target_torch)
+    return digest_of(repr(wanted).encode(errors="surrogateescape"))
+
+
+def _known(text: str) -> Known:
+    if not text:
+        return {}
+    return {file: (Status(*numbers), digest) for file, (*numbers, digest) in decoded(text).items()}
+
+
+def _packed_snapshot(snapshot: Snapshot) -> bytes:
+    parts = [dict(snapshot.files), dict(snapshot.folders), snapshot.is_searched]
+    return zlib.compress(encoded(parts).encode(), 1)
+
+
+def _unpacked_snapshot(packed: bytes) -> Snapshot:
+    try:
+        files, folders, is_searched = decoded(zlib.decompress(packed).decode())
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    return Snapshot(files, folders, is_searched)

@@ -1,0 +1,199 @@
+"""A project as it lies on the disk: what its files say and its folders hold, as digests."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from memlint.project.files import MAX_FILES, MAX_TEXT_BYTES, folders_of, is_python
+from memlint.project.reads import digest_of, digest_of_names, digest_of_texts, meaningful
+
+# Whether a file has changed is seen by its times. One that was written so shortly before it was read may be written
+# again with the same times: file systems count in steps of up to 2 s. (git calls such entries racy.)
+_STEP_NANOSECONDS = 2_000_000_000
+
+_WORD = re.compile(rb"[A-Za-z0-9_]+")
+
+
+class Status(NamedTuple):
+    """What tells without reading it that a file is the same."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Status:
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+    def is_settled(self, now: int) -> bool:
+        """Whether a later change must show in the times."""
+        return max(self.modified, self.changed) + _STEP_NANOSECONDS < now
+
+
+Known = dict[str, tuple[Status, str]]
+"""File -> its status and the digest of what it said then."""
+
+
+class Digests:
+    """The digests of files, read only where their status says that they may have changed."""
+
+    def __init__(self, root: str, known: Known, when_read: Callable[[str, bytes], object]) -> None:
+        """`when_read` gets the digest and the content of each file that is read."""
+        self._root = root
+        self._known = known
+        self._seen: dict[str, str] = {}
+        self._settled: Known = {}
+        self._when_read = when_read
+        self._now = time.time_ns()
+        self.have_changed = False
+        """Whether what is to be kept differs from what was known."""
+
+    def of(self, file: str, stat: os.stat_result | None = None) -> str:
+        """The digest of a file by its path from the root; that of nothing for one that cannot be read."""
+        found = self._seen.get(file)
+        if found is None:
+            found = self._seen[file] = self._look(file, stat)
+        return found
+
+    def _look(self, file: str, stat: os.stat_result | None) -> str:
+        path = f"{self._root}/{file}"
+        try:
+            status = Status.of(stat or os.stat(path))  # noqa: PTH116 - as below
+            known = self._known.get(file)
+            if known is not None and known[0] == status:
+                return known[1]
+            with open(path, "rb") as stream:  # noqa: PTH123 - thousands of Path objects take their time
+                content = stream.read()
+        except OSError:
+            return digest_of(b"")
+        digest = digest_of(content)
+        self._when_read(digest, content)
+        if status.is_settled(self._now):
+            self._settled[file] = (status, digest)
+        self.have_changed = True
+        return digest
+
+    def to_keep(self) -> dict[str, tuple[int | str, ...]]:
+        """What the next run should know: file -> the numbers of its status, and the digest."""
+        kept = {file: known for file, known in self._known.items() if self._seen.get(file, known[1]) == known[1]}
+        return {file: (*status, digest) for file, (status, digest) in (kept | self._settled).items()}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The Python files of a project and its folders, by their paths from the root."""
+
+    files: Mapping[str, str]
+    folders: Mapping[str, str]
+    is_searched: bool
+    """Small enough for all its text to be searched."""
+
+    @cached_property
+    def texts(self) -> str:
+        """A digest of all that is searched, as `Callers.text_digest`."""
+        return digest_of_texts(self.files if self.is_searched else {})
+
+    @cached_property
+    def id(self) -> str:
+        folders = digest_of_texts(self.folders)
+        return digest_of(f"{digest_of_texts(self.files)} {folders} {self.is_searched}".encode())
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between two snapshots."""
+
+    files: frozenset[str] = frozenset()
+    folders: frozenset[str] = frozenset()
+    gained_or_lost: frozenset[str] = frozenset()
+    """Words that a file has and had not, or had and has not."""
+    in_changed_files: frozenset[str] = frozenset()
+    """Words of the files that changed, before or after."""
+    any_word: bool = False
+    """What was searched for cannot be told."""
+
+    def may_move(self, text: str) -> bool:
+        """Whether other files than before may hold a word, or a piece of code."""
+        if self.any_word or text in self.gained_or_lost:
+            return True
+        words = [word.decode() for word in _WORD.findall(text.encode())]
+        return words != [text] and self.in_changed_files.issuperset(words)
+
+
+def take(root: str, digests: Digests) -> Snapshot:
+    """Look at a project."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    size = 0
+    for folder, entries in folders_of(root):
+        names = []
+        for entry in entries:
+            inner = f"{folder}/{entry.name}" if folder else entry.name
+            if is_python(entry):
+                stat = _stat(entry)
+                size += stat.st_size + 1 if stat is not None else 1
+                files[inner] = digests.of(inner, stat)
+            names.append(entry.name + ("/" if _is_folder(entry) else ""))
+        folders[folder] = digest_of_names(meaningful(names))
+    return Snapshot(files, folders, len(files) <= MAX_FILES and size <= MAX_TEXT_BYTES)
+
+
+def changes(before: Snapshot, after: Snapshot, words_of: Callable[[str], frozenset[str] | None]) -> Changes:
+    """`words_of` gives the words of a text by its digest; None where nobody knows them any more."""
+    files = _differing(before.files, after.files)
+    gained_or_lost: set[str] = set()
+    in_changed_files: set[str] = set()
+    any_word = before.is_searched != after.is_searched
+    for file in files:
+        old, new = (_words(snapshot.files.get(file), words_of) for snapshot in (before, after))
+        if old is None or new is None:
+            any_word = True
+            continue
+        gained_or_lost |= old ^ new
+        in_changed_files |= old | new
+    folders = _differing(before.folders, after.folders)
+    return Changes(files, folders, frozenset(gained_or_lost), frozenset(in_changed_files), any_word)
+
+
+def words_in(content: bytes) -> bytes:
+    """The words of a text, packed."""
+    return zlib.compress(b" ".join(sorted(set(_WORD.findall(content)))), 1)
+
+
+def unpacked(words: bytes) -> frozenset[str]:
+    """Raises ValueError for what is damaged."""
+    try:
+        return frozenset(zlib.decompress(words).decode("ascii").split(" "))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+
+
+def _words(digest: str | None, words_of: Callable[[str], frozenset[str] | None]) -> frozenset[str] | None:
+    return frozenset() if digest is None else words_of(digest)
+
+
+def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> frozenset[str]:
+    """The keys that only one has, or of which both have different values."""
+    return frozenset(key for key, _ in before.items() ^ after.items())
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat()
+    except OSError:
+        return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,241 @@
+"""The file in which a cache lies: an SQLite database in WAL mode.
+
+One database for a project, because a run reads it as a whole and writes little of it. SQLite keeps it whole when a run
+is killed while it writes and when several run at once; a file that is replaced atomically would do so too, but it
+would have to be read and written as a whole for one changed file, and of two runs one would lose what it found.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = ".memlint_cache"
+_DATABASE = "results.sqlite"
+# Raised whenever the tables, or what is written in them, mean something else.
+_FORM = 1
+# Another run writes for milliseconds; whoever waits longer goes without.
+_WAIT_SECONDS = 2.0
+_SNAPSHOTS_KEPT = 64
+
+_SCHEMA = """
+CREATE TABLE about (form INTEGER, tool TEXT);
+CREATE TABLE rules (code TEXT PRIMARY KEY, name TEXT, family TEXT, on_by_default INTEGER);
+CREATE TABLE projects (root TEXT PRIMARY KEY, statuses TEXT);
+CREATE TABLE snapshots (number INTEGER PRIMARY KEY, root TEXT, id TEXT, content BLOB, UNIQUE (root, id));
+CREATE TABLE words (digest TEXT PRIMARY KEY, words BLOB) WITHOUT ROWID;
+CREATE TABLE results (root TEXT, file TEXT, demand TEXT, content TEXT, snapshot TEXT, is_certain INTEGER, result TEXT,
+                      PRIMARY KEY (root, file, demand)) WITHOUT ROWID;
+CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, questions TEXT,
+                      PRIMARY KEY (root, file, demand));
+"""
+
+_TAG = """Signature: 8a477f597d28d172789f06886806bc55
+# This file is a cache directory tag created by memlint (https://bford.info/cachedir/).
+"""
+
+
+class Unusable(Exception):  # noqa: N818 - says what it is
+    """The store cannot be read or written; `str` says why."""
+
+
+class Damaged(Unusable):
+    """What is in the store is no store, or not whole."""
+
+
+class KnownRule(NamedTuple):
+    """What settings need to know of a rule."""
+
+    code: str
+    name: str
+    family: str
+    on_by_default: bool
+
+
+class Stored(NamedTuple):
+    """A row of the results. `demand` is a digest of what was wanted of the file; `is_certain`: nothing outside of the
+    snapshot was looked at.
+    """
+
+    file: str
+    demand: str
+    content: str
+    snapshot: str
+    is_certain: bool
+    result: str
+
+
+class Store:
+    """The tables, as they are. Every method raises Unusable."""
+
+    def __init__(self, folder: Path, tool: str) -> None:
+        """Open the store in a folder, which is made. What another version of the tool has left is thrown away."""
+        self._folder = folder
+        self._tool = tool
+        with _translated():
+            folder.mkdir(exist_ok=True)
+            self._database = self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        path = self._folder / _DATABASE
+        is_new = not path.exists()
+        database = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+        try:
+            if is_new:
+                _mark(self._folder)
+                database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            if not self._is_of_this_tool(database):
+                self._begin_anew(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _is_of_this_tool(self, database: sqlite3.Connection) -> bool:
+        tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return bool(tables) and database.execute("SELECT form, tool FROM about").fetchall() == [(_FORM, self._tool)]
+
+    def _begin_anew(self, database: sqlite3.Connection) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        if not self._is_of_this_tool(database):  # no other run was faster
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                database.execute(f"DROP TABLE {name}")
+            for statement in _SCHEMA.split(";"):
+                database.execute(statement)
+            database.execute("INSERT INTO about VALUES (?, ?)", (_FORM, self._tool))
+        database.execute("COMMIT")
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self._database.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """All that is written within the block is written, or nothing."""
+        with _translated():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    # --- rules ---
+
+    def rules(self) -> list[KnownRule]:
+        """All rules; nothing where no run has said it."""
+        found = self._all("SELECT code, name, family, on_by_default FROM rules ORDER BY code")
+        return [KnownRule(code, name, family, bool(on)) for code, name, family, on in found]
+
+    def put_rules(self, rules: Iterable[KnownRule]) -> None:
+        self._database.executemany("INSERT OR REPLACE INTO rules VALUES (?, ?, ?, ?)", rules)
+
+    # --- projects ---
+
+    def statuses(self, root: str) -> str:
+        found = self._all("SELECT statuses FROM projects WHERE root = ?", root)
+        return found[0][0] if found else ""
+
+    def put_statuses(self, root: str, statuses: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO projects VALUES (?, ?)", (root, statuses))
+
+    def snapshot(self, root: str, id_: str) -> bytes | None:
+        found = self._all("SELECT content FROM snapshots WHERE root = ? AND id = ?", root, id_)
+        return found[0][0] if found else None
+
+    def put_snapshot(self, root: str, id_: str, content: bytes) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO snapshots (root, id, content) VALUES (?, ?, ?)", (root, id_, content)
+        )
+
+    def forget_snapshots(self, root: str) -> None:
+        """Those in which no result holds, and the oldest where there are many: their results are asked anew."""
+        self._database.execute(
+            "DELETE FROM snapshots WHERE root = :root AND (id NOT IN (SELECT snapshot FROM results WHERE root = :root)"
+            " OR number NOT IN (SELECT number FROM snapshots WHERE root = :root ORDER BY number DESC LIMIT :kept))",
+            {"root": root, "kept": _SNAPSHOTS_KEPT},
+        )
+
+    def words(self, digest: str) -> bytes | None:
+        found = self._all("SELECT words FROM words WHERE digest = ?", digest)
+        return found[0][0] if found else None
+
+    def put_words(self, words: Iterable[tuple[str, bytes]]) -> None:
+        self._database.executemany("INSERT OR IGNORE INTO words VALUES (?, ?)", words)
+
+    def keep_words_of(self, digests: Iterable[str]) -> None:
+        """Once most are of texts that are gone, forget those."""
+        current = set(digests)
+        if self._all("SELECT count(*) FROM words")[0][0] < 4 * len(current) + 1000:
+            return
+        gone = [(digest,) for (digest,) in self._all("SELECT digest FROM words") if digest not in current]
+        self._database.executemany("DELETE FROM words WHERE digest = ?", gone)
+
+    # --- results ---
+
+    def results(self, root: str) -> Iterator[Stored]:
+        for file, demand, content, snapshot, is_certain, result in self._all(
+            "SELECT file, demand, content, snapshot, is_certain, result FROM results WHERE root = ?", root
+        ):
+            yield Stored(file, demand, content, snapshot, bool(is_certain), result)
+
+    def grounds(self, root: str, file: str, demand: str) -> tuple[str, str] | None:
+        """What a result rests on, and the questions that it asked, as they were put."""
+        found: list[tuple[str, str]] = self._all(
+            "SELECT grounds, questions FROM grounds WHERE root = ? AND file = ? AND demand = ?", root, file, demand
+        )
+        return found[0] if found else None
+
+    def put_result(self, root: str, stored: Stored, grounds: str, questions: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", (root, *stored))
+        self._database.execute(
+            "INSERT OR REPLACE INTO grounds VALUES (?, ?, ?, ?, ?)",
+            (root, stored.file, stored.demand, grounds, questions),
+        )
+
+    def put_snapshot_of(self, root: str, snapshot: str, keys: Iterable[tuple[str, str]]) -> None:
+        """These results hold in another snapshot too."""
+        self._database.executemany(
+            "UPDATE results SET snapshot = ? WHERE root = ? AND file = ? AND demand = ?",
+            ((snapshot, root, file, demand) for file, demand in keys),
+        )
+
+    def forget(self, root: str, files: Iterable[str]) -> None:
+        """Drop the results of files that are gone."""
+        for table in ("results", "grounds"):
+            self._database.executemany(
+                f"DELETE FROM {table} WHERE root = ? AND file = ?", ((root, file) for file in files)
+            )
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        with _translated():
+            return self._database.execute(query, values).fetchall()
+
+
+def remove_database(folder: Path) -> None:
+    """Raises OSError."""
+    for path in folder.glob(f"{_DATABASE}*"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Unusable(str(error)) from None  # locked, or not writable
+    except sqlite3.Error as error:
+        raise Damaged(str(error)) from None
+    except OSError as error:
+        raise Unusable(error.strerror or str(error)) from None
+
+
+def _mark(folder: Path) -> None:
+    """Version control leaves the folder alone, and so do backups."""
+    (folder / ".gitignore").write_text("# Made by memlint.\n*\n", encoding="utf-8")
+    (folder / "CACHEDIR.TAG").write_text(_TAG, encoding="utf-8")
