@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ from memlint.cli import run
 from memlint.cli.main import memlint as command
 from memlint.cli.progress import with_progress
 from memlint.config.options import Options
+from memlint.linting.earlier import Earlier, Examined
 from memlint.linting.finding import Applicability, Edit, FileResult, Finding, Fix, FixResult
 from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import RuleInfo
+from memlint.project.reads import digest_of
 from memlint.source.lines import Position
 
 PAGE = """A word too many.
@@ -97,6 +99,10 @@ def fake_lint(path: str, raw: bytes, policy: Policy) -> FileResult:
     return FileResult(path, tuple(findings), dict(enumerate(lines, start=1)))
 
 
+def fake_examine(path: str, raw: bytes, policy: Policy, earlier: Earlier | None) -> Examined:
+    return Examined(digest_of(raw), fake_lint(path, raw, policy))
+
+
 def fake_fix(
     path: str, raw: bytes, policy: Policy, *, unsafe: bool, only: frozenset[tuple[str, int]] | None = None
 ) -> FixResult:
@@ -115,6 +121,9 @@ def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake = types.ModuleType("memlint.linting.lint")
     fake.__dict__.update(lint=fake_lint, fix=fake_fix)
     monkeypatch.setitem(sys.modules, "memlint.linting.lint", fake)
+    examining = types.ModuleType("memlint.linting.examine")
+    examining.__dict__.update(examine=fake_examine)
+    monkeypatch.setitem(sys.modules, "memlint.linting.examine", examining)
     monkeypatch.setattr("memlint.linting.registry.all_rules", lambda *_: RULES)
     (tmp_path / ".git").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -468,8 +477,8 @@ def test_a_file_that_changed_meanwhile_is_left_alone(core: Path, monkeypatch: py
     write(core, a="waste")
     original = run.fix_all
 
-    def changed_meanwhile(jobs: tuple[run.Job, ...]) -> Iterator[FixResult]:
-        for result in original(jobs):
+    def changed_meanwhile(jobs: tuple[run.Job, ...], means: run.Means) -> Iterator[FixResult]:
+        for result in original(jobs, means):
             write(core, a="somebody else's")
             yield result
 
@@ -595,6 +604,25 @@ def test_version_and_help_import_neither_libcst_nor_rich(tmp_path: Path) -> None
         assert ran.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_check_that_has_nothing_to_do_imports_no_libcst(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    write(tmp_path, a="import torch\nfrom b import f\n", b="def f():\n    pass\n")
+    program = (
+        "import atexit, sys\n"
+        "sys.argv = ['memlint', 'check']\n"
+        "heavy = ('libcst', 'rich', 'torch', 'multiprocessing', 'memlint.semantics', 'memlint.rules')\n"
+        "atexit.register(lambda: print([name for name in heavy if name in sys.modules]))\n"
+        "from memlint.cli.main import main\n"
+        "main()\n"
+    )
+    outputs = [
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert "libcst" in outputs[0]
+    assert outputs[1] == "No findings in 2 files.\n[]\n"
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     writer = subprocess.Popen(
         [sys.executable, "-m", "memlint", "rule", "--all"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -684,3 +712,64 @@ def test_a_short_run_or_one_without_a_terminal_shows_none(monkeypatch: pytest.Mo
         monkeypatch.setattr("memlint.cli.progress._SHOW_AFTER_SECONDS", 0.0)
     assert list(with_progress(iter("abc"), 3)) == ["a", "b", "c"]
     assert stream.getvalue() == ""
+
+
+# --- the cache, and several processes ---
+
+
+def test_a_second_check_says_the_same(core: Path) -> None:
+    write(core, a="waste\n", b="good\n", c="hopeless\n")
+    first = memlint_run("check")
+    again = memlint_run("check")
+    assert (again.stdout, again.exit_code) == (first.stdout, 1)
+    write(core, a="good\n")
+    assert "a.py" not in memlint_run("check").stdout
+
+
+def test_files_without_fixes_are_not_fixed_again(core: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(core, a="waste\n", b="hopeless\n")
+    memlint_run("check")
+    first = memlint_run("fix", "--no-cache")
+    fixed: list[str] = []
+
+    def noted(jobs: Sequence[run.Job], *others: Any) -> Iterator[Any]:
+        fixed.extend(job.shown for job in jobs)
+        return outcomes(jobs, *others)
+
+    outcomes = run._outcomes
+    monkeypatch.setattr(run, "_outcomes", noted)
+    second = memlint_run("fix")
+    assert fixed == ["a.py"]
+    assert (second.stdout, second.stderr, second.exit_code) == (first.stdout, first.stderr, first.exit_code)
+
+
+def test_without_the_cache_nothing_is_left_behind(core: Path) -> None:
+    write(core, a="waste\n")
+    memlint_run("check", "--no-cache")
+    assert sorted(path.name for path in core.iterdir()) == [".git", "a.py"]
+
+
+def test_clean_removes_the_cache_and_nothing_else(core: Path) -> None:
+    write(core, a="waste\n")
+    memlint_run("check")
+    assert (core / ".memlint_cache").is_dir()
+    assert memlint_run("clean").stdout == "Removed .memlint_cache.\n"
+    assert memlint_run("clean").stdout == ".memlint_cache: there is no cache.\n"
+    (core / ".memlint_cache").mkdir()
+    (core / ".memlint_cache" / "CACHEDIR.TAG").write_text("somebody else's")
+    memlint_run("clean")
+    assert (core / ".memlint_cache").is_dir()
+
+
+@pytest.mark.parametrize("command", [("check",), ("check", "--output-format=json"), ("fix", "--unsafe-fixes")], ids=str)
+def test_several_processes_print_what_one_prints(
+    core: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(run, "_BYTES_FOR_A_PROCESS", 1)
+    write(core, **{f"file{number}": "waste\njunk\n" if number % 3 else "hopeless\n" for number in range(60)}, z="die\n")
+    one, two, cached = (
+        memlint_run(*command, *how) for how in (("--no-cache", "--jobs=1"), ("--jobs=3",), ("--jobs=3",))
+    )
+    assert (two.stdout, two.stderr, two.exit_code) == (one.stdout, one.stderr, one.exit_code)
+    assert (cached.stdout, cached.stderr, cached.exit_code) == (one.stdout, one.stderr, one.exit_code)
+    assert "z.py: the check broke off" in one.stderr

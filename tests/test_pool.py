@@ -17,7 +17,7 @@ import libcst
 import pytest
 
 from memlint.linting import pool
-from memlint.linting.pool import Lost, WorkerDidNotStart, run_files
+from memlint.linting.pool import Lost, WorkerDidNotStart, run_files, run_side_by_side
 
 needs_posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -38,7 +38,8 @@ def _work(job: str) -> str:
         os._exit(7)
     if job == "raise":
         raise ValueError("no such tensor")
-    if job == "pid":
+    if job in ("pid", "rest"):
+        time.sleep(0.01 if job == "rest" else 0)
         return str(os.getpid())
     return job.upper()
 
@@ -230,3 +231,58 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return not Path("/proc").exists()
+
+
+# --- side by side ---
+
+
+def test_several_processes_give_the_results_in_the_order_of_the_jobs() -> None:
+    jobs = [f"file{number}" for number in range(200)]
+    assert list(run_side_by_side(jobs, _work, timeout=10, processes=3)) == [job.upper() for job in jobs]
+
+
+def test_several_processes_share_the_work() -> None:
+    pids = set(run_side_by_side(["rest"] * 40, _work, timeout=10, processes=2))
+    assert len(pids) == 2
+
+
+def test_a_slow_job_does_not_hold_up_those_behind_it() -> None:
+    started = time.monotonic()
+    outcomes = list(run_side_by_side(["hang", *"abcdefgh"], _work, timeout=1, processes=2))
+    assert isinstance(outcomes[0], Lost) and outcomes[0].reason == "timeout"
+    assert outcomes[1:] == list("ABCDEFGH")
+    assert time.monotonic() - started < 5
+
+
+@needs_posix_signals
+def test_workers_that_die_are_lost_with_the_job_that_they_had() -> None:
+    jobs = ["a", "killed", "b", "crash", "c", "raise", "exit", "d"]
+    outcomes = list(run_side_by_side(jobs, _work, timeout=10, processes=2))
+    lost = {outcome.job: outcome.reason for outcome in outcomes if isinstance(outcome, Lost)}
+    assert lost == {"killed": "died", "crash": "overflowed", "raise": "raised", "exit": "died"}
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Lost)] == ["A", "B", "C", "D"]
+
+
+@needs_posix_signals
+def test_a_closed_run_ends_all_its_workers() -> None:
+    outcomes = run_side_by_side(["rest"] * 40, _work, timeout=10, processes=2)
+    pids = {int(str(next(outcomes))) for _ in range(30)}
+    outcomes.close()  # type: ignore[attr-defined]
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@needs_posix_signals
+def test_ctrl_c_ends_all_workers_at_once() -> None:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_side_by_side(["hang"] * 4, _work, timeout=30, processes=2))
+    assert time.monotonic() - started < 5
+
+
+def test_no_more_workers_than_jobs_are_started() -> None:
+    assert list(run_side_by_side(["a"], _work, timeout=10, processes=8)) == ["A"]
+    assert list(run_side_by_side([], _work, timeout=10, processes=8)) == []

@@ -6,15 +6,16 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from memlint.cache.encoding import UNREADABLE, decoded, encoded, result_from_text, result_to_text
 from memlint.cache.snapshot import Changes, Digests, Known, Snapshot, Status, changes, take, unpacked, words_in
 from memlint.cache.store import FOLDER, Damaged, KnownRule, Store, Stored, Unusable, remove_database
-from memlint.cache.tool import fingerprint
+from memlint.cache.tool import fingerprint, local_rules_fingerprint, plugin_fingerprint
 from memlint.linting.earlier import Earlier, Examined, Grounds
-from memlint.linting.finding import FileResult
+from memlint.linting.finding import Confidence, FileResult
 from memlint.linting.policy import Policy
 from memlint.project.files import ROOT_MARKERS
 from memlint.project.reads import digest_of, digest_of_names, meaningful
@@ -78,11 +79,11 @@ class Results:
 
     def _opened(self, folder: Path) -> Store:
         try:
-            return Store(folder, self._tool)
+            return Store(folder, self._tool, plugin_fingerprint)
         except Damaged as error:
             self._tell(folder, str(error))
             remove_database(folder)
-            return Store(folder, self._tool)
+            return Store(folder, self._tool, plugin_fingerprint)
 
     def _project(self, policy: Policy) -> _Project | None:
         root = policy.project
@@ -173,6 +174,7 @@ class _Project:
             or not changed.folders.isdisjoint(grounds["folders"])
             or (grounds["all_files"] and changed.files)
             or any(changed.may_move(word) for word in grounds["words"])
+            or any(changed.may_hold(piece) for piece in grounds["pieces"])
         )
 
     def _changes_since(self, id_: str) -> Changes | None:
@@ -186,8 +188,6 @@ class _Project:
         return self._changes[id_]
 
     def _words_of(self, digest: str) -> frozenset[str] | None:
-        if digest == _EMPTY:
-            return frozenset()
         packed = self._words.get(digest) or self._store.words(digest)
         return None if packed is None else unpacked(packed)
 
@@ -249,6 +249,7 @@ class _Project:
                 "files": [file for file in grounds.files if file not in other_files],
                 "folders": [folder for folder in grounds.folders if folder not in other_folders],
                 "words": sorted(grounds.words),
+                "pieces": sorted(grounds.pieces),
                 "all_files": grounds.all_files,
                 "other_files": other_files,
                 "other_folders": other_folders,
@@ -258,8 +259,8 @@ class _Project:
     # --- files ---
 
     def _file(self, policy: Policy) -> str:
-        assert policy.file is not None
-        return os.path.relpath(policy.file, self._root).replace(os.sep, "/")
+        # The root is the file's own: it lies below.
+        return str(policy.file)[len(self._root) :].lstrip(os.sep).replace(os.sep, "/")
 
     def _digest(self, file: str) -> str:
         return self._snapshot.files.get(file) or self._digests.of(file)
@@ -287,13 +288,19 @@ def _all_rules() -> Iterator[KnownRule]:
 
 
 _NOTHING_CHANGED = Changes()
-_EMPTY = digest_of(b"")
 
 
 def _demand(shown: str, policy: Policy) -> str:
-    """A digest of what is wanted of a file."""
-    wanted = (shown, sorted(policy.codes), policy.confidence.value, policy.target_torch)
-    return digest_of(repr(wanted).encode(errors="surrogateescape"))
+    """What is wanted of a file, and under which name."""
+    return f"{_wanted(policy.codes, policy.confidence, policy.target_torch, policy.local_rules)} {shown}"
+
+
+@lru_cache(maxsize=64)
+def _wanted(
+    codes: frozenset[str], confidence: Confidence, target_torch: tuple[int, int] | None, local_rules: tuple[str, ...]
+) -> str:
+    wanted = (sorted(codes), confidence.value, target_torch, local_rules_fingerprint(local_rules))
+    return digest_of(repr(wanted).encode())
 
 
 def _known(text: str) -> Known:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from memlint.project.files import MAX_FILES, MAX_TEXT_BYTES, folders_of, is_python
-from memlint.project.reads import digest_of, digest_of_names, digest_of_texts, meaningful
+from memlint.project.reads import UNREADABLE, digest_of, digest_of_names, digest_of_texts, meaningful
 
 # Whether a file has changed is seen by its times. One that was written so shortly before it was read may be written
 # again with the same times: file systems count in steps of up to 2 s. (git calls such entries racy.)
@@ -57,7 +57,7 @@ class Digests:
         """Whether what is to be kept differs from what was known."""
 
     def of(self, file: str, stat: os.stat_result | None = None) -> str:
-        """The digest of a file by its path from the root; that of nothing for one that cannot be read."""
+        """The digest of a file by its path from the root."""
         found = self._seen.get(file)
         if found is None:
             found = self._seen[file] = self._look(file, stat)
@@ -73,7 +73,7 @@ class Digests:
             with open(path, "rb") as stream:  # noqa: PTH123 - thousands of Path objects take their time
                 content = stream.read()
         except OSError:
-            return digest_of(b"")
+            return UNREADABLE
         digest = digest_of(content)
         self._when_read(digest, content)
         if status.is_settled(self._now):
@@ -124,8 +124,16 @@ class Changes:
         """Whether other files than before may hold a word, or a piece of code."""
         if self.any_word or text in self.gained_or_lost:
             return True
-        words = [word.decode() for word in _WORD.findall(text.encode())]
+        words = _words_of(text)
         return words != [text] and self.in_changed_files.issuperset(words)
+
+    def may_hold(self, text: str) -> bool:
+        """Whether other files than before may hold a text, be it within a word."""
+        return self.any_word or all(any(word in longer for longer in self.in_changed_files) for word in _words_of(text))
+
+
+def _words_of(text: str) -> list[str]:
+    return [word.decode() for word in _WORD.findall(text.encode())]
 
 
 def take(root: str, digests: Digests) -> Snapshot:

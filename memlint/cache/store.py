@@ -7,8 +7,9 @@ would have to be read and written as a whole for one changed file, and of two ru
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ _WAIT_SECONDS = 2.0
 _SNAPSHOTS_KEPT = 64
 
 _SCHEMA = """
-CREATE TABLE about (form INTEGER, tool TEXT);
+CREATE TABLE about (form INTEGER, tool TEXT, plugins TEXT);
 CREATE TABLE rules (code TEXT PRIMARY KEY, name TEXT, family TEXT, on_by_default INTEGER);
 CREATE TABLE projects (root TEXT PRIMARY KEY, statuses TEXT);
 CREATE TABLE snapshots (number INTEGER PRIMARY KEY, root TEXT, id TEXT, content BLOB, UNIQUE (root, id));
@@ -33,6 +34,7 @@ CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, questions
                       PRIMARY KEY (root, file, demand));
 """
 
+_TAG_FILE = "CACHEDIR.TAG"
 _TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # This file is a cache directory tag created by memlint (https://bford.info/cachedir/).
 """
@@ -71,10 +73,15 @@ class Stored(NamedTuple):
 class Store:
     """The tables, as they are. Every method raises Unusable."""
 
-    def __init__(self, folder: Path, tool: str) -> None:
-        """Open the store in a folder, which is made. What another version of the tool has left is thrown away."""
+    def __init__(self, folder: Path, tool: str, plugins: Callable[[], str]) -> None:
+        """Open the store in a folder, which is made. What another version of the tool has left is thrown away.
+
+        `tool` and `plugins` are digests of the tool, and of its plugins; the latter is empty where none is installed, and
+        not asked for again while the tool is the same.
+        """
         self._folder = folder
         self._tool = tool
+        self._plugins = plugins
         with _translated():
             folder.mkdir(exist_ok=True)
             self._database = self._connected()
@@ -97,7 +104,10 @@ class Store:
 
     def _is_of_this_tool(self, database: sqlite3.Connection) -> bool:
         tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        return bool(tables) and database.execute("SELECT form, tool FROM about").fetchall() == [(_FORM, self._tool)]
+        if not tables or database.execute("SELECT form, tool FROM about").fetchall() != [(_FORM, self._tool)]:
+            return False
+        (plugins,) = database.execute("SELECT plugins FROM about").fetchone()
+        return not plugins or plugins == self._plugins()
 
     def _begin_anew(self, database: sqlite3.Connection) -> None:
         database.execute("BEGIN IMMEDIATE")
@@ -106,7 +116,7 @@ class Store:
                 database.execute(f"DROP TABLE {name}")
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
-            database.execute("INSERT INTO about VALUES (?, ?)", (_FORM, self._tool))
+            database.execute("INSERT INTO about VALUES (?, ?, ?)", (_FORM, self._tool, self._plugins()))
         database.execute("COMMIT")
 
     def close(self) -> None:
@@ -217,6 +227,15 @@ class Store:
             return self._database.execute(query, values).fetchall()
 
 
+def remove(folder: Path) -> bool:
+    """Remove a store with its folder; False where there is none. Raises OSError."""
+    tag = folder / _TAG_FILE
+    if not (tag.is_file() and tag.read_text(encoding="utf-8") == _TAG):
+        return False  # somebody else's
+    shutil.rmtree(folder)
+    return True
+
+
 def remove_database(folder: Path) -> None:
     """Raises OSError."""
     for path in folder.glob(f"{_DATABASE}*"):
@@ -238,4 +257,4 @@ def _translated() -> Iterator[None]:
 def _mark(folder: Path) -> None:
     """Version control leaves the folder alone, and so do backups."""
     (folder / ".gitignore").write_text("# Made by memlint.\n*\n", encoding="utf-8")
-    (folder / "CACHEDIR.TAG").write_text(_TAG, encoding="utf-8")
+    (folder / _TAG_FILE).write_text(_TAG, encoding="utf-8")

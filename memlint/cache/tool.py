@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import memlint
@@ -16,14 +17,51 @@ _DECIDING = ("source", "project", "semantics", "linting", "rules", "cache")
 
 
 def fingerprint() -> str:
-    """A digest of the version, of the code that is installed, of Python and of LibCST.
+    """A digest of the version, of the code that is installed, of Python, of LibCST, and of what else is installed.
 
-    The code counts because who works on a rule changes it without changing the version.
+    The code counts because who works on a rule changes it without changing the version; what else is installed, because
+    it may be a plugin with rules.
     """
-    parts = [memlint.__version__, sys.version, *_files_of(_package("libcst"), deep=False)]
+    parts = [memlint.__version__, sys.version, *_files_of(_package("libcst"), deep=False), *_distributions()]
     for name in _DECIDING:
         parts += _files_of(_package(f"memlint.{name}"), deep=True)
+    return _digest(parts)
+
+
+def plugin_fingerprint() -> str:
+    """A digest of the code of the plugins, which may be worked on where it lies; empty without plugins."""
+    from memlint.linting.custom import BadRules, plugin_rules
+
+    try:
+        rules = plugin_rules()
+    except BadRules as error:
+        return str(error)  # whoever wants the rules will say so
+    folders = {Path(inspect.getfile(rule)).parent for rule in rules}
+    return _digest(part for folder in sorted(folders) for part in _files_of(folder, deep=True)) if folders else ""
+
+
+def local_rules_fingerprint(paths: Iterable[str]) -> str:
+    """A digest of the project's own rules, empty without any."""
+    parts: list[str] = []
+    for path in map(Path, paths):
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        parts += (f"{file} {digest_of(file.read_bytes())}" for file in files)
+    return _digest(parts) if parts else ""
+
+
+def _digest(parts: Iterable[str]) -> str:
     return digest_of("\n".join(parts).encode(errors="surrogateescape"))
+
+
+def _distributions() -> Iterator[str]:
+    """Name, version and time of installation of everything that is installed."""
+    for folder in sys.path:
+        try:
+            with os.scandir(folder or ".") as entries:
+                found = [entry for entry in entries if entry.name.endswith((".dist-info", ".egg-info", ".egg-link"))]
+            yield from sorted(f"{entry.path} {entry.stat().st_mtime_ns}" for entry in found)
+        except OSError:
+            continue  # a path that leads nowhere, or into an archive
 
 
 def _package(name: str) -> Path | None:

@@ -17,6 +17,7 @@ import click
 from memlint import __version__
 from memlint.cli.baseline import baseline
 from memlint.cli.check import check
+from memlint.cli.clean import clean
 from memlint.cli.config import config
 from memlint.cli.confirm import confirm
 from memlint.cli.errors import Trouble, say_error
@@ -51,6 +52,7 @@ memlint.add_command(measure)
 memlint.add_command(confirm)
 memlint.add_command(rule)
 memlint.add_command(config)
+memlint.add_command(clean)
 memlint.add_command(baseline)
 memlint.add_command(server)
 memlint.add_command(test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from memlint.config.errors import ConfigError
@@ -23,6 +23,7 @@ class SourcePath:
 
     path: Path
     shown: str
+    is_link: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def find_files(paths: Sequence[str], resolver: SettingsResolver) -> Found:
         if path.is_dir():
             files.extend(_Walk(named, resolver, unreadable))
         else:
-            files.append(named)
+            files.append(replace(named, is_link=path.is_symlink()))
     return Found(tuple(sorted(_each_once(files), key=lambda file: file.shown)), tuple(unreadable))
 
 
@@ -111,8 +112,13 @@ def _shown_argument(argument: str, path: Path) -> str:
 def _each_once(files: Sequence[SourcePath]) -> Iterator[SourcePath]:
     """Each file under one path: its own before that of a link to it."""
     seen: set[str] = set()
-    for file in sorted(files, key=lambda file: file.path.is_symlink()):
-        identity = os.path.realpath(file.path)
+    folders: dict[Path, str] = {}
+    for file in sorted(files, key=lambda file: file.is_link):
+        folder = file.path.parent
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        # To follow the links of each file on its own takes longer than to find it.
+        identity = os.path.realpath(file.path) if file.is_link else f"{folders[folder]}{os.sep}{file.path.name}"
         if identity not in seen:
             seen.add(identity)
             yield file
@@ -148,7 +154,8 @@ class _Walk:
                     continue
                 if excluder.match(path, folder=is_folder) or ignores.ignores(path, folder=is_folder):
                     continue
-                found = SourcePath(path, os.path.normpath(os.path.join(folder.shown, entry.name)))  # noqa: PTH118
+                shown = entry.name if folder.shown == "." else f"{folder.shown}{os.sep}{entry.name}"
+                found = SourcePath(path, shown, entry.is_symlink())
                 if is_folder:
                     folders.append((found, ignores))
                 else:

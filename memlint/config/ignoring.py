@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,14 +15,34 @@ from memlint.config.options import Patterns
 from memlint.config.paths import relative_to
 
 
+class PathPatterns:
+    """Patterns, ready to match."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._spec = GitIgnoreSpec.from_lines(lines)
+        parts = [pattern.regex.pattern for pattern in self._spec.patterns if pattern.regex is not None]
+        # Nearly all files match nothing, and to try the patterns one by one takes longer than to find the file.
+        self._any = re.compile("|".join(_GROUP_NAME.sub("(?:", part) for part in parts)) if parts else None
+
+    def decide(self, relative: str) -> tuple[bool | None, int | None]:
+        """What the last pattern that matches says (True: take the path, False: do not), and its index."""
+        if self._any is None or self._any.search(relative) is None:
+            return None, None
+        result = self._spec.check_file(relative)
+        return result.include, result.index
+
+
+_GROUP_NAME = re.compile(r"\(\?P<\w+>")
+
+
 @lru_cache(maxsize=256)
-def compiled(globs: tuple[str, ...], origin: str) -> GitIgnoreSpec:
+def compiled(globs: tuple[str, ...], origin: str) -> PathPatterns:
     """The patterns, ready to match.
 
     Raises:
         ConfigError: one is no pattern.
     """
-    return GitIgnoreSpec.from_lines(_checked(glob, origin) for glob in globs)
+    return PathPatterns(_checked(glob, origin) for glob in globs)
 
 
 def _checked(glob: str, origin: str) -> str:
@@ -33,10 +54,10 @@ def _checked(glob: str, origin: str) -> str:
     return glob
 
 
-def matching_glob(spec: GitIgnoreSpec, relative: str) -> int | None:
+def matching_glob(patterns: PathPatterns, relative: str) -> int | None:
     """The index of the pattern that covers the path; None where none does. A folder's path ends in a slash."""
-    result = spec.check_file(relative)
-    return result.index if result.include else None
+    include, index = patterns.decide(relative)
+    return index if include else None
 
 
 @dataclass(frozen=True)
@@ -85,15 +106,15 @@ def _uncovering(patterns: Patterns, path: Path) -> Patterns:
 class GitIgnores:
     """The `.gitignore` files that hold in one folder, outermost first."""
 
-    specs: tuple[tuple[Path, GitIgnoreSpec], ...] = ()
+    specs: tuple[tuple[Path, PathPatterns], ...] = ()
 
     def ignores(self, path: Path, *, folder: bool = False) -> bool:
         """Whether git would ignore the path, its parent folders not being ignored."""
-        for base, spec in reversed(self.specs):
+        for base, patterns in reversed(self.specs):
             relative = relative_to(path, base)
             if relative in {None, "."}:
                 continue
-            decision = spec.check_file(f"{relative}{'/' * folder}").include
+            decision, _ = patterns.decide(f"{relative}{'/' * folder}")
             if decision is not None:
                 return decision
         return False
@@ -138,12 +159,12 @@ def _down(top: Path, bottom: Path) -> Iterator[Path]:
         yield place
 
 
-def _read(file: Path) -> GitIgnoreSpec:
+def _read(file: Path) -> PathPatterns:
     try:
         lines = file.read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return GitIgnoreSpec([])
-    return GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+        return PathPatterns([])
+    return PathPatterns(line for line in lines if _is_pattern(line))
 
 
 def _is_pattern(line: str) -> bool:

@@ -13,10 +13,12 @@ def absolute(path: str | Path) -> Path:
 
 def relative_to(path: Path, base: Path) -> str | None:
     """`path` seen from `base`, with forward slashes; None where it lies outside; "." for `base` itself."""
-    try:
-        return path.relative_to(base).as_posix()
-    except ValueError:
-        return None
+    # Asked of every file there is: pathlib's own answer takes ten times as long.
+    inner, outer = str(path), str(base)
+    if inner == outer:
+        return "."
+    outer = outer.rstrip(os.sep) + os.sep
+    return inner[len(outer) :].replace(os.sep, "/") if inner.startswith(outer) else None
 
 
 def shown(path: Path) -> str:

@@ -59,6 +59,7 @@ class RuleSelector:
         self._codes = frozenset(rule.code for rule in self._rules)
         # By identity, because settings hold mappings; they are kept here so that no identity is used twice.
         self._folder_decisions: dict[int, tuple[Settings, dict[str, Decision]]] = {}
+        self._folder_codes: dict[int, frozenset[str]] = {}
 
     def decide(self, settings: Settings) -> dict[str, Decision]:
         """For each code, whether these settings turn it on, before any `per-file-ignores`.
@@ -97,7 +98,9 @@ class RuleSelector:
             return
         for entry in settings.per_file_ignores:
             self._ignored_by(entry)
-        self._folder_decisions[id(settings)] = (settings, self.decide(settings))
+        decisions = self.decide(settings)
+        self._folder_decisions[id(settings)] = (settings, decisions)
+        self._folder_codes[id(settings)] = _codes_on(decisions)
 
     def codes_for(self, settings: Settings, path: Path) -> frozenset[str]:
         """The codes that are on for one file (an absolute path).
@@ -107,8 +110,9 @@ class RuleSelector:
         """
         self.validate(settings)
         _, decisions = self._folder_decisions[id(settings)]
-        decisions = self.decide_for_file(decisions, settings, path)
-        return frozenset(code for code, decision in decisions.items() if decision.on)
+        if not settings.per_file_ignores:
+            return self._folder_codes[id(settings)]
+        return _codes_on(self.decide_for_file(decisions, settings, path))
 
     def _ignored_by(self, entry: PerFileIgnore) -> frozenset[str]:
         option = f'per-file-ignores."{entry.glob}"'
@@ -154,6 +158,10 @@ class RuleSelector:
         names = [rule.name for rule in self._rules]
         families = sorted({_family(rule) for rule in self._rules})
         return [*sorted(self._codes), *names, *families, ALL]
+
+
+def _codes_on(decisions: Mapping[str, Decision]) -> frozenset[str]:
+    return frozenset(code for code, decision in decisions.items() if decision.on)
 
 
 def _default(rule: SelectableRule) -> Decision:

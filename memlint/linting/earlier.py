@@ -26,6 +26,8 @@ class Grounds:
     folders: dict[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
     """Words, and pieces of code, that were searched for in all files."""
+    pieces: frozenset[str] = frozenset()
+    """Texts that were searched for, also within words."""
     all_files: bool = False
     texts: str = ""
     """What all files said, where any was searched."""

@@ -37,13 +37,14 @@ def _holds(view: View, questions: str) -> bool:
 
 
 def _grounds(view: View, reads: Iterable[Read]) -> Grounds:
-    names: dict[str, list[str]] = {kind: [] for kind in ("file", "folder", "word", "all")}
+    names: dict[str, list[str]] = {kind: [] for kind in ("file", "folder", "word", "piece", "all")}
     for read in reads:
         names[read.kind].append(read.name)
     return Grounds(
         {file: view.digest_of_file(file) for file in names["file"]},
         {folder: view.digest_of_folder(folder) for folder in names["folder"]},
         frozenset(names["word"]),
+        frozenset(names["piece"]),
         bool(names["all"]),
-        view.text_digest if names["word"] or names["all"] else "",
+        view.text_digest if names["word"] or names["piece"] or names["all"] else "",
     )

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from memlint.project.files import MAX_FILES, ROOT_MARKERS, python_files
-from memlint.project.reads import Memo, Read, Reads, digest_of, digest_of_names, meaningful
+from memlint.project.reads import UNREADABLE, Memo, Read, Reads, digest_of, digest_of_names, meaningful
 from memlint.project.surface import ClassBody, Surface, body_of, surface_of, top_level
 
 # A file is parsed for its surface; the trees of the last few are kept, since questions about a file come together.
@@ -85,7 +85,8 @@ class Names:
         try:
             content = Path(self.root, file).read_bytes()
         except OSError:
-            content = b""
+            self._digests[file] = UNREADABLE
+            return b""
         self._digests[file] = digest_of(content)
         return content
 

@@ -12,9 +12,11 @@ _Answer = TypeVar("_Answer")
 
 
 class Read(NamedTuple):
-    """One thing that was looked at: what a file says, what a folder holds, where a word stands, or every file."""
+    """One thing that was looked at: what a file says, what a folder holds, where a word or a piece of text stands, or
+    every file.
+    """
 
-    kind: Literal["file", "folder", "word", "all"]
+    kind: Literal["file", "folder", "word", "piece", "all"]
     name: str = ""
 
 
@@ -52,6 +54,10 @@ class Reads:
             return answer
         self._open[-1] |= known[1]
         return known[0]
+
+
+UNREADABLE = "-"
+"""In place of the digest of a file that cannot be read, or is not there."""
 
 
 def digest_of(content: bytes) -> str:

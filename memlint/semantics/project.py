@@ -253,7 +253,7 @@ class View:
     @asked
     def project_mentions(self, texts: tuple[str, ...]) -> bool:
         """Whether a file of the project contains one of the texts, or may: one that cannot be read counts."""
-        self._names.reads.note(Read("all"))
+        self._names.reads.note(*(Read("piece", text) for text in texts))
         return project_mentions(self._names.root, texts)
 
     # --- callers ---
