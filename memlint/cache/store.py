@@ -76,7 +76,7 @@ class Store:
     def __init__(self, folder: Path, tool: str, plugins: Callable[[], str]) -> None:
         """Open the store in a folder, which is made. What another version of the tool has left is thrown away.
 
-        `tool` and `plugins` are digests of the tool, and of its plugins; the latter is empty where none is installed, and
+        `tool` and `plugins` are digests of the tool and of its plugins. Where no plugin is installed that is empty, and
         not asked for again while the tool is the same.
         """
         self._folder = folder
