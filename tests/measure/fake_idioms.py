@@ -155,6 +155,11 @@ def module_device_keyword() -> None:
 
 
 @check
+def module_with_padding_index() -> None:
+    on_cuda(nn.Embedding(1000, 300, padding_idx=0).cuda().weight)
+
+
+@check
 def module_to_dtype() -> None:
     model = nn.Linear(4, 4).to("cuda", torch.bfloat16)
     assert model.weight.dtype is torch.bfloat16

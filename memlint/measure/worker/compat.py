@@ -201,7 +201,8 @@ def creates_graph(arguments: tuple[Any, ...]) -> bool:
 
 
 def grad_fn(tensor: torch.Tensor) -> Any:
-    """The node that made a tensor; None for what has none, and for what is no whole tensor any more."""
+    """The node that made a tensor; None for what has none, and for what torch refuses to give one: no whole tensor any
+    more, or a view that was made without grad and written to, as `nn.Embedding(padding_idx=0)` does."""
     try:
         return tensor.grad_fn
     except RuntimeError:

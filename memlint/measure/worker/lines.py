@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from memlint.measure.recording import Place
 from memlint.measure.user_code import is_user_file
+from memlint.measure.worker import compat
 
 _KEY = "memlint"
 
@@ -96,7 +97,7 @@ class NodeTags(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
         if isinstance(result, torch.Tensor):
-            node = result.grad_fn
+            node = compat.grad_fn(result)
             if node is not None and _KEY not in node.metadata:
                 self._tag([node])
         elif isinstance(result, (tuple, list)):
@@ -157,8 +158,9 @@ def running_node_place() -> Place | None:
 
 def _nodes(result: object) -> Iterator[Any]:
     if isinstance(result, torch.Tensor):
-        if result.grad_fn is not None:
-            yield result.grad_fn
+        node = compat.grad_fn(result)
+        if node is not None:
+            yield node
     elif isinstance(result, (tuple, list)):
         for item in result:
             yield from _nodes(item)

@@ -120,9 +120,9 @@ def _device(device: DeviceInfo) -> dict[str, Any]:
         "set_device": lambda device: _ordinal(device) and None,
         "device": _DeviceContext,
         "device_of": _DeviceContext,
-        "CUDAGraph": _refused("CUDA graphs keep a pool of their own, which memlint does not model"),
-        "graph": _refused("CUDA graphs keep a pool of their own, which memlint does not model"),
-        "make_graphed_callables": _refused("CUDA graphs keep a pool of their own, which memlint does not model"),
+        "CUDAGraph": _NoGraph,
+        "graph": _NoGraph,
+        "make_graphed_callables": _NoGraph,
     }
     idle = "utilization temperature power_draw clock_rate memory_usage device_memory_used get_sync_debug_mode"
     answers.update({name: _answer(0) for name in idle.split()})
@@ -131,11 +131,11 @@ def _device(device: DeviceInfo) -> dict[str, Any]:
     return answers
 
 
-def _refused(why: str) -> Callable[..., Any]:
-    def refuse(*_args: Any, **_kwargs: Any) -> Any:
-        raise Unsupported(why, "measure on a GPU: `--backend cuda`")
+class _NoGraph:
+    """A class, since programs name it in annotations."""
 
-    return refuse
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        raise Unsupported("CUDA graphs keep a pool of their own, which memlint does not model", "try `--backend cuda`")
 
 
 def _memory(meter: Meter, device: DeviceInfo) -> dict[str, Any]:
