@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from memlint.measure.recording import Category, Phase, Storage
+from memlint.measure.worker.compat import without_torch_function
 from memlint.measure.worker.tracker import Tracker
 
 _LASTING = frozenset({Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER_STATE})
@@ -63,9 +64,10 @@ class Categories:
                 record.category = Category.OPTIMIZER_STATE
 
     def _mark(self, tensors: Iterable[torch.Tensor], category: Category) -> None:
-        for tensor in tensors:
-            for record in self._tracker.records_of(tensor):
-                _name(record, category)
+        with without_torch_function():
+            for tensor in tensors:
+                for record in self._tracker.records_of(tensor):
+                    _name(record, category)
 
 
 def _name(record: Storage, category: Category) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "UNKNOWN_VALUE_ERRORS",
     "AutocastLists",
     "DispatchKey",
+    "DispatchMode",
     "FakeTensor",
     "FakeTensorMode",
     "TorchDispatchMode",
@@ -64,6 +65,7 @@ __all__ = [
     "self_test",
     "unseen",
     "without_autocast",
+    "without_torch_function",
 ]
 
 RUN_BACKWARD = "_engine_run_backward"
@@ -81,6 +83,18 @@ _CUDA = 1
 _VTABLE_HEADER = 2 * ctypes.sizeof(ctypes.c_void_p)
 """In the Itanium C++ ABI (Linux, macOS) the offset to the top and the type information lie before the first slot."""
 _SELF_TEST_SECONDS = 60.0
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that torch.compile need not pass by, which costs as much as a mode: while modes are entered, it is off."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+without_torch_function = torch._C.DisableTorchFunction
+"""A context in which operations and attributes of tensors pass by all modes and subclasses above autograd."""
 
 
 def has_kernel(operator: str, key: str) -> bool:
@@ -191,7 +205,7 @@ def is_composite(operator: Any) -> bool:
 @contextmanager
 def unseen() -> Iterator[None]:
     """What runs in the block passes by all modes."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with without_torch_function(), _disable_current_modes():
         yield
 
 

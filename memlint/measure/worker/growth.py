@@ -64,7 +64,7 @@ class Growth:
         self.keepers = []
         if not _grows(ends):
             return
-        with torch._C.DisableTorchFunction():
+        with compat.without_torch_function():
             self.keepers = _Look(self, spans, warmup).find(last)
 
 

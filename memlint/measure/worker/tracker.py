@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memlint.measure.recording import SETUP_STEP, Category, Phase, Place, Storage
 from memlint.measure.worker import compat
@@ -20,6 +20,9 @@ GRANULARITY = 512
 """The CUDA caching allocator gives whole blocks of 512 bytes (kMinBlockSize in c10/cuda/CUDACachingAllocator.cpp)."""
 
 _RESIZING = ("aten::resize", "aten::set_", "aten::_resize", "aten::sparse_resize")
+_COPYING = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
+"""What brings a tensor from the host."""
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 _WHOLE = frozenset({"aten::scaled_dot_product_attention", "aten::batch_norm", "aten::_batch_norm_impl_index"})
 """Composite operations for which the backend chooses a kernel."""
 
@@ -38,7 +41,7 @@ class _Live:
         self.reference: weakref.ref[Any] | None = None
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(compat.DispatchMode):
     """Sees every operation below autograd. Entered after the backend's modes, so that it sees their results.
 
     A `Meter`: sizes that it answers are rounded, as the CUDA caching allocator counts; those of the log are not.
@@ -58,6 +61,8 @@ class Tracker(TorchDispatchMode):
         self.peak = 0
         self._forgotten = (0, 0)
         self._backend = backend
+        # The other backends make every device tensor in an operation that is seen here.
+        self._sees_inputs = backend.name == "cuda"
         self._frames = frames
         self._live: dict[int, _Live] = {}
         self._resizes: dict[Any, bool] = {}
@@ -80,11 +85,12 @@ class Tracker(TorchDispatchMode):
     def records_of(self, tensor: torch.Tensor) -> Iterator[Storage]:
         """The storages of any tensor; one that was not seen before is taken in."""
         for part in parts(tensor):
-            if part.untyped_storage()._cdata not in self._live:
+            live = self._live.get(part.untyped_storage()._cdata)
+            if live is None:
                 self._see(part, "external", from_host=False)
-            record = self.record_of(part)
-            if record is not None:
-                yield record
+                live = self._live.get(part.untyped_storage()._cdata)
+            if live is not None:
+                yield live.record
 
     def live_records(self) -> list[Storage]:
         return [live.record for live in self._live.values()]
@@ -125,47 +131,38 @@ class Tracker(TorchDispatchMode):
         self._died(old)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if types and any(is_traceable_wrapper_subclass_type(kind) for kind in types):
-            return NotImplemented  # the subclass takes its operation apart, and this mode sees the parts
-        if torch.is_inference_mode_enabled() and self._decomposes(func):
-            with self:  # without autograd, PyTorch does not take composite operations apart before it asks a mode
-                return func.decompose(*args, **(kwargs or {}))
-        known = self._take_in(args)
-        result = func(*args, **kwargs) if kwargs else func(*args)
-        if isinstance(result, torch.Tensor):
-            self._see(result, func, known is False)
-            if self._resizing(func):
-                self._check_sizes(result)
-        elif isinstance(result, (tuple, list)):
-            for item in result:
-                if isinstance(item, torch.Tensor):
-                    self._see(item, func, known is False)
-        return result
+        with compat.without_torch_function():
+            if types and any(is_traceable_wrapper_subclass_type(kind) for kind in types):
+                return NotImplemented  # the subclass takes its operation apart, and this mode sees the parts
+            if torch.is_inference_mode_enabled() and self._decomposes(func):
+                with self:  # without autograd, PyTorch does not take composite operations apart before it asks a mode
+                    return func.decompose(*args, **(kwargs or {}))
+            if self._sees_inputs:
+                self._take_in(args)
+            result = func(*args, **kwargs) if kwargs else func(*args)
+            if isinstance(result, torch.Tensor):
+                self._see(result, func, func in _COPYING and self._is_host(args[0]))
+                if self._resizing(func):
+                    self._check_sizes(result)
+            elif isinstance(result, (tuple, list)):
+                for item in result:
+                    if isinstance(item, torch.Tensor):
+                        self._see(item, func, from_host=False)
+            return result
 
-    def _take_in(self, arguments: Any) -> bool | None:
-        """Take in device storages that nobody has seen made. True: some argument is on the device; False: all tensors
-        among them are on the host; None: there is no tensor."""
-        found: bool | None = None
+    def _take_in(self, arguments: Any) -> None:
+        """Take in device storages that nobody has seen made: another thread may have."""
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
-                on_device = self._is_live(argument)
-                found = found or on_device
-            elif isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], torch.Tensor):
-                inner = self._take_in(argument)
-                found = found or bool(inner)
-        return found
+                self._see(argument, "external", from_host=False)
+            elif isinstance(argument, (list, tuple)):
+                self._take_in(argument)
 
-    def _is_live(self, tensor: torch.Tensor) -> bool:
-        try:
-            if tensor.untyped_storage()._cdata in self._live:
-                return True
-        except (NotImplementedError, RuntimeError):
-            return False
-        self._see(tensor, "external", from_host=False)
-        return self.record_of(tensor) is not None
+    def _is_host(self, tensor: torch.Tensor) -> bool:
+        return all(part.untyped_storage()._cdata not in self._live for part in parts(tensor))
 
     def _see(self, tensor: torch.Tensor, made_by: Any, from_host: bool) -> None:
-        if tensor.layout is not torch.strided or is_traceable_wrapper_subclass(tensor):
+        if not is_plain(tensor):
             for part in parts(tensor):
                 self._see(part, made_by, from_host)
             return
@@ -254,9 +251,16 @@ def is_traceable_wrapper_subclass_type(kind: type) -> bool:
     return hasattr(kind, "__tensor_flatten__") and hasattr(kind, "__tensor_unflatten__")
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether its storage is all that it has."""
+    return tensor.layout is torch.strided and (type(tensor) in _PLAIN or not is_traceable_wrapper_subclass(tensor))
+
+
 def parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The dense tensors that hold a tensor's bytes: those of a sparse tensor, or inside a wrapper."""
-    if is_traceable_wrapper_subclass(tensor):
+    if is_plain(tensor):
+        yield tensor
+    elif is_traceable_wrapper_subclass(tensor):
         names, _ = tensor.__tensor_flatten__()
         for name in names:
             yield from parts(getattr(tensor, name))

@@ -9,16 +9,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from memlint.measure.worker.backends.cuda_kernels import KERNELS, in_single_precision
+from memlint.measure.worker.compat import DispatchMode
 from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
 
 
-class Labels(TorchDispatchMode):
+class Labels(DispatchMode):
     """An operation's result is on the device when the call asked for `cuda`, or one of its inputs is.
 
     Works below autograd, where a call for `cuda` is one for the CPU: nothing above needs a CUDA build.
@@ -29,6 +29,7 @@ class Labels(TorchDispatchMode):
         self._labelled: dict[int, weakref.ref[Any]] = {}
         self._on_first_label = on_first_label
         self._ever = False
+        self._aliasing: dict[Any, bool] = {}
         self._forced: bool | None = None
         """The side on which results are, whatever the inputs: True for the device."""
 
@@ -74,26 +75,28 @@ class Labels(TorchDispatchMode):
             return result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        asked = None
+        asked = False
         if kwargs:
             device = kwargs.get("device")
-            if device is not None:
-                asked = is_cuda(device)
-                if asked:
-                    kwargs = {**kwargs, "device": _CPU}
-                    if kwargs.get("pin_memory"):
-                        kwargs["pin_memory"] = False
-        inputs, labelled = self._storages(args)
-        if kwargs and not labelled:
-            extra, labelled = self._storages(kwargs.values())
-            inputs |= extra
+            if device is not None and is_cuda(device):
+                asked = True
+                kwargs = (
+                    {**kwargs, "device": _CPU, "pin_memory": False}
+                    if "pin_memory" in kwargs
+                    else {**kwargs, "device": _CPU}
+                )
+        labelled = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
         result = self._run(func, args, kwargs or {}, labelled)
-        on_device = self._forced
-        if on_device is None:
-            on_device = asked if asked is not None and (asked or not labelled) else labelled
-        if on_device:
-            self._label(result, inputs)
+        if labelled or asked if self._forced is None else self._forced:
+            self._label(result, (*args, *(kwargs or {}).values()) if self._aliases(func) else ())
         return result
+
+    def _aliases(self, func: Any) -> bool:
+        """Whether a result may be one of the arguments, or a view of it."""
+        known = self._aliasing.get(func)
+        if known is None:
+            known = self._aliasing[func] = any(value.alias_info is not None for value in func._schema.returns)
+        return known
 
     @staticmethod
     def _run(func: Any, args: Any, kwargs: Any, labelled: bool) -> Any:
@@ -106,35 +109,26 @@ class Labels(TorchDispatchMode):
                 raise
             return in_single_precision(func, args, kwargs)
 
-    def _storages(self, arguments: Any) -> tuple[set[int], bool]:
-        """The storages of the tensors among the arguments, and whether one is on the device."""
-        found: set[int] = set()
-        labelled = False
+    def _any(self, arguments: Any) -> bool:
+        """Whether a tensor among the arguments is on the device."""
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
-                try:
-                    key = argument.untyped_storage()._cdata
-                except (NotImplementedError, RuntimeError):
-                    labelled = labelled or self.on_device(argument)
-                    continue
-                found.add(key)
-                labelled = labelled or key in self._labelled
-            elif isinstance(argument, (list, tuple)) and argument:
-                inner, inner_labelled = self._storages(argument)
-                found |= inner
-                labelled = labelled or inner_labelled
-        return found, labelled
+                if self.on_device(argument):
+                    return True
+            elif isinstance(argument, (list, tuple)) and self._any(argument):
+                return True
+        return False
 
-    def _label(self, result: Any, inputs: set[int]) -> None:
+    def _label(self, result: Any, arguments: Any) -> None:
         """Label what is new: an operation in place leaves its target on the side where it was."""
         if isinstance(result, torch.Tensor):
             for part in parts(result):
                 storage = part.untyped_storage()
-                if storage._cdata not in inputs:
+                if storage._cdata not in self._labelled and not _has(arguments, storage):
                     self.put(storage)
         elif isinstance(result, (list, tuple)):
             for item in result:
-                self._label(item, inputs)
+                self._label(item, arguments)
 
     def _forget(self, key: int, _: object) -> None:
         self._labelled.pop(key, None)
@@ -147,3 +141,14 @@ def is_cuda(device: object) -> bool:
     if isinstance(device, str):
         return device.startswith("cuda")
     return isinstance(device, int) and not isinstance(device, bool)
+
+
+def _has(arguments: Any, storage: torch.UntypedStorage) -> bool:
+    """Whether a tensor among the arguments has this storage."""
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            if any(part.untyped_storage()._cdata == storage._cdata for part in parts(argument)):
+                return True
+        elif isinstance(argument, (list, tuple)) and _has(argument, storage):
+            return True
+    return False
