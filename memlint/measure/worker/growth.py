@@ -249,11 +249,11 @@ def _merging(tensors: Sequence[tuple[torch.Tensor, int]], unseen: object) -> lis
         own.update({id(frontier), id(found)})
         above: dict[int, object] = {}
         own.add(id(above))
-        for referrer in gc.get_referrers(*frontier):
+        for referrer in _referrers(frontier):
             key = id(referrer)
             if key in own or key in objects or key in running or _is_root(referrer):
                 continue
-            reached = set().union(*(steps[id(r)] for r in gc.get_referents(referrer) if id(r) in steps))
+            reached = set().union(*(steps[id(r)] for r in _referents(referrer) if id(r) in steps))
             steps[key] = reached
             above[key] = referrer
         objects.update(above)
@@ -268,6 +268,26 @@ def _merging(tensors: Sequence[tuple[torch.Tensor, int]], unseen: object) -> lis
             break
     objects.clear()
     return found
+
+
+def _referrers(items: list[object]) -> list[object]:
+    """What refers to any of the items, over tuples that the collector does not track (`torch.return_types.max`)."""
+    found = gc.get_referrers(*items)
+    sought = set(map(id, items))
+    for holder in gc.get_objects():
+        if any(_is_untracked(held) and any(id(item) in sought for item in held) for held in gc.get_referents(holder)):
+            found.append(holder)
+    return found
+
+
+def _referents(item: object) -> list[object]:
+    """What an object refers to, also over such tuples."""
+    direct = gc.get_referents(item)
+    return direct + [inner for held in direct if _is_untracked(held) for inner in held]
+
+
+def _is_untracked(item: object) -> bool:
+    return isinstance(item, tuple) and not gc.is_tracked(item)
 
 
 def _is_root(item: object) -> bool:
