@@ -31,7 +31,7 @@ LIMIT = 1.2
 Step = Callable[[], object]
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
