@@ -31,8 +31,12 @@ addEventListener("load", () => setTimeout(() => {
   const chart = document.getElementById("timeline");
   const moment = document.getElementById("moment");
   const report = { troubles, first: moment.textContent, bands: chart.querySelectorAll(".scatterlayer .trace").length };
-  chart.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
-  report.second = moment.textContent;
+  const surface = chart.querySelector(".nsewdrag");
+  const { left, top, height } = surface.getBoundingClientRect();
+  surface.dispatchEvent(new MouseEvent("mousemove", { clientX: left + 4, clientY: top + height / 2, bubbles: true }));
+  report.hovered = moment.textContent;
+  chart.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+  report.next = moment.textContent;
   const before = getComputedStyle(document.body).backgroundColor;
   document.getElementById("theme").click();
   report.themes = [before, getComputedStyle(document.body).backgroundColor];
@@ -212,5 +216,6 @@ def test_a_browser_shows_it_and_asks_the_network_for_nothing(page: str, tmp_path
     assert report["requested"] == []
     assert report["bands"] == len(Category)
     assert report["first"].startswith("98.0 MiB (predicted) in step 5, the peak; held most by:32.0 MiBoptimizer state")
-    assert report["second"].startswith("92.0 MiB (predicted) in step 5; held most by:")
+    assert report["next"].startswith("19.0 MiB (predicted) in step 0; held most by:")
+    assert report["hovered"].startswith("16.0 MiB (predicted) in the set-up; held most by:16.0 MiBparameters")
     assert len(set(report["themes"])) == 2

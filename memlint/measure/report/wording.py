@@ -68,7 +68,7 @@ def _reserved(subject: Subject) -> Fact:
         return Fact(title, "-", "has no meaning here: the CPU has no caching allocator")
     if subject.replayed is None:
         return Fact(title, words(reserved), subject.basis)
-    spare = words(subject.replayed.fragmentation)
+    spare = words(reserved - subject.peak_allocated_bytes)
     note = f"{subject.basis} by replaying the caching allocator; {spare} of it fragmentation and rounding"
     return Fact(title, words(reserved), note)
 
