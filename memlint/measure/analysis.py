@@ -186,7 +186,7 @@ def host_growth(recording: Recording) -> HostGrowth:
     if len(known) < max(LEAST_GROWING_STEPS, len(counts)):
         return HostGrowth(None)
     nodes = _slope(known)
-    return HostGrowth(nodes, tuple(keeper for keeper in recording.keepers if nodes and keeper.kind == "graph"))
+    return HostGrowth(nodes, tuple(keeper for keeper in recording.keepers if nodes and keeper.holds_graph))
 
 
 def held_over(recording: Recording, at: Peak) -> list[Storage]:

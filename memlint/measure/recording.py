@@ -122,6 +122,8 @@ class Keeper:
     """In words of the code: `outputs`, `self.history`; of a graph: the variable that carries it, if known."""
     storages: tuple[int, ...] = ()
     """The ids of the storages that it keeps, by what the worker could see."""
+    holds_graph: bool = False
+    """Whether what it keeps carries autograd graphs: nodes in host memory."""
 
 
 @dataclass(frozen=True)

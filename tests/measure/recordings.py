@@ -82,9 +82,12 @@ class Run:
         self.recording.steps.append(step)
         self._number, self._start = self._number + 1, end
 
-    def keep(self, line: int, name: str, storages: Sequence[int] = (), *, graph: bool = False) -> None:
-        kind = "graph" if graph else "container"
-        self.recording.keepers.append(Keeper(Place("train.py", line), kind, name, tuple(storages)))  # type: ignore[arg-type]
+    def keep(
+        self, line: int, name: str, storages: Sequence[int] = (), *, graph: bool = False, holds_graph: bool = False
+    ) -> None:
+        kind: Literal["graph", "container"] = "graph" if graph else "container"
+        keeper = Keeper(Place("train.py", line), kind, name, tuple(storages), graph or holds_graph)
+        self.recording.keepers.append(keeper)
 
 
 @st.composite
@@ -140,8 +143,7 @@ def leaking_training(path: str) -> Recording:
             run.allocate(32 * MIB, Category.OPTIMIZER_STATE, None, path=path, phase=Phase.OPTIMIZER)
         run.end_step(graph_nodes=30 + 12 * step)
     recording.steps = [replace(step, input_shapes=((8, 3, 32, 32), (8,))) for step in recording.steps]
-    recording.keepers.append(Keeper(Place(path, 9), "container", "outputs", tuple(outputs)))
-    recording.keepers.append(Keeper(Place(path, 9), "graph", "outputs"))
+    recording.keepers.append(Keeper(Place(path, 9), "container", "outputs", tuple(outputs), holds_graph=True))
     recording.kernels.append(
         KernelChoice("scaled_dot_product_attention", "flash", "fp16, head size 64, no mask", Place(path, 5), 24)
     )

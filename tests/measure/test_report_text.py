@@ -10,9 +10,10 @@ import pytest
 from recordings import leaking_training
 from rich.text import Text
 
-from memlint.measure.recording import AllocatorPeaks, DeviceInfo, OutOfMemory, ProcessMemory, Recording
+from memlint.measure.recording import AllocatorPeaks, DeviceInfo, Keeper, OutOfMemory, Place, ProcessMemory, Recording
 from memlint.measure.report import text
 from memlint.measure.report.subject import Subject
+from memlint.measure.report.wording import keeps
 
 SOURCE = """\
 model = Net().cuda()
@@ -117,6 +118,21 @@ def test_lines_are_counted_and_decoded_as_python_does(tmp_path: Path) -> None:
     printed = text.render(Subject("train.py", leaking_training(str(tmp_path / "train.py")), tmp_path))
     assert re.search(r"train\.py:4 +model = Net\(\)$", printed, flags=re.MULTILINE)
     assert re.search(r"train\.py:5 +output = '\xe9'$", printed, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("keeper", "words"),
+    [
+        (None, "kept by something that could not be seen"),
+        (Keeper(None, "cycle", "a reference cycle"), "kept by a reference cycle"),
+        (Keeper(Place("train.py", 3), "cycle", "ctx.x"), "kept by `ctx.x`, in a reference cycle at train.py:3"),
+        (Keeper(Place("train.py", 3), "graph", "total"), "kept by the graph of `total` at train.py:3"),
+        (Keeper(Place("train.py", 3), "graph", ""), "kept by the graph of something without a name at train.py:3"),
+        (Keeper(Place("train.py", 3), "container", "outputs"), "kept by `outputs` at train.py:3"),
+    ],
+)
+def test_who_keeps(subject: Subject, keeper: Keeper | None, words: str) -> None:
+    assert keeps(subject, keeper) == words
 
 
 def test_source_that_is_not_there_is_left_out(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from memlint.measure import analysis
 from memlint.measure.job import Layer
 from memlint.measure.recording import Category, Place
 from memlint.measure.report.subject import Subject
-from memlint.measure.report.wording import CATEGORY_WORDS, during, facts, matters, notes
+from memlint.measure.report.wording import CATEGORY_WORDS, during, facts, keeps, matters, notes
 from memlint.measure.sizes import words
 
 MOST_POINTS = 3000
@@ -52,6 +52,7 @@ def render(subject: Subject) -> str:
         recording=recording,
         version=__version__,
         facts=facts(subject),
+        keeps=keeps,
         resolution=_resolution(len(recording.events), len(samples)),
         categories=sorted(subject.categories.items(), key=lambda item: -item[1]),
         held_over=subject.held_over if matters(subject, subject.held_over) else (),

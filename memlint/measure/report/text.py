@@ -12,7 +12,7 @@ from rich.text import Text
 
 from memlint.measure import analysis
 from memlint.measure.job import Layer
-from memlint.measure.recording import Category, Keeper, Place
+from memlint.measure.recording import Category, Place
 from memlint.measure.report.subject import Subject
 from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, matters, notes
 from memlint.measure.sizes import words
@@ -25,15 +25,15 @@ MOST_LINES = 12
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_WIDTH = 60
 
-# The categories' colours differ in lightness as well as in hue, and the words stand beside them.
+# Of the bars only: on some grounds a colour is hard to read, and the words stand beside them.
 _STYLES = {
     Category.PARAMETERS: "blue",
     Category.GRADIENTS: "cyan",
     Category.OPTIMIZER_STATE: "green",
     Category.ACTIVATIONS: "yellow",
     Category.BACKWARD_TEMPORARIES: "magenta",
-    Category.INPUTS: "white",
-    Category.OTHER: "bright_black",
+    Category.INPUTS: "red",
+    Category.OTHER: "default",
 }
 
 
@@ -112,7 +112,7 @@ def _timeline(subject: Subject) -> Iterator[Text]:
     samples = analysis.timeline(subject.recording, _SPARKLINE_WIDTH)
     highest = max((sample.bytes for sample in samples), default=0)
     yield _title("Allocated over the run", subject)
-    yield Text("  " + sparkline([sample.bytes for sample in samples]), "yellow")
+    yield Text("  " + sparkline([sample.bytes for sample in samples]))
     marks = [" "] * len(samples)
     for step in subject.recording.steps:
         position = sum(sample.event < step.start for sample in samples)
@@ -149,7 +149,7 @@ def _lines(subject: Subject, shares: Sequence[analysis.LineShare]) -> Table:
     for share in shares[:MOST_LINES]:
         table.add_row(
             f"  {words(share.bytes)}",
-            Text(CATEGORY_WORDS[share.category], _STYLES[share.category]),
+            CATEGORY_WORDS[share.category],
             visible(subject.where(share.place)),
             _source(subject, share.place),
         )
@@ -175,7 +175,7 @@ def _growth(subject: Subject) -> Iterator[Text | Table]:
         yield _title("Memory that grows", subject)
     for line in lines:
         yield Text.assemble(
-            "  ", (f"{words(line.bytes_per_step)} per step", "bold red"), f", {_keeps(subject, line.keeper)}"
+            "  ", (f"{words(line.bytes_per_step)} per step", "bold red"), f", {visible(keeps(subject, line.keeper))}"
         )
         yield from _quoted(subject, line.keeper.place if line.keeper else None)
         table = _grid("right", "left", "left")
@@ -193,13 +193,8 @@ def _growth(subject: Subject) -> Iterator[Text | Table]:
             ("Graph nodes that pile up in host memory", "bold"), (f" ({host.nodes_per_step} more a step)", "dim")
         )
         for keeper in host.keepers or [None]:
-            yield Text(f"  {_keeps(subject, keeper)}")
+            yield Text(f"  {visible(keeps(subject, keeper))}")
             yield from _quoted(subject, keeper.place if keeper else None)
-
-
-def _keeps(subject: Subject, keeper: Keeper | None) -> str:
-    where = f" at {subject.where(keeper.place)}" if keeper else ""
-    return visible(keeps(keeper) + where)
 
 
 def _quoted(subject: Subject, place: Place | None) -> Iterator[Text]:

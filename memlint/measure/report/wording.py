@@ -12,8 +12,6 @@ from memlint.measure.sizes import words
 
 CATEGORY_WORDS = {category: category.value.replace("_", " ") for category in Category}
 
-_KEEPER_WORDS = {"container": "", "graph": "the graph of ", "cycle": "a reference cycle through "}
-
 
 @dataclass(frozen=True)
 class Fact:
@@ -81,11 +79,18 @@ def _growth(subject: Subject) -> Fact:
     return Fact(title, words(growth), f"{subject.basis} over the steps after the warm-up", alarm=growth > 0)
 
 
-def keeps(keeper: Keeper | None) -> str:
-    """`kept by the graph of `total``: to be followed by where."""
+def keeps(subject: Subject, keeper: Keeper | None) -> str:
+    """`kept by the graph of `total` at train.py:30`."""
     if keeper is None:
         return "kept by something that could not be seen"
-    return f"kept by {_KEEPER_WORDS[keeper.kind]}`{keeper.name}`"
+    name = f"`{keeper.name}`" if keeper.name else "something without a name"
+    if keeper.kind == "graph":
+        what = f"the graph of {name}"
+    elif keeper.kind == "cycle":
+        what = "a reference cycle" if keeper.place is None else f"{name}, in a reference cycle"
+    else:
+        what = name
+    return f"kept by {what}{_at(subject, keeper.place)}"
 
 
 def notes(subject: Subject) -> Iterator[tuple[str, list[str]]]:

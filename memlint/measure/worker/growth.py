@@ -128,7 +128,8 @@ class _Look:
             below = [tensor for tensor in _below(container) if self._step(tensor) is not None]
             near = self._place(below[0]) if below else None
             name, place = self._namer.container(container, near)
-            yield Keeper(place, "container", name, self._storages(below))
+            holds_graph = any(compat.grad_fn(tensor) is not None for tensor in below)
+            yield Keeper(place, "container", name, self._storages(below), holds_graph)
             below.clear()
 
     def _samples(self) -> list[tuple[torch.Tensor, int]]:
@@ -152,7 +153,7 @@ class _Look:
             carriers = [t for t in _tensors_alive() if (n := _node(t)) is not None and n.crosses and n.place == place]
             carriers.sort(key=lambda tensor: -_crossings(tensor))
             name = next(filter(None, map(self._namer.variable, carriers[:3])), "")
-            yield Keeper(place, "graph", name, self._storages(carriers[:1]))
+            yield Keeper(place, "graph", name, self._storages(carriers[:1]), holds_graph=True)
             carriers.clear()
 
     def _cycles(self, taken: set[int]) -> Iterator[Keeper]:
@@ -174,11 +175,12 @@ class _Look:
             # Which storages belong to which of them is out of sight: with one such line, all that is left.
             names = [(name, place) for (name, place), steps in sites.items() if len(steps) >= LEAST_STEPS]
             for number, (name, place) in enumerate(names):
-                yield Keeper(place, "cycle", name, tuple(sorted(left)) if number == 0 else ())
+                yield Keeper(place, "cycle", name, tuple(sorted(left)) if number == 0 else (), holds_graph=True)
             if names:
                 return
         if self._growth.created_graphs is not None and left:
-            yield Keeper(self._growth.created_graphs, "cycle", "gradients with a graph", tuple(sorted(left)))
+            name = "gradients with a graph"
+            yield Keeper(self._growth.created_graphs, "cycle", name, tuple(sorted(left)), holds_graph=True)
         elif freed:
             yield Keeper(None, "cycle", "a reference cycle", tuple(sorted(freed)))
 
