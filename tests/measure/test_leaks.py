@@ -34,6 +34,19 @@ def test_the_line_that_keeps_is_named(path: Path) -> None:
     assert named == {text[: marked.start()].count("\n") + 1}
 
 
+def test_what_a_keeper_keeps_is_what_grows(tmp_path: Path) -> None:
+    text = """
+        import torch
+
+        model = torch.nn.Linear(8, 8).to("cuda")
+        kept = []
+        for step in range(8):
+            kept.append(model(torch.ones(4, 8, device="cuda")).relu().exp().square().detach())
+    """
+    (line,) = growth(measured(text, tmp_path / "leak.py")).lines
+    assert line.keeper is not None and line.keeper.name == "kept"
+
+
 @pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)
 def test_its_fixed_twin_is_not_flagged(path: Path) -> None:
     recording = measured(MARK.sub(r"\g<indent>\g<fixed>", path.read_text()), path)

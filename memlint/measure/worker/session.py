@@ -12,6 +12,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,7 @@ from torch.optim import optimizer as torch_optimizer
 from torch.utils.data import dataloader
 
 from memlint.measure.job import Job, Layer
-from memlint.measure.recording import AllocatorPeaks, Assumption, Phase, Recording, Step
+from memlint.measure.recording import AllocatorPeaks, Assumption, Keeper, Phase, Recording, Step
 from memlint.measure.user_code import is_user_file
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Backend
@@ -139,7 +140,7 @@ class Session:
             storages=storages,
             events=events,
             steps=[self._step(number, first) for number in range(len(spans))],
-            keepers=self._growth.keepers if self._growth is not None else [],
+            keepers=self._keepers(),
             assumptions=[*self._backend.assumptions, *self._assumptions],
             kernels=self._backend.kernels,
             excluded=self._backend.excluded,
@@ -148,6 +149,10 @@ class Session:
         )
         self._backend.finish(recording)
         return recording
+
+    def _keepers(self) -> list[Keeper]:
+        found = self._growth.keepers if self._growth is not None else []
+        return [replace(keeper, storages=self._tracker.logged(keeper.storages)) for keeper in found]
 
     def _step(self, number: int, first: int) -> Step:
         span = self._steps.spans[number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -117,6 +117,11 @@ class Tracker(compat.DispatchMode):
         ]
         events = [event - first_id if event >= 0 else event + first_id for event in self.events[first_event:last]]
         return storages, events, first_event
+
+    def logged(self, storages: Iterable[int]) -> tuple[int, ...]:
+        """The numbers of storages as they are now, in the numbers that `log` gives them."""
+        first_id, _ = self._forgotten
+        return tuple(number - first_id for number in storages if number >= first_id)
 
     def storage_resized(self, storage: torch.UntypedStorage) -> None:
         """Called after the bytes of a storage were replaced."""
