@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @measure_options
 @click.option("--budget", metavar="SIZE", help="Exit with 1 when the allocated peak passes this, such as 24GiB.")
+@click.option("--saved-tensors", is_flag=True, help="Say what autograd saves, too. Breaks second derivatives.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write an interactive report, too.")
 @click.option(
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 @click.pass_context
 def measure(
     ctx: click.Context,
+    *,
     words: tuple[str, ...],
     module: str | None,
     overrides: MeasureOptions,
+    saved_tensors: bool,
     output_format: str,
     html: str | None,
     snapshot: str | None,
@@ -45,11 +48,13 @@ def measure(
     """
     from memlint.config.load import SettingsResolver
     from memlint.config.options import Options
+    from memlint.measure.job import Layer
     from memlint.measure.outcome import Status
     from memlint.measure.report.subject import Subject
 
     request = requested(words, module, overrides, SettingsResolver(Options("")).for_folder(Path.cwd()))
-    job, outcome = run_target(request, "stderr" if output_format == "json" else "inherit")
+    layers = frozenset({Layer.LINES, Layer.GROWTH, *([Layer.SAVED_TENSORS] if saved_tensors else [])})
+    job, outcome = run_target(request, "stderr" if output_format == "json" else "inherit", lambda _: layers)
     if outcome.recording is None:
         raise Trouble(explain(outcome))
     subject = Subject(str(job.target), outcome.recording, request.folder)

@@ -181,11 +181,11 @@ def _size(text: str | None, option: str) -> int | None:
 
 
 def run_target(
-    request: Request, output: Output, layers_of: Callable[[BackendName], frozenset[Layer]] | None = None
+    request: Request, output: Output, layers_of: Callable[[BackendName], frozenset[Layer]]
 ) -> tuple[Job, Outcome]:
     """Run it on the backend that is asked for, or on the best one that can run it.
 
-    `layers_of` says what is recorded on each, where it is not the usual. Raises Trouble where nothing can be run.
+    `layers_of` says what is recorded on each. Raises Trouble where nothing can be run.
     """
     from memlint.measure.launch import CannotMeasure, best_backend, require_torch, run
     from memlint.measure.outcome import Status
@@ -197,8 +197,7 @@ def run_target(
     choice = request.options.backend or BackendChoice.AUTO
 
     def job_on(backend: BackendName) -> Job:
-        job = request.job(backend)
-        return job if layers_of is None else replace(job, layers=layers_of(backend))
+        return replace(request.job(backend), layers=layers_of(backend))
 
     job = job_on(best_backend() if choice is BackendChoice.AUTO else choice.value)
     if job.backend == "fake" and output != "discard":

@@ -166,6 +166,12 @@ def test_a_measurement_is_printed(launcher: Launcher) -> None:
     assert launcher.outputs == ["inherit"]
 
 
+def test_saved_tensors_are_recorded_when_asked_for(launcher: Launcher) -> None:
+    assert invoke("measure", "train.py").exit_code == invoke("measure", "train.py", "--saved-tensors").exit_code == 0
+    assert [Layer.SAVED_TENSORS in job.layers for job in launcher.jobs] == [False, True]
+    assert all({Layer.LINES, Layer.GROWTH} <= job.layers for job in launcher.jobs)
+
+
 def test_as_json_standard_output_is_the_object_alone(launcher: Launcher) -> None:
     result = invoke("measure", "train.py", "--output-format", "json")
     assert json.loads(result.stdout)["peak_allocated_bytes"] == 10 * MIB
