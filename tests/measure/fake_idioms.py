@@ -441,6 +441,11 @@ def print_tensor() -> None:
 
 
 @check
+def nothing_is_traced() -> None:
+    assert not isinstance(batch(), torch._subclasses.FakeTensor)
+
+
+@check
 def format_tensor() -> None:
     assert f"{batch().sum():.3f}" == "1.000"
     assert f"{torch.tensor(2.5).cuda():.1f}" == "2.5"

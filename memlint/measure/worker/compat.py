@@ -366,6 +366,7 @@ def fake_cuda_tensors() -> Iterator[None]:
         patches.set(FakeTensorMode, "avoid_device_init", property(lambda _mode: True))
         patches.set(fake_tensor, "init_gpu_context", lambda _device: None)
         patches.set(torch.utils, "swap_tensors", _swap_tensors(torch.utils.swap_tensors))
+        patches.set(torch._subclasses, "FakeTensor", _FakeTensorToTorch)
         # Which implementation an optimizer takes goes by the exact type of its parameters.
         for module in (optimizers, _foreach_utils):
             types = [*module._foreach_supported_types, FakeTensor]
@@ -377,6 +378,24 @@ def fake_cuda_tensors() -> Iterator[None]:
         patches.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
         assert clip_grad._has_foreach_support.__module__ == _foreach_utils.__name__
         yield
+
+
+class _OnlyToTorch(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return _asked_by_torch() and isinstance(instance, FakeTensor)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return _asked_by_torch() and issubclass(subclass, FakeTensor)
+
+
+class _FakeTensorToTorch(metaclass=_OnlyToTorch):
+    """In the place of `torch._subclasses.FakeTensor`, by which libraries find out that they are traced, and then do
+    otherwise (transformers keeps masks that it would drop): nothing is traced here."""
+
+
+def _asked_by_torch() -> bool:
+    asking: str = sys._getframe(2).f_globals.get("__name__", "")
+    return asking.partition(".")[0] == "torch"
 
 
 def _swap_tensors(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
