@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from memlint.measure.analysis import peak
+from memlint.measure.job import Job, Target
 from memlint.measure.worker.compat import FakeTensor
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def check(backend: FakeBackend) -> None:
         _training()
         _attention()
     assert not isinstance(torch.ones(1), FakeTensor)
+    _known_peak(backend)
 
 
 def _training() -> None:
@@ -57,3 +60,23 @@ def _attention() -> None:
     assert "FlashAttention" in out.grad_fn.name() or "Cudnn" in out.grad_fn.name() or "Efficient" in out.grad_fn.name()
     out.sum().backward()
     assert query.grad is not None and query.grad.shape == query.shape
+
+
+_SIDE = 256
+
+
+def _known_peak(backend: FakeBackend) -> None:
+    """A layer's backward pass, whose peak anyone can add up."""
+    from memlint.measure.worker.session import Session
+
+    session = Session(Job(Target("script", "self-test"), "fake", ".", layers=frozenset()), backend)
+    with session:
+        weight = torch.zeros(_SIDE, _SIDE, device="cuda", requires_grad=True)
+        inputs = torch.zeros(_SIDE, _SIDE).to("cuda")
+        loss = (inputs @ weight).sum()
+        loss.backward()
+        del loss
+    block = _SIDE * _SIDE * 4
+    # Weight, inputs and the weight's gradient; the loss and its gradient take a block of 512 bytes each.
+    expected, found = 3 * block + 2 * 512, peak(session.recording()).bytes
+    assert found == expected, f"a peak of {expected} bytes is predicted as {found}"
