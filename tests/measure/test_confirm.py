@@ -47,8 +47,16 @@ SAME = Fingerprints((digest(1.0), digest(0.5)), digest(3.0), digest(0.0), digest
         (Price(9 * MIB, growth_bytes_per_step=MIB), Price(4 * MIB), Verdict.GROWTH_CONFIRMED),
         (Price(9 * MIB, growth_bytes_per_step=512), Price(9 * MIB, growth_bytes_per_step=0), Verdict.NO_EFFECT),
         (Price(9 * MIB, growth_bytes_per_step=0), Price(9 * MIB, growth_bytes_per_step=MIB), Verdict.WORSE),
-        (Price(9 * MIB, step_graph_nodes=(5, 9, 0)), Price(9 * MIB, step_graph_nodes=(5, 5, 0)), Verdict.HOST_ONLY),
-        (Price(9 * MIB, step_graph_nodes=(5, 5, 0)), Price(9 * MIB, step_graph_nodes=(5, 5, 0)), Verdict.NO_EFFECT),
+        # They pile up until the end of an epoch; are as many as with the fix; are one graph more, at every step.
+        (Price(9 * MIB, step_graph_nodes=(5, 9, 13)), Price(9 * MIB, step_graph_nodes=(5, 5, 5)), Verdict.HOST_ONLY),
+        (Price(9 * MIB, step_graph_nodes=(5, 9, 13)), Price(9 * MIB, step_graph_nodes=(5, 9, 13)), Verdict.NO_EFFECT),
+        (Price(9 * MIB, step_graph_nodes=(9, 9, 9)), Price(9 * MIB, step_graph_nodes=(5, 5, 5)), Verdict.NO_EFFECT),
+        # What is saved on the device, though not at the peak, is not the host's alone.
+        (
+            Price(9 * MIB, step_peaks=(4 * MIB,), step_graph_nodes=(5, 9, 13)),
+            Price(9 * MIB, step_peaks=(2 * MIB,), step_graph_nodes=(5, 5, 5)),
+            Verdict.NO_EFFECT,
+        ),
     ],
 )
 def test_verdicts(before: Price, after: Price, verdict: Verdict) -> None:
@@ -352,19 +360,56 @@ def test_fake_has_its_results_from_cpu_and_says_where_there_are_none(script: Pat
 
 
 def test_the_results_on_cuda_have_runs_of_their_own(script: Path) -> None:
-    runs: dict[str, Recording | Outcome] = {SCRIPT: recording(30 * MIB, path=str(script))}
-    machine = Machine(script, runs)
+    at = str(script)
+    runs: dict[str, Recording | Outcome] = {
+        SCRIPT: recording(30 * MIB, path=at),
+        with_line(2, "y = good(x)"): recording(20 * MIB, path=at),
+    }
+    machine = Machine(script, runs, [finding(script, 2, "y = good(x)")])
     machine.confirm("cuda")
+    wanted = [False, False, True, True, False, True]
     assert [(job.backend, Layer.FINGERPRINTS in job.layers) for job in machine.jobs] == [
-        ("cuda", False),
-        ("cuda", False),
-        ("cuda", True),
-        ("cuda", True),
+        ("cuda", one) for one in wanted
     ]
 
 
+def test_what_nobody_asks_for_is_not_run(script: Path) -> None:
+    runs: dict[str, Recording | Outcome] = {SCRIPT: recording(30 * MIB, path=str(script))}
+    machine = Machine(script, runs)
+    assert "No findings in the 1 file that the target runs." in report.render(machine.confirm("fake"))
+    assert len(machine.jobs) == 1
+    machine = Machine(script, runs, [finding(script, 2, None), finding(script, 5, "v = good(w)")])
+    machine.confirm("fake")
+    assert [job.backend for job in machine.jobs] == ["fake", "fake"]
+
+
+def test_a_fix_after_which_fewer_steps_run_is_not_priced_as_a_saving(script: Path) -> None:
+    at = str(script)
+    shorter = recording(20 * MIB, path=at)
+    del shorter.steps[3:]
+    runs: dict[str, Recording | Outcome] = {SCRIPT: recording(30 * MIB, path=at), with_line(2, "y = good(x)"): shorter}
+    priced = the_one(Machine(script, runs, [finding(script, 2, "y = good(x)")]).confirm(verify=False))
+    assert (priced.verdict, priced.results.detail) == (Verdict.RESULTS_DIFFER, "3 steps, not 6")
+
+
+def test_results_that_cannot_be_had_with_the_fix_leave_its_price(script: Path) -> None:
+    at = str(script)
+    runs: dict[str, Recording | Outcome] = {
+        SCRIPT: recording(30 * MIB, path=at),
+        with_line(2, "y = good(x)"): recording(20 * MIB, path=at),
+    }
+    machine = Machine(script, runs, [finding(script, 2, "y = good(x)")])
+    usual = machine.run
+    ends = {"slow": Outcome(Status.TIMEOUT, "slow"), "broken": Outcome(Status.USER_EXCEPTION, "broken")}
+    for word, verdict in (("slow", Verdict.CONFIRMED), ("broken", Verdict.COULD_NOT_RUN)):
+        end = ends[word]
+        machine.run = lambda job, end=end: end if job.overlay and job.backend == "cpu" else usual(job)  # type: ignore[method-assign,misc]
+        priced = the_one(machine.confirm("fake"))
+        assert priced.verdict is verdict and priced.results.grade is Grade.NOT_CHECKED
+
+
 def test_an_original_that_does_not_run_twice(script: Path) -> None:
-    machine = Machine(script, {SCRIPT: recording(30 * MIB, path=str(script))})
+    machine = Machine(script, {SCRIPT: recording(30 * MIB, path=str(script))}, [finding(script, 2, None)])
     usual = machine.run
     machine.run = lambda job: usual(job) if not machine.jobs else Outcome(Status.TIMEOUT, "slow")  # type: ignore[method-assign]
     with pytest.raises(NoBaseline, match="slow"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from memlint.linting.apply import edited
-from memlint.linting.finding import Finding
+from memlint.linting.finding import Applicability, Finding
 from memlint.measure.confirm.confirmation import NOT_CHECKED, Confirmation, Priced, Remaining, Together
 from memlint.measure.confirm.verdicts import Grade, Price, Results, Verdict, compare, judge, saved_elsewhere
 from memlint.measure.job import BackendName, Job, Layer
@@ -100,7 +100,7 @@ class Engine:
 
     def _priced(self, path: Path, finding: Finding, baseline: _Baseline) -> Priced:
         source = SourceFile.decode(str(path), path.read_bytes())
-        lines = range(finding.start.line, finding.end.line + 1)
+        lines = _lines(finding)
         whole = _whole_definition(source.text, lines)
         priced = Priced(
             finding,
@@ -153,42 +153,52 @@ class _Tried:
 class _Baseline:
     """The original, run twice, and what other runs are compared with."""
 
-    def __init__(self, engine: Engine, found: Iterable[tuple[Path, Finding]]) -> None:
+    def __init__(self, engine: Engine, found: Sequence[tuple[Path, Finding]]) -> None:
         self._engine = engine
         self._tried: dict[tuple[tuple[str, str], ...], _Tried] = {}
-        watched: dict[str, set[int]] = {path: set() for path in engine.first.ran_lines}
+        self.subject = Subject(str(engine.job.target), engine.first, Path(engine.job.folder))
+        self.price = Price.of(engine.first)
+        self.ran: dict[str, frozenset[int]] = {}
+        self.noise = 0
+        self._results: Fingerprints | None = None
+        self.deterministic = Results(Grade.NOT_CHECKED, "there is no fix to compare it with")
+        if found:
+            self._run_again(found)
+
+    def _run_again(self, found: Sequence[tuple[Path, Finding]]) -> None:
+        engine = self._engine
+        watched: dict[str, set[int]] = {}
         for path, finding in found:
-            watched[str(path)].update(range(finding.start.line, finding.end.line + 1))
-        job = replace(engine.job, watched={path: tuple(sorted(lines)) for path, lines in watched.items() if lines})
+            watched.setdefault(str(path), set()).update(range(finding.start.line, finding.end.line + 1))
         engine.say("the target as it is, once more")
+        job = replace(engine.job, watched={path: tuple(sorted(lines)) for path, lines in watched.items()})
         second = _recording(engine.run(job))
         self.ran = {path: second.ran_lines.get(path, frozenset()) for path in watched}
-        self.subject = Subject(str(job.target), engine.first, Path(job.folder))
-        self.price = Price.of(engine.first)
         self.noise = abs(Price.of(second).peak_allocated_bytes - self.price.peak_allocated_bytes)
-        self._results, self.deterministic = self._original_results(second)
+        if any(_has_fix(finding) and not self.ran[str(path)].isdisjoint(_lines(finding)) for path, finding in found):
+            self.deterministic = self._compare_with_itself(second)
 
-    def _original_results(self, second: Recording) -> tuple[Fingerprints | None, Results]:
-        """What the original computes, and how two runs of it compare. None: there is nothing to compare others with."""
+    def _compare_with_itself(self, second: Recording) -> Results:
+        """Two runs of the original. Where they differ, there is nothing that other runs could be compared with."""
         engine = self._engine
         if not engine.verify:
-            return None, Results(Grade.NOT_CHECKED, "not asked for")
-        if engine.first.fingerprints is not None and second.fingerprints is not None:
-            first, again = engine.first.fingerprints, second.fingerprints
-        else:
+            return Results(Grade.NOT_CHECKED, "not asked for")
+        pair = [engine.first.fingerprints, second.fingerprints]
+        if None in pair:
             job = results_job(engine.job)
             pair = []
             for _ in range(2):
                 engine.say(f"the target as it is, for its results on {job.backend}")
-                outcome = engine.run(job)
-                prints = None if outcome.recording is None else outcome.recording.fingerprints
-                if outcome.status is not Status.OK or prints is None:
-                    why = outcome.message or "nothing was recorded"
-                    return None, Results(Grade.NOT_CHECKED, f"on {job.backend}: {why}")
-                pair.append(prints)
-            first, again = pair
+                fingerprints, why = _fingerprints(engine.run(job))
+                if fingerprints is None:
+                    return Results(Grade.NOT_CHECKED, f"on {job.backend}: {why}")
+                pair.append(fingerprints)
+        first, again = pair
+        assert first is not None and again is not None
         compared = compare(first, again)
-        return (first if compared.grade is Grade.IDENTICAL else None), compared
+        if compared.grade is Grade.IDENTICAL:
+            self._results = first
+        return compared
 
     def try_overlay(self, overlay: dict[str, str]) -> _Tried:
         """Run with these texts. Findings with the same fix share a run."""
@@ -198,20 +208,31 @@ class _Baseline:
         return self._tried[key]
 
     def _run_overlay(self, overlay: dict[str, str]) -> _Tried:
-        engine = self._engine
-        outcome = engine.run(replace(engine.job, overlay=overlay))
+        outcome = self._engine.run(replace(self._engine.job, overlay=overlay))
         if outcome.status is not Status.OK or outcome.recording is None:
             return _Tried(None, reason=f"with the fix: {outcome.message}")
         recording = outcome.recording
+        first, steps = len(self._engine.first.steps), len(recording.steps)
+        if steps != first:
+            results = Results(Grade.DIFFERENT, f"{steps} steps, not {first}")
+            return _Tried(Price.of(recording), results, recording=recording)
         if self._results is None:
             return _Tried(Price.of(recording), self._unchecked(), recording=recording)
-        fingerprints = recording.fingerprints
+        if recording.fingerprints is not None:
+            return _Tried(Price.of(recording), compare(self._results, recording.fingerprints), recording=recording)
+        return self._with_results(overlay, recording, self._results)
+
+    def _with_results(self, overlay: dict[str, str], recording: Recording, original: Fingerprints) -> _Tried:
+        """What was priced, and its results from a run of their own."""
+        job = replace(results_job(self._engine.job), overlay=overlay)
+        outcome = self._engine.run(job)
+        if outcome.status is Status.USER_EXCEPTION:
+            return _Tried(None, reason=f"with the fix, on {job.backend}: {outcome.message}")
+        fingerprints, why = _fingerprints(outcome)
         if fingerprints is None:
-            outcome = engine.run(replace(results_job(engine.job), overlay=overlay))
-            if outcome.status is not Status.OK or outcome.recording is None:
-                return _Tried(None, reason=f"with the fix, on {results_job(engine.job).backend}: {outcome.message}")
-            fingerprints = outcome.recording.fingerprints
-        results = NOT_CHECKED if fingerprints is None else compare(self._results, fingerprints)
+            results = Results(Grade.NOT_CHECKED, f"with the fix, on {job.backend}: {why}")
+        else:
+            results = compare(original, fingerprints)
         return _Tried(Price.of(recording), results, recording=recording)
 
     def _unchecked(self) -> Results:
@@ -219,6 +240,21 @@ class _Baseline:
         if self.deterministic.grade is Grade.NOT_CHECKED:
             return self.deterministic
         return Results(Grade.NOT_CHECKED, "the program is not deterministic: two runs of the original differ")
+
+
+def _fingerprints(outcome: Outcome) -> tuple[Fingerprints | None, str]:
+    """Those of a run that was for its results; None, and why."""
+    if outcome.status is not Status.OK or outcome.recording is None:
+        return None, outcome.message
+    return outcome.recording.fingerprints, "nothing was recorded"
+
+
+def _has_fix(finding: Finding) -> bool:
+    return finding.fix is not None and finding.fix.applicability is not Applicability.DISPLAY_ONLY
+
+
+def _lines(finding: Finding) -> range:
+    return range(finding.start.line, finding.end.line + 1)
 
 
 def _recording(outcome: Outcome) -> Recording:

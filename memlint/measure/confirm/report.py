@@ -161,7 +161,7 @@ def _changes(before: Price, after: Price, steps: int) -> Iterator[str]:
     nodes, fewer = before.graph_nodes_per_step or 0, after.graph_nodes_per_step or 0
     if nodes or fewer:
         yield f"graph nodes in host memory +{nodes} -> +{fewer} a step"
-    elif fewer_graph_nodes(before, after) > 0:
+    elif fewer_graph_nodes(before, after):
         yield f"up to {fewer_graph_nodes(before, after)} fewer graph nodes in host memory at the end of a step"
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from memlint.measure import analysis
@@ -19,7 +20,7 @@ class Verdict(str, Enum):
     GROWTH_CONFIRMED = "growth confirmed"
     """Less device memory is left behind by each step."""
     HOST_ONLY = "host only"
-    """Fewer autograd nodes are kept in host memory; nothing changes on the device."""
+    """Autograd nodes pile up in host memory, and do not with the fix; nothing changes on the device."""
     NO_EFFECT = "no effect at the peak here"
     WORSE = "worse"
     """The peak is higher with the fix, or more is left behind by each step."""
@@ -111,23 +112,30 @@ def judge(before: Price, after: Price, results: Results, *, noise: int = 0) -> V
         return Verdict.WORSE
     if saved > least:
         return Verdict.CONFIRMED
-    if fewer_graph_nodes(before, after) > 0:
+    if saved_elsewhere(before, after) <= least and fewer_graph_nodes(before, after):
         return Verdict.HOST_ONLY
     return Verdict.NO_EFFECT
 
 
 def saved_elsewhere(before: Price, after: Price) -> int:
     """The most that a step's own peak is lowered by, where the peak of the run is not."""
-    return _most_saved(before.step_peaks, after.step_peaks)
+    return max(_differences(before.step_peaks, after.step_peaks), default=0)
 
 
 def fewer_graph_nodes(before: Price, after: Price) -> int:
-    """The most that a step's end has fewer of with the fix: what piles up may be let go at the end of an epoch."""
-    return _most_saved(before.step_graph_nodes, after.step_graph_nodes)
+    """The most that fewer are alive at the end of a step, where more and more pile up without the fix.
+
+    They may be let go at the end of an epoch, so the run as a whole need not grow. One graph more than with the fix is
+    none that piles up: a variable still holds it.
+    """
+    differences = _differences(before.step_graph_nodes, after.step_graph_nodes)
+    heights = [0, *accumulate(differences, max)]
+    records = sum(higher > lower for lower, higher in pairwise(heights))
+    return heights[-1] if records >= 2 else 0
 
 
-def _most_saved(before: tuple[int, ...], after: tuple[int, ...]) -> int:
-    return max([first - second for first, second in zip(before, after, strict=False)], default=0)
+def _differences(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
+    return [first - second for first, second in zip(before, after, strict=False)]
 
 
 def compare(original: Fingerprints, other: Fingerprints) -> Results:

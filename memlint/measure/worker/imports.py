@@ -62,11 +62,11 @@ class Sources:
     def ran_lines(self) -> dict[str, frozenset[int]]:
         """The files of the user that were loaded, and the watched lines that ran in each."""
         loaded = {_file_of(module) for module in list(sys.modules.values())}
-        ran: dict[str, set[int]] = {os.path.realpath(path): set() for path in loaded if path and is_user_file(path)}
+        ran: dict[str, set[int]] = {path: set() for path in loaded if path and is_user_file(path)}
         for number in self._ran:
             path, lines = self._probes[number]
-            ran.setdefault(os.path.realpath(path), set()).update(lines)
-        return {self._names.get(path, path): frozenset(lines) for path, lines in ran.items()}
+            ran.setdefault(path, set()).update(lines)
+        return {self._names.get(os.path.realpath(path), path): frozenset(lines) for path, lines in ran.items()}
 
     def _probe(self, path: str, lines: frozenset[int]) -> ast.stmt:
         self._probes.append((path, lines))
