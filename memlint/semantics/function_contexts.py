@@ -46,6 +46,8 @@ class ContextTensor:
     """The attribute is set once, by a statement that does nothing else."""
     is_cleared: bool
     """Another method takes it away again: where it runs, which it does in a backward pass only."""
+    is_short_lived: bool
+    """Reversible layers: the graph is built inside a backward pass, differentiated there and dropped at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +139,21 @@ def _kept_by(module: Module, flow: Flow, function: Scope) -> Iterator[ContextTen
                 and len(store.statement.targets) == 1
                 and store.statement.targets[0].target is store.node,
                 store.name in cleared,
+                kept is not Kept.OUTPUT and _is_short_lived(module, function),
             )
+
+
+def _is_short_lived(module: Module, function: Scope) -> bool:
+    """A layer of the file computes its forward pass anew in its backward pass, which this Function does not drive."""
+    backward = next((child for child in function.children if child.name == "backward"), None)
+    if backward is None or "enable_grad" in backward.words:
+        return False
+    again = {
+        scope.name
+        for scope in module.scopes
+        if scope.is_function and scope.parent is not function and {"enable_grad", "backward"} <= scope.words
+    }
+    return bool(again) and again.isdisjoint(backward.words)
 
 
 def _context_name(scope: Scope) -> str | None:

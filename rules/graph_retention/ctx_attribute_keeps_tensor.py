@@ -91,7 +91,9 @@ class CtxAttributeKeepsTensor(Rule):
     ## When it stays silent
     For numbers, shapes, dtypes, devices, groups, callables and random number states; for tensors of a single number;
     for inputs that nothing proves to be tensors; when a method deletes the attribute or sets it to None (of an output:
-    medium confidence, for a backward pass that never comes frees nothing).
+    medium confidence, for a backward pass that never comes frees nothing). With low confidence, not shown by default,
+    for the Functions inside reversible layers, which compute their forward pass anew in the backward pass and drop the
+    graph at once.
 
     ## References
     - PyTorch notes, "Extending PyTorch", section on `torch.autograd.Function`
@@ -114,9 +116,15 @@ class CtxAttributeKeepsTensor(Rule):
                         target=module.text(found.store.node)
                     ),
                     cost=_COSTS[found.kept],
-                    confidence=Confidence.MEDIUM if found.is_cleared else Confidence.HIGH,
+                    confidence=_confidence(found),
                     fix=_fix(module, together) if index == 0 else None,
                 )
+
+
+def _confidence(found: ContextTensor) -> Confidence:
+    if found.is_short_lived:
+        return Confidence.LOW
+    return Confidence.MEDIUM if found.is_cleared else Confidence.HIGH
 
 
 def _fix(module: Module, together: list[ContextTensor]) -> FixDraft | None:
