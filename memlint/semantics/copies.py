@@ -12,7 +12,7 @@ from memlint.semantics.events import Argument, Call
 from memlint.semantics.graph_signs import carries_by_signs, is_parameter
 from memlint.semantics.knowledge import copies as known
 from memlint.semantics.knowledge import torch as torch_known
-from memlint.semantics.module import Module
+from memlint.semantics.module import Module, words_of
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
 from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
 from memlint.semantics.scopes import path_of, walk
@@ -284,7 +284,7 @@ class FreshCopy:
     """A NumPy array is copied on the host before it is copied to the device."""
     fixable: bool = True
     is_negligible: bool = False
-    """A vector that is moved once, where an object is set up: a few kB of host memory for a moment."""
+    """A vector that is moved once, where an object is set up, or as many numbers as there are classes: a few kB."""
 
     @property
     def factory(self) -> cst.Call:
@@ -361,7 +361,8 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
     fixable = len(call.call.args) - ("non_blocking" in call.keywords) <= 1
     if not fixable and "dtype" in made.keywords:
         return None  # whole numbers first, then another type: `torch.arange(n, dtype=torch.int64).to(device, dtype)`
-    is_negligible = call.scope.name in known.SET_UP_METHODS and _is_vector(made, steps)
+    set_up_once = call.scope.name in known.SET_UP_METHODS and _is_vector(made, steps)
+    is_negligible = set_up_once or _counts_few(made, steps)
     return FreshCopy(call, source, safe, code, made.call if steps else None, is_array, fixable, is_negligible)
 
 
@@ -446,6 +447,22 @@ def _is_tiny(made: Call) -> bool:
         shape *= 2
     sizes = [int(size.literal) for size in shape if isinstance(size.literal, str) and size.literal.isdigit()]
     return len(sizes) == len(shape) and math.prod(sizes) <= _TINY_ELEMENTS
+
+
+def _counts_few(made: Call, steps: list[Call]) -> bool:
+    """`torch.zeros(num_labels, self.num_groups)`: as many numbers as there are classes, heads or tasks."""
+    if any(step.method in known.REPEATING_METHODS for step in steps) or not made.names(known.SHAPED_FACTORIES):
+        return False
+    given = [argument.expression for argument in made.positional]
+    if len(given) == 1 and isinstance(given[0], (cst.Tuple, cst.List)):
+        given = [element.value for element in given[0].elements]
+    names = [(path_of(size) or "").rpartition(".")[2] for size in given]
+    # Two of them may be a square, as large as it gets.
+    return 0 < len(names) == len(set(names)) and all(_is_few(words_of(name)) for name in names)
+
+
+def _is_few(words: frozenset[str]) -> bool:
+    return bool(words & known.COUNTING_WORDS and words & known.FEW_WORDS)
 
 
 def _shape(made: Call) -> tuple[Value, ...]:

@@ -54,7 +54,8 @@ class FreshTensorCopied(Rule):
     the clone has a purpose. For operations that save their result for the backward pass (`sigmoid`, `exp`,
     `softmax`). For leaves that require grad, pinned memory, values from Python, arrays that change their type, `out=`,
     a handful of elements, and random numbers in a file that seeds a generator. When a default device is set. With low
-    confidence, not shown by default: a vector that a constructor moves, once.
+    confidence, not shown by default: a vector that a constructor moves, once, and as many numbers as there are classes
+    or heads.
 
     ## References
     - PyTorch performance tuning guide, "Create tensors directly on the target device"

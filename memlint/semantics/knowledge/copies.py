@@ -129,6 +129,9 @@ SHAPED_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros", "ones", "empt
 RANGES = COMPUTED_FACTORIES | {"torch.randperm"}
 # They make more elements of those they get.
 REPEATING_METHODS = frozenset({"repeat", "tile", "expand", "triu", "tril", "fill_diagonal_"})
+# What there are few of: `num_classes`, `n_heads`, `self._num_labels`.
+FEW_WORDS = frozenset("classes class labels heads groups tasks domains experts atoms".split())
+COUNTING_WORDS = frozenset({"num", "n", "nb", "number", "count"})
 # Methods that run once for an object, to set it up (torch.nn.Module subclasses; transformers' `_init_weights`).
 SET_UP_METHODS = frozenset(
     {"__init__", "__post_init__", "setup", "reset_parameters", "init_weights", "_init_weights", "initialize"}
