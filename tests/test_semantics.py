@@ -508,6 +508,26 @@ def test_graph_over_branches(code: str, expected: str) -> None:
         """,
     ),
     a_variable_of_the_script=("yes", "net = nn.Linear(2, 2)\n\ndef f(x):\n    print(net(x))"),
+    what_a_call_with_grad_off_returned_beside_a_differentiated_one=(
+        "no",
+        """
+        class Agent(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.actor, self.critic = nn.Linear(4, 2), nn.Linear(4, 1)
+
+            def evaluate(self, x, action):
+                dist = Categorical(logits=self.actor(x))
+                return dist.log_prob(action), self.critic(x)
+
+        def train(agent: Agent, x, action):
+            with torch.no_grad():
+                _, value = agent.evaluate(x, action)
+            print(value)
+            log_prob, value = agent.evaluate(x, action)
+            (value.mean() - log_prob.mean()).backward()
+        """,
+    ),
     what_a_call_with_grad_off_computed_by_unknown_code=(
         "not proven",
         """

@@ -389,6 +389,29 @@ class Analysis:
                 left.add(condition)
         return frozenset(left)
 
+    def foundations(self, conditions: Iterable[Condition]) -> frozenset[Condition]:
+        """What the conditions rest on, for one call of several: also the questions below what is proven.
+
+        Another call's backward pass proves nothing of the grad mode in which this one runs.
+        """
+        left: set[Condition] = set()
+        seen: set[tuple[Condition, bool]] = set()
+        pending = [(condition, True) for condition in conditions]
+        while pending:
+            condition, is_needed = pending.pop()
+            if (condition, is_needed) in seen:
+                continue
+            seen.add((condition, is_needed))
+            if not isinstance(condition, Proof):
+                left.add(condition)
+                continue
+            is_proven = condition.root in self.proven
+            claim = self._claims.get(condition.root)
+            if is_needed and (is_proven or claim is None):
+                left.add(condition)
+            pending += [(item, is_needed and not is_proven) for item in claim or ()]
+        return frozenset(left)
+
     def _is_passed_on(self, root: int) -> bool:
         """What a function out of view makes of a graph, when it is known to pass another one on."""
         name = self.called.get(root)

@@ -412,21 +412,21 @@ def _apply(flow: Flow, reading: Reading, callee: Callee) -> Value:
     for root, value in callee.parameters:
         note_effects(flow, value, callee.done[root])
     flow.state.backed |= callee.backed
-    return _returned(flow, reading, callee.result, callee.name, given)
+    return _returned(flow, reading, callee.result, callee, given)
 
 
 def _returned(
-    flow: Flow, reading: Reading, value: Value, name: str, given: dict[int, Value], part: int | None = None
+    flow: Flow, reading: Reading, value: Value, callee: Callee, given: dict[int, Value], part: int | None = None
 ) -> Value:
     """`part`: which element of the result it is; each has a definition of its own."""
     elements = None
     if value.elements is not None and value.mode is not Mode.KEEP:
         parts = enumerate(value.elements)
-        elements = tuple(_returned(flow, reading, element, name, given, index) for index, element in parts)
+        elements = tuple(_returned(flow, reading, element, callee, given, index) for index, element in parts)
     roots = set(value.roots)
     for root in value.roots & given.keys():
         roots |= flow.all_roots(given[root])
-    grad, conditions = _grad_for_caller(flow, value, name, given)
+    grad, conditions = _grad_for_caller(flow, value, callee, given)
     idents = value.idents
     if grad is Grad.YES:
         # This call's own definition: a backward on the result proves it, whatever the callee's conditions.
@@ -456,29 +456,30 @@ def _returned(
     )
 
 
-def _grad_for_caller(flow: Flow, value: Value, name: str, given: dict[int, Value]) -> tuple[Grad, frozenset[Condition]]:
+def _grad_for_caller(
+    flow: Flow, value: Value, callee: Callee, given: dict[int, Value]
+) -> tuple[Grad, frozenset[Condition]]:
     """The callee's conditions, with its entry mode and its parameters replaced by what this call gives."""
     if value.grad is not Grad.YES:
         return value.grad, frozenset()
-    conditions: set[Condition] = set()
-    for condition in flow.analysis.basis(value.conditions):
-        if isinstance(condition, GradOnEntry) and condition.function == name:
-            if flow.state.mode is Mode.OFF:
-                return Grad.NO, frozenset()
-            if flow.state.mode is Mode.ENTRY:
-                conditions.add(GradOnEntry(flow.scope.qualname))
-            elif flow.state.mode is Mode.UNKNOWN:
-                return Grad.MIXED, frozenset()
-        elif isinstance(condition, Proof) and condition.root in given:
-            argument = given[condition.root]
-            if argument.grad is not Grad.YES:
-                return argument.grad, frozenset()
-            conditions |= argument.conditions
-        elif flow.state.mode is Mode.OFF:
-            return Grad.MIXED, frozenset()  # made in the callee, by this call without a graph
-        else:
-            conditions.add(condition)
-    return Grad.YES, frozenset(conditions)
+    mode = flow.state.mode
+    # A backward pass in the callee shows that grad mode is on whenever it is called, one elsewhere does not.
+    runs_backward = callee.has_backward and mode is not Mode.OFF
+    rests_on = (flow.analysis.basis if runs_backward else flow.analysis.foundations)(value.conditions)
+    entry = GradOnEntry(callee.name)
+    if entry in rests_on and mode in (Mode.OFF, Mode.UNKNOWN):
+        return (Grad.NO if mode is Mode.OFF else Grad.MIXED), frozenset()
+    passed = {item: given[item.root] for item in rests_on if isinstance(item, Proof) and item.root in given}
+    for grad in (Grad.NO, Grad.MIXED):
+        if any(argument.grad is grad for argument in passed.values()):
+            return grad, frozenset()
+    others = rests_on - passed.keys() - {entry}
+    if mode is Mode.OFF and others:
+        return Grad.MIXED, frozenset()  # made in the callee by code out of view, by this call without a graph
+    conditions = others.union(*(argument.conditions for argument in passed.values()))
+    if entry in rests_on and mode is Mode.ENTRY and callee.name not in flow.analysis.grad_on:
+        conditions |= {GradOnEntry(flow.scope.qualname)}
+    return Grad.YES, conditions
 
 
 # --- methods and the unknown ---

@@ -12,7 +12,8 @@ from memlint.semantics.events import Argument, Call
 from memlint.semantics.graph_signs import carries_by_signs, is_parameter
 from memlint.semantics.knowledge import copies as known
 from memlint.semantics.knowledge import torch as torch_known
-from memlint.semantics.module import Module, words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
 from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
 from memlint.semantics.scopes import path_of, walk
