@@ -56,8 +56,8 @@ class FakeBackend:
             stack.enter_context(self._routes.registered())
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-            mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes.composite))
-            stack.enter_context(Calls(mode))
+            mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes))
+            stack.enter_context(Calls(mode, self._routes))
             yield
 
     def holds(self, tensor: torch.Tensor) -> bool:

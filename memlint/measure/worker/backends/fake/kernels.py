@@ -35,7 +35,8 @@ class Routes:
     def chosen(self) -> list[KernelChoice]:
         return [KernelChoice(*choice, count) for choice, count in self._counts.items()]
 
-    def _note(self, operation: str, kernel: str, reason: str) -> None:
+    def note(self, operation: str, kernel: str, reason: str) -> None:
+        """Count a choice at the line that is running."""
         key = (operation, kernel, reason, self._place())
         self._counts[key] = self._counts.get(key, 0) + 1
 
@@ -88,7 +89,7 @@ class Routes:
             raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")
         call = Call(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa, self._capability)
         kernel, reason = choose(call)
-        self._note("scaled_dot_product_attention", kernel, reason)
+        self.note("scaled_dot_product_attention", kernel, reason)
         return attend(kernel, call, scale)
 
     def _recurrent(self, name: str) -> Callable[..., Any]:
@@ -96,7 +97,7 @@ class Routes:
         operator = getattr(getattr(aten, packet), overload)
 
         def route(*args: Any, **kwargs: Any) -> Any:
-            self._note(packet, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
+            self.note(packet, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
             return compose_without_cudnn(operator, args, kwargs)
 
         return route

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch.nn.functional import multi_head_attention_forward
 from torch.overrides import TorchFunctionMode
 
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.fake.deferred import READERS, DeferredWeights
+from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.fake.unknown import answer_for
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
 from memlint.measure.worker.compat import (
@@ -29,12 +31,12 @@ _ADVICE = "try `--backend cpu`"
 class OnlyCudaIsFake(TorchDispatchMode):
     """Runs each operator on fake tensors if one of its arguments is fake or it asks for `cuda`, and for real if not."""
 
-    def __init__(self, values: KnownValues, assumptions: Assumptions, route: Callable[[Any], Any]) -> None:
+    def __init__(self, values: KnownValues, assumptions: Assumptions, routes: Routes) -> None:
         super().__init__()
         self.values = values
         self.assumptions = assumptions
         self.deferred = DeferredWeights(assumptions)
-        self._route = route
+        self._routes = routes
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -46,7 +48,7 @@ class OnlyCudaIsFake(TorchDispatchMode):
             result = answer(self, func, args, kwargs)
             if result is not NotImplemented:
                 return result
-        route = self._route(func)
+        route = self._routes.composite(func)
         if route is not None:
             with self:
                 return route(*args, **kwargs)
@@ -98,7 +100,8 @@ class Calls(TorchFunctionMode):
     """What can only be told by the name that a program calls.
 
     `isnan`, `isinf` and `isfinite` are comparisons like any other underneath: they are answered as for a training run
-    that goes well. `numpy()` and its like read a tensor's memory without any operator.
+    that goes well. `numpy()` and its like read a tensor's memory without any operator. And layers of attention pass
+    over their fused path of inference, since modes like this one are on.
     """
 
     _SOUND: ClassVar[dict[Any, bool]] = {
@@ -110,13 +113,16 @@ class Calls(TorchFunctionMode):
         torch.Tensor.isfinite: True,
     }
 
-    def __init__(self, mode: OnlyCudaIsFake) -> None:
+    def __init__(self, mode: OnlyCudaIsFake, routes: Routes) -> None:
         super().__init__()
         self._mode = mode
+        self._routes = routes
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in READERS:
             self._mode.deferred.read(args[0])
+        elif func is multi_head_attention_forward and args[0].is_cuda and not torch.is_grad_enabled():
+            self._routes.note("multi_head_attention", "its ordinary path", "the fused one of inference is not modelled")
         result = func(*args, **kwargs) if kwargs else func(*args)
         sound = self._SOUND.get(func)
         if sound is None or not isinstance(result, FakeTensor) or self._mode.values.of(result) is not None:
