@@ -94,6 +94,16 @@ def a_forward_pass_on_the_host_reads() -> None:
 
 
 @check
+def indices_are_made_at_once() -> None:
+    class Indexed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("places", torch.empty(300_000, dtype=torch.long).fill_(7))
+
+    assert int(Indexed().cuda().places.max()) == 7
+
+
+@check
 def moved_weights_cost_no_memory() -> None:
     before = host_peak()
     model = nn.ModuleList(nn.Linear(4096, 4096) for _ in range(8))

@@ -25,7 +25,6 @@ import torch._dynamo  # torch imports it when a mode is first used, and it must 
 from torch._C import DispatchKey
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.nn.utils import clip_grad
 from torch.optim import optimizer as optimizers
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -59,6 +58,7 @@ __all__ = [
     "on_out_of_memory",
     "operator",
     "operators_with_kernel",
+    "own_kernels",
     "record_memory_history",
     "saved_tensors",
     "sdp_priority",
@@ -186,6 +186,16 @@ def on_out_of_memory(observer: Callable[[int, int, int, int], None]) -> None:
     For the rest of the process: torch has no way to take it back.
     """
     torch._C._cuda_attach_out_of_memory_observer(observer)
+
+
+@contextmanager
+def own_kernels() -> Iterator[Any]:
+    """A library whose kernels of torch's operators hold while the block runs."""
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        yield library
+    finally:
+        library._destroy()
 
 
 def sdp_priority() -> tuple[str, ...]:
@@ -376,7 +386,6 @@ def fake_cuda_tensors() -> Iterator[None]:
         patches.callback(torch._C._set_only_lift_cpu_tensors, lifts)
         torch.__future__.set_swap_module_params_on_conversion(True)
         patches.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
-        assert clip_grad._has_foreach_support.__module__ == _foreach_utils.__name__
         yield
 
 

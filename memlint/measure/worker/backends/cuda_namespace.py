@@ -18,6 +18,7 @@ from memlint.measure.recording import DeviceInfo
 from memlint.measure.worker.backend import Meter, Unsupported
 from memlint.measure.worker.patching import Patches
 
+_Generator: Any = torch.Generator
 _RNG_STATE_BYTES = 16
 """Of a CUDA generator: seed and offset."""
 _SEGMENT = 2 << 20
@@ -310,12 +311,12 @@ class _NoMarks:
         return lambda *_args, **_kwargs: 0
 
 
-class _GeneratorType(type(torch._C.Generator)):  # type: ignore[misc] # its metaclass is torch's own
+class _GeneratorType(type(_Generator)):  # type: ignore[misc] # its metaclass is torch's own
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, torch._C.Generator)
+        return isinstance(instance, _Generator)
 
 
-class _PretendedGenerator(torch._C.Generator, metaclass=_GeneratorType):
+class _PretendedGenerator(_Generator, metaclass=_GeneratorType):
     """`torch.Generator("cuda")` is one for the CPU that says otherwise."""
 
     def __new__(cls, device: Any = "cpu") -> Any:

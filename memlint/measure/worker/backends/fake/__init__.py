@@ -10,7 +10,7 @@ import torch
 
 from memlint.measure.devices import CARDS, pretended
 from memlint.measure.job import BackendName, Job
-from memlint.measure.recording import Assumption, DeviceInfo, KernelChoice, Recording
+from memlint.measure.recording import Assumption, DeviceInfo, KernelChoice, Place, Recording
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Meter, Unsupported
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
@@ -19,7 +19,7 @@ from memlint.measure.worker.backends.fake.mode import Calls, OnlyCudaIsFake
 from memlint.measure.worker.backends.fake.patches import patched_tensors
 from memlint.measure.worker.backends.fake.selftest import check
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
-from memlint.measure.worker.lines import Frames
+from memlint.measure.worker.lines import Frames, running_node_place
 
 EXCLUDED = (
     "the CUDA context (hundreds of MiB outside PyTorch's allocator)",
@@ -39,8 +39,12 @@ class FakeBackend:
     def __init__(self, device: DeviceInfo) -> None:
         self._device = device
         frames = Frames()
-        self._assumptions = Assumptions(frames.innermost)
-        self._routes = Routes(device.capability, frames.innermost)
+
+        def place() -> Place | None:
+            return frames.innermost() or running_node_place()
+
+        self._assumptions = Assumptions(place)
+        self._routes = Routes(device.capability, place)
 
     def self_test(self) -> None:
         """Raises Unsupported where this torch cannot pretend, or a known program's peak comes out wrong."""

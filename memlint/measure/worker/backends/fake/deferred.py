@@ -4,6 +4,9 @@
 initialize a new parameter are noted, and run when something reads it. Moving to `cuda` reads nothing. The random
 numbers are drawn all the same, into a small buffer, so that whatever is random later is what it would have been; only
 for large models, whose numbers would take many seconds, the program goes on with another seed, and is told so.
+
+What reads without an operator is known by name (`READERS`). A thread that reads a parameter before its first use by the
+thread that made it would see nothing.
 """
 
 from __future__ import annotations
@@ -99,7 +102,9 @@ class DeferredWeights:
                 self.read(inner)
 
     def _noticed(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.numel() * tensor.element_size() >= _LEAST_BYTES and tensor.device.type == "cpu" and _in_constructor():
+        large = tensor.numel() * tensor.element_size() >= _LEAST_BYTES
+        # Not indices and masks: their values are followed on to the device, see `KnownValues`.
+        if large and tensor.dtype.is_floating_point and tensor.device.type == "cpu" and _in_constructor():
             self._pending[tensor.untyped_storage()] = []
         return tensor
 

@@ -13,7 +13,7 @@ import torch
 
 from memlint.measure.recording import KernelChoice, Place
 from memlint.measure.worker.backends.fake.attention import Call, attend, choose
-from memlint.measure.worker.compat import compose_without_cudnn, has_kernel
+from memlint.measure.worker.compat import compose_without_cudnn, has_kernel, own_kernels
 
 aten = torch.ops.aten
 
@@ -43,8 +43,7 @@ class Routes:
     @contextmanager
     def registered(self) -> Iterator[None]:
         """The routes hold while the block runs."""
-        library = torch.library.Library("aten", "IMPL")
-        try:
+        with own_kernels() as library:
             for name, route in self.composites().items():
                 library.impl(name, route, "AutogradCUDA")
             for name in _RECURRENT:
@@ -57,8 +56,6 @@ class Routes:
                 if not has_kernel(f"aten::{name}", "CUDA"):
                     library.impl(name, _never, "CUDA")
             yield
-        finally:
-            library._destroy()
 
     def composites(self) -> dict[str, Callable[..., Any]]:
         """The operators that call others, and which depends on the device."""
