@@ -145,7 +145,7 @@ def _priced(planned: Plan, results: Sequence[FileResult], file: Path) -> list[Fi
 
     saved = read_confirmation(file)
     contents = contents_of(planned.jobs)
-    warn_of_changes(saved, contents)
+    warn_of_changes(saved)
     pairs = zip(planned.jobs, results, strict=True)
     return [saved.priced(result, job.path, contents[job.path]) for job, result in pairs]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,11 @@ def contents_of(jobs: Sequence[Job]) -> dict[Path, bytes]:
     return contents
 
 
-def warn_of_changes(saved: SavedConfirmation, contents: Mapping[Path, bytes], consequence: str = "") -> None:
+def warn_of_changes(saved: SavedConfirmation, consequence: str = "") -> None:
     """Say which files are no longer those that were measured."""
     from memlint.config.paths import shown
 
-    for path in saved.changed(contents):
+    for path in saved.changed():
         click.echo(
             f"note: {shown(path)} has changed since it was measured: {consequence}run `memlint confirm` again", err=True
         )

@@ -255,7 +255,7 @@ def test_what_a_target_may_not_do(ran: Runner, tmp_path: Path) -> None:
         "    lambda: os.truncate('kept.txt', 0),\n"
         "    lambda: os.rmdir('folder'),\n"
         "    lambda: shutil.rmtree('folder'),\n"
-        "    lambda: shutil.rmtree(here),\n"
+        "    lambda: os.makedirs('made') or shutil.rmtree(here),\n"
         "    lambda: os.symlink('kept.txt', 'link'),\n"
         "    lambda: os.link('kept.txt', 'link'),\n"
         "    lambda: os.chmod('kept.txt', 0),\n"

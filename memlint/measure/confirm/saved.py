@@ -60,12 +60,13 @@ class SavedConfirmation:
         found = tuple(_finding(one, content, folder, files) for one in content["findings"])
         return cls(file, files, found)
 
-    def changed(self, contents: Mapping[Path, bytes]) -> list[Path]:
-        """Of the given files those that were measured, and have another content by now."""
+    def changed(self) -> list[Path]:
+        """The files that the target ran and that have another content by now. Those that are gone are no business of
+        whoever checks others."""
         return [
-            path
-            for path, content in contents.items()
-            if (digest := self.files.get(str(path))) is not None and digest != _digest(content)
+            Path(path)
+            for path, digest in self.files.items()
+            if Path(path).is_file() and _digest(Path(path).read_bytes()) != digest
         ]
 
     def priced(self, result: FileResult, path: Path, content: bytes) -> FileResult:

@@ -98,9 +98,9 @@ class _Outputs:
         return rename_redirected
 
     def _to_read(self, path: Any) -> Any:
-        """Where the file is now."""
+        """Where the file is now. A folder is where it was: what was made in it is beside the point."""
         mirror = self._mirrored(path)
-        return mirror if mirror is not None and os.path.lexists(mirror) else path
+        return mirror if mirror is not None and Path(mirror).is_file() else path
 
     def _to_write(self, path: Any, *, keep: bool) -> Any:
         """Where to write the file; `keep`: what it holds counts."""
