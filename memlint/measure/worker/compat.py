@@ -8,6 +8,7 @@ aborts there takes nothing else with it.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import re
 import select
@@ -498,6 +499,7 @@ def self_test(check: Callable[[], None], advice: str = _ADVICE) -> None:
 
 def _run_check(check: Callable[[], None], write: int) -> None:
     """In the child. Never returns; the parent's exit handlers are not run, and what it would print goes nowhere."""
+    faulthandler.disable()
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silent, stream)

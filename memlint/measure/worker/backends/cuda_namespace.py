@@ -93,6 +93,11 @@ def _answer(value: Any) -> Callable[..., Any]:
     return lambda *_args, **_kwargs: value
 
 
+def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Another function that does the same."""
+    return lambda *args, **kwargs: function(*args, **kwargs)
+
+
 def _ask(question: Callable[[], Any]) -> Callable[..., Any]:
     """A function that gives a fresh answer, whatever it is called with."""
     return lambda *_args, **_kwargs: question()
@@ -379,4 +384,4 @@ def _accelerator(patches: Patches, cuda: dict[str, Any]) -> None:
     for name, value in answers.items():
         for owner in (torch.accelerator, torch.accelerator.memory):
             if name in vars(owner):
-                patches.set(owner, name, value)
+                patches.set(owner, name, value if isinstance(value, type) else _again(value))
