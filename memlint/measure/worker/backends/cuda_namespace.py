@@ -94,8 +94,12 @@ def _answer(value: Any) -> Callable[..., Any]:
 
 
 def _again(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Another function that does the same."""
-    return lambda *args, **kwargs: function(*args, **kwargs)
+    """Another function that does the same: see `_nothing`."""
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return again
 
 
 def _ask(question: Callable[[], Any]) -> Callable[..., Any]:
