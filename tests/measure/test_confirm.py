@@ -343,7 +343,8 @@ def test_fake_has_its_results_from_cpu_and_says_where_there_are_none(script: Pat
         with_line(2, "y = good(x)"): recording(20 * MIB, path=at),
     }
     machine = Machine(script, runs, [finding(script, 2, "y = good(x)")])
-    assert the_one(machine.confirm("fake")).results.grade is Grade.IDENTICAL
+    results = the_one(machine.confirm("fake")).results
+    assert results.grade is Grade.IDENTICAL and results.detail.startswith("on cpu, bitwise")
     assert [job.backend for job in machine.jobs] == ["fake", "fake", "cpu", "cpu", "fake", "cpu"]
     machine.jobs.clear()
     assert the_one(machine.confirm("fake", verify=False)).results == Results(Grade.NOT_CHECKED, "not asked for")

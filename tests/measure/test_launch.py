@@ -115,9 +115,9 @@ def test_a_timeout_ends_the_processes_that_the_target_started(ran: Runner, tmp_p
         "time.sleep(600)\n"
     )
     noted = tmp_path / "pid"
-    outcome = ran(text, str(noted), timeout_seconds=15.0, allow_write=True)
+    outcome = ran(text, str(noted), timeout_seconds=20.0, allow_write=True)
     assert outcome.status is Status.TIMEOUT
-    assert "15 s" in outcome.message and "--timeout" in outcome.advice
+    assert "20 s" in outcome.message and "--timeout" in outcome.advice
     assert [frame.place.line for frame in outcome.frames] == [4]
     assert_gone(int(noted.read_text()))
 

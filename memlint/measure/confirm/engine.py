@@ -232,7 +232,8 @@ class _Baseline:
         if fingerprints is None:
             results = Results(Grade.NOT_CHECKED, f"with the fix, on {job.backend}: {why}")
         else:
-            results = compare(original, fingerprints)
+            compared = compare(original, fingerprints)
+            results = replace(compared, detail=f"on {job.backend}, {compared.detail}")
         return _Tried(Price.of(recording), results, recording=recording)
 
     def _unchecked(self) -> Results:
