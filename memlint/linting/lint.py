@@ -125,7 +125,7 @@ def analyse(path: str, raw: bytes, policy: Policy, view: View | None = None) -> 
     except UndecodableFile as error:
         return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
     words = _words(source.text)
-    rules = [rule for rule in _rules(policy.codes, policy.local_rules) if not rule.triggers.isdisjoint(words)]
+    rules = [rule for rule in _rules(policy.codes, policy.local_rules) if _may_find(rule, words)]
     if words.isdisjoint(TORCH_LIBRARIES):
         rules = []  # other libraries have models, losses and `backward` too
     wants_directives = suppressions.names_rules(source.text)
@@ -412,6 +412,11 @@ def _within(source: SourceFile, line: int, column: int) -> Position:
 def _rules(codes: frozenset[str], local: tuple[str, ...]) -> tuple[Rule, ...]:
     """One instance of each wanted rule a process."""
     return tuple(rule() for rule in rule_classes(local) if rule.code in codes)
+
+
+def _may_find(rule: Rule, words: frozenset[str]) -> bool:
+    """Whether a file with these words can hold a finding of the rule: without such a rule it is not parsed."""
+    return not rule.triggers.isdisjoint(words)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -276,7 +276,7 @@ class Expressions:
     def member(self, base: Value, name: str, node: cst.CSTNode) -> int:
         """The definition of an attribute or item of what is one definition itself."""
         root = self.analysis.member_root(next(iter(base.idents)), name, node)
-        self.state.made = self.state.made | {root}
+        self.state.made.add(root)
         return root
 
     # --- items ---

@@ -68,7 +68,7 @@ class Flow(Expressions):
         self.differentiating: set[tuple[tuple[int, int], ...]] = set()
         """The branches in which something computed in the caller's grad mode is differentiated."""
         self.backed_at_end: frozenset[int] | None = None
-        self._made_at_end = NOTHING
+        self._made_at_end: set[int] = set()
         self.final: dict[str, Value] = {}
 
     # --- running ---
@@ -107,7 +107,7 @@ class Flow(Expressions):
         """The end of the function is reached on this path."""
         backed, made = self.state.backed, self.state.made
         if self.backed_at_end is None:
-            self.backed_at_end, self._made_at_end = backed, made
+            self.backed_at_end, self._made_at_end = backed, set(made)
         else:
             before = self.backed_at_end
             self.backed_at_end = (before - (made - backed)) | (backed - (self._made_at_end - before))

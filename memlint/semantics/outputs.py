@@ -80,11 +80,13 @@ def _lingering(module: Module, flow: Flow, forward: Call, backward: Backward) ->
     names = _names_bound(forward, backward)
     if not names:
         return None
-    nodes = list(walk(region.body))
+    certain = is_language_model(forward)
+    nodes, shows_sizes = module.once(_Regions).nodes_of(region)
+    if not certain and not shows_sizes and module.words.isdisjoint(_SIZE_WORDS):
+        return None
     held = _Holders(nodes, forward, names)
     if not held.are_simple:
         return None
-    certain = is_language_model(forward)
     if not certain and (
         is_over_characters(module)
         or not (_is_over_vocabulary(module, nodes, held.names) or _is_by_token(module, forward, held.names))
@@ -105,6 +107,27 @@ def _lingering(module: Module, flow: Flow, forward: Call, backward: Backward) ->
     if above is not None and any(places[id(name)] > end for name, _ in inside):
         above = None
     return LingeringOutput(forward, backward, tuple(held.names), certain, above)
+
+
+class _Regions:
+    """The code of loops and functions: listed once, however many models run in them."""
+
+    def __init__(self, _: Module) -> None:
+        self._known: dict[int, tuple[list[cst.CSTNode], bool]] = {}
+
+    def nodes_of(self, region: cst.For | cst.While | cst.FunctionDef) -> tuple[list[cst.CSTNode], bool]:
+        """Every node of the body, and whether one shows that something is as wide as a vocabulary."""
+        if id(region) not in self._known:
+            nodes = list(walk(region.body))
+            calls = (node for node in nodes if type(node) is cst.Call)
+            subscripts = (node for node in nodes if type(node) is cst.Subscript)
+            shows_sizes = any(map(_flattened_to_vocabulary, calls)) or any(map(is_token_shift, subscripts))
+            self._known[id(region)] = nodes, shows_sizes
+        return self._known[id(region)]
+
+
+# One of them stands in each file of which only words say that an output is as wide as a vocabulary.
+_SIZE_WORDS = vocabulary.VOCABULARY_WORDS | vocabulary.CROSS_ENTROPY | {"vocab_size"}
 
 
 def is_language_model(forward: Call) -> bool:

@@ -17,7 +17,7 @@ class State:
         self.mode = mode
         self.backed: frozenset[int] = NOTHING
         """Definitions whose graph a backward pass has freed on every path on which they were made."""
-        self.made: frozenset[int] = NOTHING
+        self.made: set[int] = set()
         """Definitions made on some path to here."""
         self.owners: frozenset[str] = frozenset()
         """Names of which an attribute or item is known: `self` of `self.total`."""
@@ -27,7 +27,7 @@ class State:
     def copy(self) -> State:
         new = State(dict(self.vars), self.mode)
         new.backed = self.backed
-        new.made = self.made
+        new.made = set(self.made)
         new.owners = self.owners
         new.guarded = self.guarded
         new.alive = self.alive
@@ -35,8 +35,7 @@ class State:
 
     def make(self, root: int, members: Collection[int] = ()) -> None:
         """A definition is made anew: what was freed of an earlier one says nothing about it."""
-        if root not in self.made:
-            self.made = self.made | {root}
+        self.made.add(root)
         if root in self.backed:
             self.backed = self.backed - {root}
         if members:
