@@ -72,10 +72,9 @@ def main() -> None:
     for folder in parser.parse_args().folders:
         for path in sorted(folder.resolve().rglob("*.py")):
             compare(path, counted)
-    print(
-        f"{counted.files:,} files, {counted.skipped:,} of them not parsed for any rule; {counted.pairs:,} pairs of a file"
-        f" and a rule, {counted.skipped_pairs:,} of them skipped; {counted.differing} files differ"
-    )
+    print(f"{counted.files:,} files, {counted.skipped:,} of them not parsed for any rule")
+    print(f"{counted.pairs:,} pairs of a file and a rule, {counted.skipped_pairs:,} of them skipped")
+    print(f"{counted.differing} files differ")
     sys.exit(1 if counted.differing else 0)
 
 
