@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from memlint.linting.finding import Applicability, Edit, Finding, Fix
+from memlint.measure.confirm import as_json
 from memlint.measure.confirm.confirmation import Confirmation, Priced
 from memlint.measure.confirm.engine import Engine, layers_of
 from memlint.measure.confirm.verdicts import Grade, Verdict
@@ -119,6 +122,18 @@ def test_all_fixes_together_leave_what_they_do_not_mend(confirmation: Confirmati
     together = confirmation.together
     assert together is not None and together.after is not None
     assert together.after.growth_bytes_per_step == 0 and together.remaining == ()
+
+
+def test_the_json_is_that_of_the_schema_and_of_the_page(confirmation: Confirmation, tmp_path: Path) -> None:
+    schema = json.loads((ROOT / "docs" / "confirm-json.schema.json").read_text("utf-8"))
+    made = json.loads(as_json.render(confirmation, tmp_path))
+    jsonschema.validate(made, schema, jsonschema.Draft202012Validator)
+    assert set(made) == set(schema["required"])
+    page = (ROOT / "docs" / "confirm.md").read_text("utf-8")
+    objects = [made, made["baseline"], made["deterministic"], *made["findings"], made["together"]]
+    assert [key for one in objects for key in one if f"`{key}`" not in page] == []
+    assert schema["$defs"]["finding"]["properties"]["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+    assert [verdict.value for verdict in Verdict if f"| `{verdict.value}` |" not in page] == []
 
 
 def test_the_readme_shows_today_s_confirmation() -> None:

@@ -66,6 +66,15 @@ def configure(text: str) -> None:
     Path("pyproject.toml").write_text(f"[tool.memlint.measure]\n{text}", "utf-8")
 
 
+@pytest.mark.parametrize("name", ["measure", "confirm"])
+def test_every_option_stands_on_a_page(name: str) -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    pages = [root / "docs" / page for page in ("measure.md", "confirm.md")[: 1 if name == "measure" else 2]]
+    text = "".join(page.read_text("utf-8") for page in pages)
+    options = [option for param in command.commands[name].params for option in param.opts if option.startswith("--")]
+    assert options and [option for option in options if option not in text] == []
+
+
 # --- from words to a job ---
 
 
