@@ -508,8 +508,8 @@ def test_graph_over_branches(code: str, expected: str) -> None:
         """,
     ),
     a_variable_of_the_script=("yes", "net = nn.Linear(2, 2)\n\ndef f(x):\n    print(net(x))"),
-    what_a_call_with_grad_off_returned_beside_a_differentiated_one=(
-        "no",
+    what_a_call_with_grad_off_returned_before_one_that_is_differentiated=(
+        "not proven",
         """
         class Agent(nn.Module):
             def __init__(self):
@@ -520,12 +520,13 @@ def test_graph_over_branches(code: str, expected: str) -> None:
                 dist = Categorical(logits=self.actor(x))
                 return dist.log_prob(action), self.critic(x)
 
-        def train(agent: Agent, x, action):
-            with torch.no_grad():
-                _, value = agent.evaluate(x, action)
-            print(value)
-            log_prob, value = agent.evaluate(x, action)
-            (value.mean() - log_prob.mean()).backward()
+        def train(agent: Agent, xs, action):
+            for x in xs:
+                with torch.no_grad():
+                    old, _ = agent.evaluate(x, action)
+                print(old)
+                new, value = agent.evaluate(x, action)
+                (value.mean() - new.mean()).backward()
         """,
     ),
     what_a_call_with_grad_off_computed_by_unknown_code=(

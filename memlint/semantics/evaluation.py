@@ -14,7 +14,15 @@ from memlint.project.names import is_symbol
 from memlint.semantics.eval_mode import eval_evidence
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
-from memlint.semantics.forwards import Run, builds_a_graph, carrying, differentiates_itself, runs_at, runs_through
+from memlint.semantics.forwards import (
+    MOST_HELPERS,
+    Run,
+    builds_a_graph,
+    carrying,
+    differentiates_itself,
+    runs_at,
+    runs_through,
+)
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
@@ -74,11 +82,12 @@ class EvaluationRegion:
 
 def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
     reported: set[Scope] = set()
-    for through_helpers in (False, True):
+    # Nearest to the model first: whoever calls a function that is reported is not reported for it again.
+    for helpers in range(MOST_HELPERS + 1):
         for flow in module.flows:
             if flow.scope in reported or not _may_evaluate(module, flow.scope):
                 continue
-            for found in _regions(module, flow, through_helpers, reported):
+            for found in _regions(module, flow, helpers, reported):
                 reported.add(flow.scope)
                 yield found
     for flow in module.flows:
@@ -124,11 +133,11 @@ def _may_evaluate(module: Module, scope: Scope) -> bool:
     return scope.name not in _TRAINING_NAMES  # a layer that puts its batch normalisation into eval mode
 
 
-def _regions(module: Module, flow: Flow, through_helpers: bool, reported: set[Scope]) -> Iterator[EvaluationRegion]:
-    """Those of one function: where it calls models, or else where it calls functions of this file that do."""
+def _regions(module: Module, flow: Flow, helpers: int, reported: set[Scope]) -> Iterator[EvaluationRegion]:
+    """Those of one function: where it calls models, or where it calls functions that do, through so many of them."""
     seen: set[int] = set()
     for call in flow.calls:
-        runs = runs_through(module, call, reported) if through_helpers else runs_at(call)
+        runs = runs_through(module, call, reported, helpers) if helpers else runs_at(call)
         if not runs:
             continue
         loops = _region_loops(call)

@@ -13,9 +13,18 @@ from memlint.semantics.scopes import Scope, parameters, path_of
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS, builds_a_graph, carrying
 from memlint.semantics.values import Mode
 
-__all__ = ["Run", "builds_a_graph", "carrying", "differentiates_itself", "renamed", "runs_at", "runs_through"]
+__all__ = [
+    "MOST_HELPERS",
+    "Run",
+    "builds_a_graph",
+    "carrying",
+    "differentiates_itself",
+    "renamed",
+    "runs_at",
+    "runs_through",
+]
 
-_DEPTH = 2
+MOST_HELPERS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +41,11 @@ def runs_at(call: Call) -> list[Run]:
     return [Run(path_of(call.call.func), call)] if builds_a_graph(call) else []
 
 
-def runs_through(module: Module, call: Call, but: Set[Scope] = frozenset(), depth: int = _DEPTH) -> list[Run]:
-    """The forward passes that a function makes when it is called here, building graphs; not those of `but`."""
+def runs_through(module: Module, call: Call, but: Set[Scope] = frozenset(), helpers: int = MOST_HELPERS) -> list[Run]:
+    """The forward passes that a function makes when it is called here, building graphs; not those of `but`.
+
+    `helpers`: through so many functions at most, the called one among them.
+    """
     if call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN) or len(call.callee.quals) != 1:
         return []
     name = next(iter(call.callee.quals))
@@ -46,8 +58,8 @@ def runs_through(module: Module, call: Call, but: Set[Scope] = frozenset(), dept
     if flow.scope.words & DIFFERENTIATING_WORDS or flow.scope.has_yield:
         return []
     runs = [run for inner in flow.calls for run in runs_at(inner) if inner.mode in (Mode.ENTRY, Mode.ON)]
-    if not runs and depth:
-        runs = [run for inner in flow.calls for run in runs_through(module, inner, but, depth - 1)]
+    if not runs and helpers > 1:
+        runs = [run for inner in flow.calls for run in runs_through(module, inner, but, helpers - 1)]
     names = _parameters(flow.scope)
     bound = flow.scope.parent is not None and flow.scope.parent.is_class
     local = flow.scope.bound
