@@ -54,3 +54,15 @@ def test_its_fixed_twin_is_not_flagged(path: Path) -> None:
     assert len(recording.steps) == 6
     assert not grows(recording)
     assert recording.keepers == []
+
+
+def test_a_program_that_ends_by_itself_has_let_go_of_its_variables_but_grew() -> None:
+    """Its last step ends with it, when its lists are gone: who kept them has been found before."""
+    path = ZOO[0].parent / "outputs_in_a_list.py"
+    text = path.read_text()
+    recording = measured(text.replace("range(20)", "range(6)"), path)
+    assert [step.kind for step in recording.steps] == ["evaluation"] * 6
+    assert growth(recording).bytes_per_step
+    assert [keeper.name for keeper in recording.keepers] == ["outputs"]
+    fixed = measured(MARK.sub(r"\g<indent>\g<fixed>", text).replace("range(20)", "range(6)"), path)
+    assert not grows(fixed)

@@ -90,6 +90,8 @@ class NodeTags(TorchFunctionMode):
         super().__init__()
         self.live: dict[int, LiveNode] = {}
         """The nodes alive now, less those that only add up a leaf's gradient."""
+        self.latest = 0
+        """How many were alive when the last one was made."""
         self._frames = frames
         self._steps_ended = steps_ended
         self._serial = 0
@@ -141,6 +143,7 @@ class NodeTags(TorchFunctionMode):
             node.metadata[_KEY] = _Tag(live, serial, self.live)
             if inner:
                 self.live[serial] = live
+        self.latest = len(self.live)
 
 
 def tagged(node: Any) -> LiveNode | None:

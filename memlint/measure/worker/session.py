@@ -99,8 +99,8 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if kind is None:
-            self._steps.ended()
-            self._after_closing()
+            self._steps.ended(self._last_allocation())
+            self._after_closing(program_runs=False)
         self._end()
         self._stack.close()
         return kind is not None and issubclass(kind, StopMeasuring)
@@ -186,6 +186,10 @@ class Session:
         nodes = len(self._tags.live) if self._tags is not None else 0
         return Mark(self._tracker.time(), time.perf_counter(), self._tracker.allocated, nodes)
 
+    def _last_allocation(self) -> Mark:
+        time_then, allocated = self._tracker.last_allocation
+        return Mark(time_then, time.perf_counter(), allocated, self._tags.latest if self._tags is not None else 0)
+
     def _recomputing(self) -> bool:
         """Inside a backward pass, grad mode is on where a forward pass runs again, as in a checkpoint."""
         return bool(self._backward) and not self._backward[-1] and torch.is_grad_enabled()
@@ -204,7 +208,7 @@ class Session:
             self._end()
             raise StopMeasuring
 
-    def _after_closing(self) -> None:
+    def _after_closing(self, program_runs: bool = True) -> None:
         if self._closings == self._steps.closings:
             return
         self._closings = self._steps.closings
@@ -214,7 +218,7 @@ class Session:
         self._categories.mark_kept_by_optimizer()
         if self._fingerprints is not None:
             self._fingerprints.step_ended()
-        if self._growth is not None:
+        if self._growth is not None and program_runs:  # else its variables are gone
             self._growth.look(self._steps.spans, self._job.warmup, last=self._enough())
 
     def _ask_allocator(self, steps: int) -> None:

@@ -128,10 +128,11 @@ class Steps:
         self._start = start
         self._close("call", self._now())
 
-    def ended(self) -> None:
-        """The target has ended: the model's last call is a step, too."""
-        if self._module is not None and self._start is not None and not self._stepped:
-            self._close_without_optimizer(self._now())
+    def ended(self, last: Mark) -> None:
+        """The target has ended: the model's last call is a step, too, up to when something was last allocated. What
+        came after is the end of the program's own variables."""
+        if self._module is not None and self._start is not None and not self._stepped and last.time > self._start.time:
+            self._close_without_optimizer(last)
 
     def _begin(self) -> Mark:
         now = self._now()

@@ -59,6 +59,8 @@ class Tracker(compat.DispatchMode):
         self.backward_caller: Place | None = None
         self.allocated = 0
         self.peak = 0
+        self.last_allocation = (0, 0)
+        """The time after it, and the bytes that were allocated then."""
         self._forgotten = (0, 0)
         self._backend = backend
         # The other backends make every device tensor in an operation that is seen here.
@@ -214,6 +216,7 @@ class Tracker(compat.DispatchMode):
         self.events.append(record.id)
         self.allocated += rounded(size)
         self.peak = max(self.peak, self.allocated)
+        self.last_allocation = (len(self.events), self.allocated)
         return record
 
     def _released(self, key: int, live: _Live, _: object) -> None:
