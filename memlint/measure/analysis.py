@@ -243,7 +243,7 @@ def _settled(recording: Recording) -> list[Step]:
     """The steps after the warm-up, of one kind, because only like ends are alike: training steps, if there are any."""
     kinds = [step.kind for step in recording.steps]
     kind = "training" if "training" in kinds else next(iter(kinds), None)
-    return [step for step in recording.steps if step.kind == kind][recording.warmup :]
+    return [step for step in recording.steps if step.kind == kind and not step.unfinished][recording.warmup :]
 
 
 def _level(live: Sequence[int], boundary: int) -> int:

@@ -106,6 +106,8 @@ class Step:
     graph_nodes: int | None = None
     """Autograd nodes that are reachable at its end (known with `Layer.GROWTH`)."""
     allocator: AllocatorPeaks | None = None
+    unfinished: bool = False
+    """The program ended in it: no next batch is there at its end, as in the others, so the ends are not alike."""
     """Of the first step: since the set-up began."""
 
 

@@ -99,7 +99,7 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if kind is None:
-            self._steps.ended(self._last_allocation())
+            self._steps.ended(self._last_operation())
             self._after_closing(program_runs=False)
         self._end()
         self._stack.close()
@@ -166,6 +166,7 @@ class Session:
             input_shapes=tuple(dict.fromkeys(arrived)),
             graph_nodes=span.end.graph_nodes if Layer.GROWTH in self._job.layers else None,
             allocator=self._allocator[number],
+            unfinished=span.unfinished,
         )
 
     def _steps_ended(self) -> int:
@@ -186,8 +187,8 @@ class Session:
         nodes = len(self._tags.live) if self._tags is not None else 0
         return Mark(self._tracker.time(), time.perf_counter(), self._tracker.allocated, nodes)
 
-    def _last_allocation(self) -> Mark:
-        time_then, allocated = self._tracker.last_allocation
+    def _last_operation(self) -> Mark:
+        time_then, allocated = self._tracker.last_operation
         return Mark(time_then, time.perf_counter(), allocated, self._tags.latest if self._tags is not None else 0)
 
     def _recomputing(self) -> bool:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 _GONE = object()
@@ -37,6 +37,8 @@ class Span:
     kind: Kind
     start: Mark
     end: Mark
+    unfinished: bool = False
+    """The program ended in it."""
 
 
 class Steps:
@@ -129,10 +131,11 @@ class Steps:
         self._close("call", self._now())
 
     def ended(self, last: Mark) -> None:
-        """The target has ended: the model's last call is a step, too, up to when something was last allocated. What
-        came after is the end of the program's own variables."""
+        """The target has ended: the model's last call is a step, too, up to the last operation. What came after is the
+        end of the program's own variables."""
         if self._module is not None and self._start is not None and not self._stepped and last.time > self._start.time:
             self._close_without_optimizer(last)
+            self.spans[-1] = replace(self.spans[-1], unfinished=True)
 
     def _begin(self) -> Mark:
         now = self._now()

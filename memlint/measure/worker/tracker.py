@@ -59,7 +59,7 @@ class Tracker(compat.DispatchMode):
         self.backward_caller: Place | None = None
         self.allocated = 0
         self.peak = 0
-        self.last_allocation = (0, 0)
+        self.last_operation = (0, 0)
         """The time after it, and the bytes that were allocated then."""
         self._forgotten = (0, 0)
         self._backend = backend
@@ -155,6 +155,7 @@ class Tracker(compat.DispatchMode):
                 for item in result:
                     if isinstance(item, torch.Tensor):
                         self._see(item, func, from_host=False)
+            self.last_operation = (len(self.events), self.allocated)
             return result
 
     def _take_in(self, arguments: Any) -> None:
@@ -216,7 +217,6 @@ class Tracker(compat.DispatchMode):
         self.events.append(record.id)
         self.allocated += rounded(size)
         self.peak = max(self.peak, self.allocated)
-        self.last_allocation = (len(self.events), self.allocated)
         return record
 
     def _released(self, key: int, live: _Live, _: object) -> None:
