@@ -275,11 +275,23 @@ def _allocated_at(storages: Iterable[Storage], births: int) -> tuple[Allocated, 
 
 
 def _kept(survivors: Sequence[Storage], keepers: Sequence[Keeper]) -> list[tuple[Keeper | None, list[Storage]]]:
-    """The survivors of each keeper, of the first one where there are several; None: nobody was seen to keep them."""
+    """The survivors of each keeper, of the first one where there are several; None: nobody was seen to keep them.
+
+    What was made for the step that was running at the end (a batch, asked for before) is not yet seen to be kept. It
+    goes to the keeper of its like, made in earlier steps, where that is one.
+    """
     owner = {storage: keeper for keeper in reversed(keepers) for storage in keeper.storages}
+    of_kind: dict[object, set[Keeper | None]] = defaultdict(set)
+    for storage in survivors:
+        of_kind[_kind(storage)].add(owner.get(storage.id))
     groups: dict[tuple[object, ...], tuple[Keeper | None, list[Storage]]] = {}
     for storage in survivors:
-        keeper = owner.get(storage.id)
+        alike = of_kind[_kind(storage)] - {None}
+        keeper = owner.get(storage.id) or (next(iter(alike)) if len(alike) == 1 else None)
         key = (_line(keeper.place), keeper.kind, keeper.name) if keeper else ()
         groups.setdefault(key, (keeper, []))[1].append(storage)
     return list(groups.values())
+
+
+def _kind(storage: Storage) -> tuple[object, ...]:
+    return _line(storage.place), storage.operator, storage.size, storage.category

@@ -167,6 +167,24 @@ def test_what_two_keep_counts_for_the_first() -> None:
     assert [line.keeper for line in analysis.growth(run.recording).lines] == run.recording.keepers[:1]
 
 
+def test_what_is_like_the_kept_is_kept_by_the_same() -> None:
+    run = leaking(keeps=True)
+    kept = [storage.id for storage in run.recording.storages if storage.place and storage.place.line == 8]
+    run.keep(9, "outputs", kept[:-2])
+    (line,) = analysis.growth(run.recording).lines
+    assert line.keeper == run.recording.keepers[0]
+    assert line.bytes_per_step == 1 * KIB
+
+
+def test_what_is_like_the_kept_of_two_has_no_keeper() -> None:
+    run = leaking(keeps=True)
+    kept = [storage.id for storage in run.recording.storages if storage.place and storage.place.line == 8]
+    run.keep(9, "outputs", kept[2:3])
+    run.keep(10, "copies", kept[3:4])
+    keepers = [line.keeper for line in analysis.growth(run.recording).lines]
+    assert None in keepers and len(keepers) == 3
+
+
 def test_a_run_that_leaves_nothing_behind_does_not_grow() -> None:
     assert analysis.growth(leaking(keeps=False).recording) == analysis.Growth(0)
 
