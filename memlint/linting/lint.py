@@ -34,7 +34,7 @@ from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule
 from memlint.project.files import forget_files
-from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
+from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
 from memlint.semantics.parsing import parse
@@ -126,7 +126,7 @@ def analyse(path: str, raw: bytes, policy: Policy, view: View | None = None) -> 
         return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
     words = _words(source.text)
     rules = [rule for rule in _rules(policy.codes, policy.local_rules) if _may_find(rule, words)]
-    if words.isdisjoint(TORCH_LIBRARIES):
+    if not is_torch_code(words):
         rules = []  # other libraries have models, losses and `backward` too
     wants_directives = suppressions.names_rules(source.text)
     if not rules and not wants_directives and _compiles(source):

@@ -33,7 +33,20 @@ from memlint.semantics.summaries import (
     result_of,
     store_of,
 )
-from memlint.semantics.values import NOTHING, NUMBER, PARAMETER, Condition, Grad, Kind, Mode, Proof, Root, Value, join
+from memlint.semantics.values import (
+    NONE_NEEDED,
+    NOTHING,
+    NUMBER,
+    PARAMETER,
+    Condition,
+    Grad,
+    Kind,
+    Mode,
+    Proof,
+    Root,
+    Value,
+    join,
+)
 
 if TYPE_CHECKING:
     from memlint.semantics.project import View
@@ -69,6 +82,8 @@ class Box:
     in_object: bool = False
     bounded: bool = False
     """`deque(maxlen=...)`."""
+    items: dict[str, Value] | None = None
+    """What stands under each key, where all of them are literals."""
     counts: bool = False
     """It holds numbers: `sums[key] += value` adds to one, and makes no list longer."""
     emptied_in: set[cst.CSTNode] = field(default_factory=set)
@@ -112,6 +127,8 @@ class Analysis:
         """The markers of all stores."""
         self.shared: set[int] = set()
         """Definitions and stores that reach an attribute, a global or a closure."""
+        self._regions: set[int] = set()
+        """Markers of where grad mode is switched by what nobody knows; proven: grad mode is on there."""
         self.grad_on: set[str] = set()
         """Functions that differentiate, whenever they are called, what they computed in their caller's grad mode."""
         self._claims: dict[int, frozenset[Condition]] = {}
@@ -148,6 +165,7 @@ class Analysis:
             for name, value in _hoisted_names(self.root).items()
             for qual in [self.canonical(min(value.quals))]
         }
+        self.top_level_names.update(_unbound_modules(self.root, self.scopes))
         if only is None:
             self._run_all()
         else:
@@ -272,6 +290,12 @@ class Analysis:
             self._marker_ids[id(node)] = found
         return found
 
+    def region_for(self, node: cst.CSTNode) -> int:
+        """The marker of what switches grad mode to nobody knows what."""
+        region = self.marker_for(node)
+        self._regions.add(region)
+        return region
+
     def carried_marker(self, loop: cst.CSTNode, path: str) -> int:
         """A root that marks what a variable holds when the next iteration of the loop starts."""
         return self.member_root(self.marker_for(loop), path, loop)
@@ -296,6 +320,7 @@ class Analysis:
     def put(self, box: int, value: Value) -> None:
         target = self.boxes[box]
         target.counts |= value.kind is Kind.NUMBER
+        target.items = None
         target.content = join(target.content, value) if target.filled else value
         if value.carries_graph and len(target.carrying) < _MAX_CARRYING:
             target.carrying.append(value)
@@ -315,17 +340,24 @@ class Analysis:
 
     def prove(self, value: Value) -> None:
         """A backward pass was started on the value: it carries a graph, and so does whatever alone can give it one."""
+        self._prove_regions(value.conditions)
         self.proven |= value.proves
         self._prove_summands(value.proves)
         source = self._origin({root for root in value.roots if self._is_source(root)})
         if source is None:
             return
         # All of the graph comes out of one call: `loss = ce(recon, x) + kl(mu, logvar)` with all of `vae(x)`.
+        self._prove_regions(self._claims.get(source, NONE_NEEDED))
         self.proven.add(source)
         for root in value.roots:
             claim = self._claims.get(root)
             if claim is not None and all(self._comes_from(condition, source) for condition in self.basis(claim)):
                 self.proven.add(root)
+
+    def _prove_regions(self, conditions: frozenset[Condition]) -> None:
+        """Grad mode was on where something that is differentiated was computed."""
+        basis = self.basis(conditions) if self._regions else ()
+        self.proven.update(item.root for item in basis if isinstance(item, Proof) and item.root in self._regions)
 
     def _prove_summands(self, totals: frozenset[int]) -> None:
         """What is added to a loss and came out of a model has a graph: nobody adds a constant to a loss."""
@@ -338,7 +370,10 @@ class Analysis:
                     pending.append(part)
 
     def _is_source(self, root: int) -> bool:
-        return self.roots[root].saves and root not in self._claims and root not in self.losses
+        if not self.roots[root].saves or root in self.losses:
+            return False
+        claim = self._claims.get(root)
+        return claim is None or any(isinstance(item, Proof) and item.root in self._regions for item in claim)
 
     def _origin(self, sources: set[int]) -> int | None:
         """The one call that all of a loss's graph came out of; None where several may have given it one.
@@ -516,6 +551,10 @@ class Analysis:
                 found = scope is not None and any(child.name == "forward" for child in scope.children)
             self._module_classes[qualname] = found
         return found
+
+    def may_be_module(self, owner: Scope) -> bool:
+        """Whether a class is one of modules, or has a base of which nobody knows."""
+        return self.is_module_class(owner.qualname) or self._unknown_bases(self.all_bases(owner.qualname))
 
     def all_bases(self, cls: str) -> frozenset[str]:
         """The bases of a class of this file or of the project."""
@@ -982,6 +1021,16 @@ def _hoisted_names(root: Scope) -> dict[str, Value]:
         elif isinstance(node, (cst.If, cst.Try, cst.TryStar, cst.With, cst.Else)):
             pending.extend(_inner_blocks(node))
     return names
+
+
+_USUAL_NAMES = {"torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional"}
+
+
+def _unbound_modules(root: Scope, scopes: Iterable[Scope]) -> Iterator[tuple[str, Value]]:
+    """torch's modules by their usual names, where the file binds them nowhere: a star import does."""
+    for name, module in _USUAL_NAMES.items():
+        if any(name in scope.words for scope in scopes) and not any(name in scope.bound for scope in scopes):
+            yield name, Value(Kind.CALLABLE, quals=frozenset({module}))
 
 
 def _inner_blocks(node: cst.If | cst.Try | cst.TryStar | cst.With | cst.Else) -> Iterator[cst.CSTNode]:

@@ -47,6 +47,14 @@ class Site:
     """File, line and column of the call; None where the function is used as a value: somebody unseen may call it."""
 
 
+@dataclass(frozen=True)
+class Literals:
+    """The literals that a call gives: each in a tuple of its own, an empty one for anything else."""
+
+    positional: tuple[tuple[object, ...], ...]
+    keywords: tuple[tuple[str, tuple[object, ...]], ...]
+
+
 class Sites:
     """Call sites, searched for only as far as somebody reads: the first one may decide."""
 
@@ -249,6 +257,21 @@ class Callers:
         file, line, column = site.place
         tree = self.names.tree(file)
         return tree is not None and _is_clean(tree, line, column)
+
+    def literals_at(self, site: Site) -> Literals | None:
+        """None where the arguments are unpacked, or the function is not called but handed over."""
+        if site.place is None:
+            return None
+        file, line, column = site.place
+        tree = self.names.tree(file)
+        function = _function_at(tree, line) if tree is not None else None
+        call = next((node for node in ast.walk(function) if _stands_at(node, line, column)), None) if function else None
+        if not isinstance(call, ast.Call) or any(isinstance(item, ast.Starred) for item in call.args):
+            return None
+        keywords = tuple((item.arg, _literal(item.value)) for item in call.keywords if item.arg is not None)
+        if len(keywords) < len(call.keywords):
+            return None
+        return Literals(tuple(_literal(item) for item in call.args), keywords)
 
     def puts_into_eval(self, site: Site, model: str, names: tuple[str, ...], *, bound: bool) -> str | None:
         """The path on which the caller calls `.eval()` before the call, if `.train()` was not called after it.
@@ -463,6 +486,10 @@ def _is_clean(tree: ast.Module, line: int, column: int) -> bool:
     return not any(
         _stands_at(node, line, column) or (isinstance(node, ast.Name) and node.id in names) for node in leaving
     )
+
+
+def _literal(node: ast.expr) -> tuple[object, ...]:
+    return (node.value,) if isinstance(node, ast.Constant) else ()
 
 
 def _given_for(call: ast.Call, model: str, names: tuple[str, ...], *, bound: bool) -> str | None:

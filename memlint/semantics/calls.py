@@ -124,12 +124,15 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
         if member is not None and member.kind is not Kind.UNKNOWN:
             return member
     path = path_of(func)
-    if path is not None and path in flow.state.vars:
-        return flow.state.vars[path]
     if path is not None:
+        set_here = flow.state.vars.get(path)
+        if set_here is not None and set_here.kind is not Kind.UNKNOWN:
+            return set_here
         shown = flow.analysis.kind_from_use(flow.scope, path)
         if shown is not None:
             return shown
+        if set_here is not None:
+            return set_here
     if receiver.kind is Kind.MODULE and receiver.cls is None and name in known.PARTS_OF_MODELS:
         return Value(Kind.MODULE, mode=receiver.mode, weak=True)
     return Value(Kind.UNKNOWN)
@@ -356,10 +359,12 @@ def _forward_element(
 def _note_forward(flow: Flow, reading: Reading) -> None:
     flow.has_forward = True
     given = frozenset().union(*(flow.all_roots(value) for value in reading.values)) if reading.arguments else NOTHING
+    # `for f in features: model.decoder(f)` goes through the parts of one input.
+    is_part = reading.callee.weak and reading.receiver is not None and reading.receiver.kind is Kind.MODULE
     loop = flow.loop
     while loop is not None:
         loop.has_forward = True
-        if loop.element in given:
+        if loop.element in given and not (is_part and reading.method in known.PARTS_OF_MODELS):
             loop.feeds_forward = True
         if loop.element in reading.callee.roots:
             loop.runs_layers = True
@@ -421,6 +426,8 @@ def _returned(
     """`part`: which element of the result it is; each has a definition of its own."""
     elements = None
     if value.elements is not None and value.mode is not Mode.KEEP:
+        if part is None:
+            reading.root = flow.root(reading.node)
         parts = enumerate(value.elements)
         elements = tuple(_returned(flow, reading, element, callee, given, index) for index, element in parts)
     roots = set(value.roots)
@@ -430,8 +437,9 @@ def _returned(
     idents = value.idents
     if grad is Grad.YES:
         # This call's own definition: a backward on the result proves it, whatever the callee's conditions.
-        reading.root = flow.root(reading.node)
-        own = reading.root if part is None else flow.part(reading.root, part, reading.node)
+        if part is None:
+            reading.root = flow.root(reading.node)
+        own = reading.root if part is None else flow.part(reading.root, f"[{part}", reading.node)
         if elements is None and value.idents:
             flow.analysis.claim(own, conditions)
             if value.idents <= flow.state.backed:
@@ -467,7 +475,8 @@ def _grad_for_caller(
     runs_backward = callee.has_backward and mode is not Mode.OFF
     rests_on = (flow.analysis.basis if runs_backward else flow.analysis.foundations)(value.conditions)
     entry = GradOnEntry(callee.name)
-    if entry in rests_on and mode in (Mode.OFF, Mode.UNKNOWN):
+    region = flow.state.region if mode is Mode.UNKNOWN else None
+    if entry in rests_on and (mode is Mode.OFF or (mode is Mode.UNKNOWN and region is None)):
         return (Grad.NO if mode is Mode.OFF else Grad.MIXED), frozenset()
     passed = {item: given[item.root] for item in rests_on if isinstance(item, Proof) and item.root in given}
     for grad in (Grad.NO, Grad.MIXED):
@@ -479,6 +488,8 @@ def _grad_for_caller(
     conditions = others.union(*(argument.conditions for argument in passed.values()))
     if entry in rests_on and mode is Mode.ENTRY and callee.name not in flow.analysis.grad_on:
         conditions |= {GradOnEntry(flow.scope.qualname)}
+    if entry in rests_on and region is not None:
+        conditions |= {Proof(region)}
     return Grad.YES, conditions
 
 
@@ -487,10 +498,13 @@ def _grad_for_caller(
 
 def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     kind = receiver.kind
-    if name in _APPENDING and reading.positional and kind in (Kind.CONTAINER, Kind.UNKNOWN, Kind.INSTANCE):
+    # `history[key].append(loss)`: what is in the inner list is taken for what is in the outer container.
+    appends = bool(receiver.boxes) or kind in (Kind.CONTAINER, Kind.UNKNOWN, Kind.INSTANCE)
+    if name in _APPENDING and reading.positional and appends:
         argument = reading.positional[-1]
         assert reading.receiver_node is not None
         flow.store(_APPENDING[name], reading.node, reading.receiver_node, receiver, argument.value, argument.expression)
+        _note_last(flow, reading, name, argument.value)
         return NONE
     if receiver.boxes:
         return _container_method(flow, reading, receiver, name)
@@ -501,7 +515,7 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     if name == "enter_context":
         entered = reading.first()
         if entered is not None:
-            flow.state.mode = flow.entered(entered, reading.positional[0].expression, flow.state.mode)
+            flow.enter(entered, reading.positional[0].expression)
         return PLAIN
     if kind is Kind.PLAIN or kind is Kind.NUMBER:
         return PLAIN
@@ -525,6 +539,17 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     return _unknown_call(flow, reading)
 
 
+def _note_last(flow: Flow, reading: Reading, name: str, value: Value) -> None:
+    """`losses[-1]` is what was appended last."""
+    path = path_of(reading.receiver_node) if reading.receiver_node is not None else None
+    if path is None:
+        return
+    if name == "append":
+        flow.state.bind(f"{path}[-1]", value)
+    else:
+        flow.state.vars.pop(f"{path}[-1]", None)
+
+
 def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     if name in known.HOST_VALUE_METHODS:
         return PLAIN
@@ -539,6 +564,8 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
         return NONE
     if name in ("clear", "pop", "popleft", "popitem"):
         flow.clear(receiver)
+    if name not in ("index", "count", "copy"):
+        _note_last(flow, reading, name, receiver)
     if name in ("values", "items", "copy", "keys"):
         return Value(Kind.CONTAINER, roots=receiver.roots, boxes=receiver.boxes)
     element = flow.element_of(receiver, reading.node)
@@ -713,6 +740,8 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
         flow.analysis.imported[reading.root] = qual
     if is_loss:
         flow.analysis.losses.add(reading.root)
+        if flow.state.mode is Mode.OFF:
+            return Value(roots=result.roots - {reading.root})
         carrying = [value for value in reading.values if value.grad is Grad.YES and not flow.analysis.unproven(value)]
         if carrying:
             return flow.graph(

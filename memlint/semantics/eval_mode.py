@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import libcst as cst
 
 from memlint.semantics.events import Call, Loop
-from memlint.semantics.forwards import Run, renamed
+from memlint.semantics.forwards import Run
 from memlint.semantics.module import Module
+from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.questions import Question, ResultNotDifferentiated
-from memlint.semantics.scopes import Scope, parameters
+from memlint.semantics.scopes import Scope
 
 _BUILDING_WORDS = frozenset({"__init__", "load", "build", "setup", "init", "model"})
 _MAX_CALLERS = 20
@@ -72,7 +73,7 @@ def _by_callers(module: Module, scope: Scope, loop: Loop | None, model: str) -> 
     node, name = scope.node, scope.qualname
     if not isinstance(node, cst.FunctionDef) or name in module.analysis.handed_over:
         return None
-    names = tuple(param.name.value for param in parameters(node.params))
+    names = parameter_names(scope)
     bound = scope.parent is not None and scope.parent.is_class
     if loop is None or model.partition(".")[0] not in names:
         return None  # without a loop of its own, the caller's code is where it is evaluated

@@ -54,6 +54,7 @@ _NOTICING_WORDS = frozenset(
 _CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace"})
 # An option, or its key, that hands the choice of grad mode to the model.
 _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires_grad", "grad_enabled"})
+_ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "predictions", "infer", "inference"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -106,30 +107,34 @@ def _flagged_region(module: Module, flow: Flow) -> EvaluationRegion | None:
         if first is None or _is_differentiated_by(module, run, first):
             continue
         questions = module.questions(carrying(first.result).conditions)
-        caller = run.caller
-        if questions is None or (caller is not None and caller.mode in (Mode.OFF, Mode.UNKNOWN)):
+        if questions is None or run.mode in (Mode.OFF, Mode.UNKNOWN):
             continue
         questions -= {GradOnEntry(scope.qualname)}
-        if caller is None and first.mode is Mode.ENTRY:
-            questions |= {GradOnEntry(scope.qualname)}
-        if caller is not None and caller.mode is Mode.ENTRY:
-            questions |= {GradOnEntry(caller.scope.qualname)}
+        if run.mode is Mode.ENTRY and (run.caller is not None or first.mode is Mode.ENTRY):
+            questions |= {GradOnEntry(run.caller or scope.qualname)}
         return EvaluationRegion(scope, first.loop, first, run.evidence, False, questions, None, None, False, False)
     return None
 
 
 def _is_differentiated_by(module: Module, run: EvaluatingRun, forward: Call) -> bool:
     """Whether whoever runs the function so may differentiate what it returns."""
-    returns = any(forward.root in value.roots and value.grad is not Grad.NO for value in run.flow.returned)
-    caller = module.flow_of(run.caller.scope) if run.caller is not None else None
-    if not returns or run.caller is None or run.caller.is_statement:
+    if not any(forward.root in value.roots and value.grad is not Grad.NO for value in run.flow.returned):
         return False
-    return caller is None or caller.has_backward or bool(run.caller.result.roots & module.analysis.differentiated)
+    view = module.analysis.view
+    if run.site is not None:
+        return view is None or not view.result_is_clean(run.site)
+    if run.call is None or run.call.is_statement:
+        return False
+    caller = module.flow_of(run.call.scope)
+    return caller is None or caller.has_backward or bool(run.call.result.roots & module.analysis.differentiated)
 
 
 def _may_evaluate(module: Module, scope: Scope) -> bool:
     if scope.is_class or isinstance(scope.node, cst.Lambda) or _is_unit_test(module, scope):
         return False
+    if scope.name == "__call__":
+        owner = scope.enclosing_class()
+        return owner is not None and not module.analysis.may_be_module(owner)
     return scope.name not in _TRAINING_NAMES  # a layer that puts its batch normalisation into eval mode
 
 
@@ -190,6 +195,7 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Seq
         return None
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
+    evidence = evidence or _by_use(module, flow, call)
     if evidence is None or _somebody_may_differentiate(flow, loop, call):
         return None
     leaves = _graph_leaves(module, flow, call)
@@ -250,6 +256,24 @@ def _may_need_grad(module: Module, run: Run) -> bool:
 def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
     """A name that says evaluation counts only where a loop over batches runs the model."""
     return module.named_for_evaluation(scope, loop) if loop is not None and loop.is_batch_loop else None
+
+
+def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
+    """A function that acts or predicts takes numbers from the output: no graph leaves it."""
+    if words_of(flow.scope.name).isdisjoint(_ACTING_WORDS) or not call.is_forward:
+        return None
+    if flow.has_backward or flow.has_step or _graph_leaves(module, flow, call) or _is_put_away(module, flow, call):
+        return None
+    return f"`{flow.scope.name}` takes only numbers from its output"
+
+
+def _is_put_away(module: Module, flow: Flow, call: Call) -> bool:
+    """Whether the output is put, with its graph, into a container that outlives the function."""
+    return any(
+        store.in_object or any(module.box(box).in_object or module.box(box).escaped for box in store.boxes)
+        for store in flow.stores
+        if store.value.carries_graph and call.root in store.value.roots
+    )
 
 
 def _where_to_switch(

@@ -12,7 +12,7 @@ from memlint.semantics import calls
 from memlint.semantics.events import Backward, Call, Circumstances, Loop, Store, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.reading import literal_index, parsed_annotation, string_value
+from memlint.semantics.reading import literal_index, literal_key, parsed_annotation, string_value
 from memlint.semantics.scopes import path_of
 from memlint.semantics.state import State, merge
 from memlint.semantics.values import (
@@ -140,11 +140,14 @@ class Expressions:
         if mode is Mode.ENTRY:
             conditions = conditions | {GradOnEntry(self.scope.qualname)}
         elif mode is Mode.UNKNOWN:
+            if self.state.region is not None:
+                conditions = conditions | {Proof(self.state.region)}
             ident = ident if ident is not None else self.root(node)
             idents = frozenset({ident})
             roots = roots | {ident}
         if ident is not None:
-            self.analysis.claim(ident, None if mode is Mode.UNKNOWN else conditions)
+            is_open = mode is Mode.UNKNOWN and self.state.region is None
+            self.analysis.claim(ident, None if is_open else conditions)
             self.analysis.roots[ident].ancestors = roots
             self.analysis.roots[ident].may_carry = True
             self.analysis.roots[ident].by_flag |= mode is Mode.UNKNOWN
@@ -160,11 +163,15 @@ class Expressions:
         carrying = [operand for operand in operands if operand.grad is Grad.YES]
         if not carrying:
             if any(operand.grad is Grad.MIXED for operand in operands):
-                return Value(kind, Grad.MIXED, roots=roots if ident is None else roots | {ident})
+                return self._at_times(kind, operands, roots if ident is None else roots | {ident})
             return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
         # An attribute that some method sets, `self.decay`, is the weaker witness.
         best = min(carrying, key=lambda operand: (self.analysis.unproven(operand), operand.weak))
-        only = len(carrying) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
+        if any(operand.partly is not None for operand in operands) and self.analysis.unproven(best):
+            return self._at_times(kind, operands, roots if ident is None else roots | {ident})
+        # `weight * loss`: of what a caller gave and what was computed, the latter has the graph.
+        sources = carrying if len(carrying) == 1 else [operand for operand in carrying if self._is_computed(operand)]
+        only = len(sources) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
         return self.graph(
             kind,
             node,
@@ -172,7 +179,19 @@ class Expressions:
             conditions=best.conditions,
             ident=ident,
             weak=best.weak,
-            proves=best.proves if only else NOTHING,
+            proves=sources[0].proves if only else NOTHING,
+        )
+
+    def _is_computed(self, value: Value) -> bool:
+        """Whether the value was computed from others, rather than given or read from an attribute."""
+        roots = self.analysis.roots
+        return not value.idents or any(roots[ident].saves or roots[ident].ancestors - {ident} for ident in value.idents)
+
+    def _at_times(self, kind: Kind, operands: Iterable[Value], roots: frozenset[int]) -> Value:
+        """The result of an operation on what carries a graph on some paths only."""
+        partly = [operand.partly for operand in operands if operand.partly is not None]
+        return Value(
+            kind, Grad.MIXED, roots=roots, partly=partly[0] if partly and self.state.mode is not Mode.OFF else None
         )
 
     def operation(self, left: Value, right: Value, node: cst.CSTNode) -> Value:
@@ -263,10 +282,11 @@ class Expressions:
             return self.derived(Kind.UNKNOWN, node, [base], root)
         return self.unknown(node, base.roots, root)
 
-    def part(self, owner: int, index: int, node: cst.CSTNode) -> int:
-        """The definition of one element of the tuple that a call returns, made anew each time."""
-        root = self.analysis.member_root(owner, f"[{index}", node)
-        self.state.make(root)
+    def part(self, owner: int, name: str, node: cst.CSTNode) -> int:
+        """The definition of one part of what a call returns, made anew with the call."""
+        root = self.analysis.member_root(owner, name, node)
+        self.state.made.add(root)
+        self.state.fresh.add(root)
         return root
 
     def _member_root(self, base: Value, name: str, node: cst.CSTNode) -> int | None:
@@ -287,9 +307,11 @@ class Expressions:
         if base is None or len(node.slice) != 1:
             return None
         index = node.slice[0].slice
-        if isinstance(index, cst.Index) and isinstance(index.value, (cst.SimpleString, cst.Integer)):
+        if not isinstance(index, cst.Index):
+            return None
+        if isinstance(index.value, (cst.SimpleString, cst.Integer)):
             return f"{base}[{index.value.value}]"
-        return None
+        return f"{base}[-1]" if literal_index(node) == -1 else None
 
     def _subscript(self, node: cst.Subscript) -> Value:
         base = self.eval(node.value)
@@ -323,18 +345,7 @@ class Expressions:
                 value = join(value, element)
             return value
         if base.boxes:
-            content = MIXED
-            for box in base.boxes:
-                content = self.analysis.boxes[box].content
-            # Nested containers are taken for parts of the outer one.
-            return Value(
-                content.kind,
-                content.grad,
-                conditions=content.conditions,
-                roots=self.all_roots(base),
-                boxes=base.boxes | content.boxes,
-                cls=content.cls if content.kind is Kind.INSTANCE else None,
-            )
+            return self._content_of(base, literal_key(node))
         if base.kind is Kind.TENSOR or (base.kind is Kind.CONTAINER and base.grad is not Grad.NO):
             return self.derived(Kind.TENSOR, node, [base])  # of a container, what `t.chunk(2)` returned
         if base.kind in (Kind.PLAIN, Kind.NUMBER, Kind.NONE):
@@ -352,6 +363,30 @@ class Expressions:
         if key in _LOSS_KEYS and base.grad is Grad.YES:
             return self.derived(Kind.UNKNOWN, node, [base], root)
         return self.unknown(node, base.roots, root)
+
+    def _content_of(self, base: Value, key: str | None) -> Value:
+        """What a container holds, under the key where that is known."""
+        content, items = MIXED, None
+        for box in base.boxes:
+            content = self.analysis.boxes[box].content
+            items = self.analysis.boxes[box].items
+            item = items.get(key) if key is not None and items is not None and len(base.boxes) == 1 else None
+            if item is not None and not item.boxes:
+                return item
+        # Nested containers are taken for parts of the outer one.
+        value = Value(
+            content.kind,
+            content.grad,
+            conditions=content.conditions,
+            roots=self.all_roots(base),
+            boxes=base.boxes | content.boxes,
+            cls=content.cls if content.kind is Kind.INSTANCE else None,
+        )
+        if content.grad is not Grad.MIXED or len(base.boxes) != 1 or items is None:
+            return value
+        # Whoever goes through all items comes to the one with a graph.
+        carrying = next((item for item in items.values() if item.grad is Grad.YES), None)
+        return value if carrying is None else value.at_times(carrying.conditions)
 
     def output_named(self, base: Value, target: cst.BaseExpression) -> Value | None:
         """`logits` of `logits, state = model(x)`: one of several outputs, by its name a part of the graph."""
@@ -487,15 +522,22 @@ class Expressions:
         return self.box(node, values)
 
     def _dict(self, node: cst.Dict) -> Value:
-        values = []
+        values: list[Value] = []
+        items: dict[str, Value] | None = {}
         for element in node.elements:
-            if isinstance(element, cst.DictElement):
-                self.eval(element.key)
+            key = self.eval(element.key).literal if isinstance(element, cst.DictElement) else None
             value = self.eval(element.value)
             self.use(value, "store", "display", node)
             self.hand_over(value)
             values.append(value)
-        return self.box(node, values)
+            if items is not None and isinstance(key, str):
+                items[key] = value
+            else:
+                items = None
+        made = self.box(node, values)
+        for box in made.boxes:
+            self.analysis.boxes[box].items = items
+        return made
 
     def box(self, node: cst.CSTNode, values: Iterable[Value]) -> Value:
         """A fresh container with these contents."""
@@ -709,7 +751,7 @@ class Expressions:
                 how=how,
                 target=target,
                 path=path,
-                value=self._graph_in(value, value_node),
+                value=self._graph_in(self._on_this_path(value), value_node),
                 value_node=value_node,
                 carriers=tuple(self.carriers(value_node)),
                 root=root,
@@ -719,6 +761,10 @@ class Expressions:
                 boxes=container.boxes,
             )
         )
+
+    def _on_this_path(self, value: Value) -> Value:
+        """What a statement that every path reaches puts away carries a graph whenever the path that made one did."""
+        return value if self.guards or self.state.guarded else value.when_carrying()
 
     def reread(self, node: cst.BaseExpression) -> Value:
         """The value of an expression just read, without recording anything again."""
@@ -784,6 +830,7 @@ class Expressions:
             roots=result.roots | {root},
             weak=result.weak,
             proves=result.proves,
+            partly=result.partly,
         )
         if isinstance(target, cst.Subscript):
             base = self.eval(target.value)
@@ -812,7 +859,7 @@ class Expressions:
                 how="accumulate",
                 target=target,
                 path=path,
-                value=value,
+                value=self._on_this_path(value),
                 value_node=value_node,
                 carriers=tuple(self.carriers(value_node)),
                 root=root,

@@ -16,6 +16,7 @@ from memlint.semantics.events import AttributeStore, Backward, Call, Loop, Store
 from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import is_neutral_context
+from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import imported_names, path_of
 from memlint.semantics.state import State, merge
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
@@ -230,7 +231,18 @@ class Flow(Expressions):
             self.state.bind(key, value)
         if key is None or base.boxes:
             # d["loss"] = loss keeps one value; d[step] = loss keeps one a step.
+            known = {box: self.analysis.boxes[box].items for box in base.boxes}
             self.store("setitem" if key is None else "overwrite", target, target.value, base, value, source)
+            self._note_item(literal_key(target), known, value)
+
+    def _note_item(self, key: str | None, known: dict[int, dict[str, Value] | None], value: Value) -> None:
+        """What stands under a literal key from now on; under another key anything may."""
+        if len(known) != 1 or key is None:
+            return
+        ((box, items),) = known.items()
+        if items is not None:
+            before = items.get(key)
+            self.analysis.boxes[box].items = {**items, key: value if before is None else join(before, value)}
 
     def _aug_assign(self, node: cst.AugAssign) -> None:
         value = self.eval(node.value)
@@ -330,6 +342,7 @@ class Flow(Expressions):
         chain: cst.If | cst.Else | None = node
         guards = 0
         around, statement = self.branches, id(node)
+        fresh, self.state.fresh = self.state.fresh, set()
         self.ifs[statement] = node
         while isinstance(chain, cst.If):
             self.branches = (*around, (statement, len(ends)))
@@ -359,6 +372,7 @@ class Flow(Expressions):
             end = merge(state, end)
         if some_left and end.alive:
             end.guarded = True
+        end.fresh |= fresh
         self.state = end
 
     def _for(self, node: cst.For) -> None:
@@ -439,17 +453,17 @@ class Flow(Expressions):
         return end, self.stacked_breaks.pop()
 
     def _with(self, node: cst.With) -> None:
-        mode = self.state.mode
+        mode, region = self.state.mode, self.state.region
         for item in node.items:
             value = self.eval(item.item)
             if not self.quiet:
                 self.withs.append((node, item, value))
-            self.state.mode = self.entered(value, item.item, self.state.mode)
+            self.enter(value, item.item)
             if item.asname is not None:
                 entered = value if value.kind is not Kind.CONTEXT else PLAIN
                 self.assign(item.asname.name, entered, item.item)
         self.suite(node.body)
-        self.state.mode = mode
+        self.state.mode, self.state.region = mode, region
 
     def _try(self, node: cst.Try | cst.TryStar) -> None:
         before = self.state.copy()
@@ -510,6 +524,13 @@ class Flow(Expressions):
         return not self.returned and not self.falls_off and self.scope.is_function
 
     # --- context managers ---
+
+    def enter(self, value: Value, item: cst.BaseExpression) -> None:
+        """Grad mode becomes that of a context manager."""
+        before = self.state.mode
+        self.state.mode = self.entered(value, item, before)
+        if self.state.mode is Mode.UNKNOWN and before is not Mode.UNKNOWN:
+            self.state.region = self.analysis.region_for(item)
 
     def entered(self, value: Value, item: cst.BaseExpression, mode: Mode) -> Mode:
         """Grad mode inside `with value:`."""

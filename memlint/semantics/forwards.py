@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
-
-import libcst as cst
 
 from memlint.semantics.events import Call
 from memlint.semantics.module import Module
-from memlint.semantics.scopes import Scope, parameters, path_of
+from memlint.semantics.paths import parameter_names, renamed
+from memlint.semantics.scopes import Scope, path_of
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS, builds_a_graph, carrying
 from memlint.semantics.values import Mode
 
-__all__ = [
-    "MOST_HELPERS",
-    "Run",
-    "builds_a_graph",
-    "carrying",
-    "differentiates_itself",
-    "renamed",
-    "runs_at",
-    "runs_through",
-]
+__all__ = ["MOST_HELPERS", "Run", "builds_a_graph", "carrying", "differentiates_itself", "runs_at", "runs_through"]
 
 MOST_HELPERS = 3
 
@@ -60,7 +50,7 @@ def runs_through(module: Module, call: Call, but: Set[Scope] = frozenset(), help
     runs = [run for inner in flow.calls for run in runs_at(inner) if inner.mode in (Mode.ENTRY, Mode.ON)]
     if not runs and helpers > 1:
         runs = [run for inner in flow.calls for run in runs_through(module, inner, but, helpers - 1)]
-    names = _parameters(flow.scope)
+    names = parameter_names(flow.scope)
     bound = flow.scope.parent is not None and flow.scope.parent.is_class
     local = flow.scope.bound
     return [Run(renamed(run.model, call, names, bound=bound, local=local), run.call) for run in runs]
@@ -80,6 +70,8 @@ def differentiates_itself(module: Module, run: Run) -> bool:
 
 def _runs_in_project(module: Module, call: Call, symbol: str) -> list[Run]:
     summary, view = call.summary, module.analysis.view
+    if call.loop is None:
+        return []  # the other file shows whether the function evaluates
     if summary is None or view is None or summary.has_backward or summary.has_step or summary.may_differentiate:
         return []
     owner = symbol.partition(":")[2].rpartition(".")[0]
@@ -87,26 +79,3 @@ def _runs_in_project(module: Module, call: Call, symbol: str) -> list[Run]:
     if owner:
         names = ("self", *names)
     return [Run(renamed(path, call, names, bound=bool(owner), local=frozenset()), None) for path in summary.forwards]
-
-
-def _parameters(scope: Scope) -> tuple[str, ...]:
-    node = scope.node
-    return tuple(param.name.value for param in parameters(node.params)) if isinstance(node, cst.FunctionDef) else ()
-
-
-def renamed(path: str | None, call: Call, names: Sequence[str], *, bound: bool, local: Set[str]) -> str | None:
-    """A path of the called function as the code at the call names it; `bound`: its first parameter is its object."""
-    if path is None:
-        return None
-    head, dot, rest = path.partition(".")
-    if bound and names and head == names[0]:
-        owner = path_of(call.receiver_node) if call.receiver_node is not None else None
-    elif head in names:
-        position = names.index(head) - bound
-        given = call.keywords.get(head)
-        if given is None and not call.unpacks and position < len(call.positional):
-            given = call.positional[position]
-        owner = path_of(given.expression) if given is not None else None
-    else:
-        return None if head in local else path
-    return None if owner is None else owner + dot + rest

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memlint.semantics.imported_results import returned
 from memlint.semantics.reading import Reading, escape_arguments
 from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result
-from memlint.semantics.values import NOTHING, Condition, Grad, Kind, Mode, Proof, Value
+from memlint.semantics.values import Grad, Kind, Value
 
 if TYPE_CHECKING:
     from memlint.semantics.analysis import Callee
@@ -121,78 +122,4 @@ def _apply(flow: Flow, reading: Reading, summary: FunctionSummary, given: dict[s
             note_effects(flow, value, effects)
     if reading.unpacks or len(given) < len(reading.arguments):
         escape_arguments(flow, reading)
-    return _returned(flow, reading, summary.result, given)
-
-
-def _returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Value], part: int | None = None) -> Value:
-    """`part`: which element of the result it is; each has a definition of its own."""
-    held = [given[name] for name in sorted(result.holds) if name in given]
-    roots = frozenset().union(*(flow.all_roots(value) for value in held)) if held else NOTHING
-    elements = None
-    if result.elements is not None:
-        parts = enumerate(result.elements)
-        elements = tuple(_returned(flow, reading, element, given, index) for index, element in parts)
-    mode = Mode.OFF if result.frozen else None
-    if elements is not None:
-        reading.root = flow.root(reading.node, saves=True)
-        return Value(result.kind, roots=roots | {reading.root}, elements=elements, weak=result.weak)
-    if result.grad is Grad.NO:
-        return Value(result.kind, roots=roots, cls=result.cls, mode=mode, weak=result.weak)
-    if result.grad is Grad.MIXED:
-        return _unproven(flow, result, reading, roots, _own_root(flow, reading, part))
-    conditions: set[Condition] = set()
-    for name in result.needs:
-        value = given.get(name)
-        if value is None or value.grad is not Grad.YES:
-            return Value(result.kind, Grad.MIXED if value is None else value.grad, roots=roots, cls=result.cls)
-        conditions |= value.conditions
-    own = _own_root(flow, reading, part)
-    if not result.proven:
-        return _unproven(flow, result, reading, roots, own)
-    if result.needs_on:
-        return flow.graph(
-            result.kind,
-            reading.node,
-            roots=roots,
-            conditions=frozenset(conditions),
-            ident=own,
-            weak=result.weak,
-        )
-    flow.analysis.claim(own, frozenset(conditions))
-    flow.analysis.roots[own].may_carry = True
-    ident = frozenset({own})
-    return Value(
-        result.kind,
-        Grad.YES,
-        conditions=frozenset({Proof(own)}),
-        roots=roots | ident,
-        idents=ident,
-        cls=result.cls,
-        weak=result.weak,
-    )
-
-
-def _own_root(flow: Flow, reading: Reading, part: int | None) -> int:
-    """The definition of the call's result, or of one element of it."""
-    reading.root = flow.root(reading.node, saves=True)
-    if part is None:
-        return reading.root
-    own = flow.part(reading.root, part, reading.node)
-    flow.analysis.roots[own].saves = True
-    return own
-
-
-def _unproven(flow: Flow, result: Result, reading: Reading, roots: frozenset[int], own: int) -> Value:
-    """It may carry a graph; a backward pass on it would prove so."""
-    if flow.state.mode is Mode.OFF and result.needs_on:
-        return Value(result.kind, cls=result.cls)
-    value = flow.unknown(reading.node, roots, own)
-    return Value(
-        result.kind if result.kind is not Kind.NONE else Kind.UNKNOWN,
-        value.grad,
-        conditions=value.conditions,
-        roots=value.roots,
-        idents=value.idents,
-        cls=result.cls,
-        weak=result.weak,
-    )
+    return returned(flow, reading, summary.result, given)

@@ -19,11 +19,10 @@ from memlint.semantics.project import View
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.retention import Retention, retention_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
-from memlint.semantics.summaries import TYPE_TESTS, is_in_object
+from memlint.semantics.summaries import TYPE_TESTS, is_in_object, takes_parts
 from memlint.semantics.values import NOTHING, Kind, Mode, Proof, Value
 
 _NO_ROOT = -1
-_PARTS = frozenset({"items", "values"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,7 +316,7 @@ class _Summaries:
             made = roots[item]
             if root not in made.ancestors:
                 return False
-            if isinstance(made.node, cst.Call) and not (_takes_parts(made.node) or _builds(made.node)):
+            if isinstance(made.node, cst.Call) and not (takes_parts(made.node) or _builds(made.node)):
                 return False
             pending.extend(other for other in made.ancestors if roots[other].may_carry)
         return True
@@ -327,10 +326,6 @@ class _Summaries:
             call.callee.quals & TYPE_TESTS and call.positional and root in call.positional[0].value.roots
             for call in self.module.calls_in(scope)
         )
-
-
-def _takes_parts(node: cst.CSTNode) -> bool:
-    return isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in _PARTS
 
 
 def _builds(node: cst.Call) -> bool:

@@ -67,6 +67,7 @@ def _set_grad_enabled(flow: Flow, reading: Reading, qual: str) -> Value:
     statement = flow.statement
     if isinstance(statement, cst.Expr) and statement.value is reading.node:
         flow.state.mode = mode
+        flow.state.region = flow.analysis.region_for(reading.node) if mode is Mode.UNKNOWN else None
         if mode is not Mode.ON:
             flow.analysis.switches_grad_off = True
     return Value(Kind.CONTEXT, mode=mode)

@@ -56,7 +56,9 @@ def effect_of(flow: Flow, reading: Reading) -> Effect | None:
 
 
 def is_neutral_context(value: Value, item: cst.BaseExpression) -> bool:
-    """`with accelerator.accumulate(model):` on an accelerator that nobody has seen made."""
+    """`with tqdm(loader) as bar:`, `with accelerator.accumulate(model):` on an accelerator out of view."""
+    if value.mode is Mode.KEEP and value.elements is not None:
+        return True  # what wraps an iteration
     if value.kind is not Kind.UNKNOWN or not isinstance(item, cst.Call) or not isinstance(item.func, cst.Attribute):
         return False
     return item.func.attr.value in libraries.NEUTRAL_CONTEXT_METHODS

@@ -34,7 +34,7 @@ def is_named_loader(module: Module, expression: cst.BaseExpression, value: Value
         inner = call.positional[0]
         return is_named_loader(module, inner.expression, inner.value)
     path = path_of(expression)
-    if path is None or "torch" not in module.words or value.kind is not Kind.UNKNOWN:
+    if path is None or not module.uses_torch or value.kind is not Kind.UNKNOWN:
         return False
     if any(_is_made_by_a_class(module, node) for node in module.definitions(value)):
         return False

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.semantics.callers import Literals, Site
 from memlint.semantics.events import Call, Event
 from memlint.semantics.flow import Flow
 from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import parameters, path_of, walk
-from memlint.semantics.values import Kind
+from memlint.semantics.values import Kind, Mode
 
 _UNKNOWN = object()
 _Settings = Mapping[str, object]
@@ -27,8 +28,13 @@ class EvaluatingRun:
     flow: Flow
     evidence: str
     settings: _Settings
-    caller: Call | None
-    """The call that says so; None where a loop of the function itself does."""
+    caller: str | None = None
+    """The function that calls it so; None where a loop of the function itself does."""
+    mode: Mode = Mode.ENTRY
+    """Grad mode at that call."""
+    call: Call | None = None
+    site: Site | None = None
+    """The call, in this file or another."""
 
     def reaches(self, event: Event) -> bool:
         """Whether the event may happen in this run."""
@@ -60,20 +66,34 @@ def _training_events(module: Module, flow: Flow) -> Iterator[Event]:
 
 
 def _as_called(module: Module, flow: Flow) -> Iterator[EvaluatingRun]:
-    """As the calls in this file run it."""
-    name = flow.scope.qualname
+    """As the calls in this file, and in others, run it."""
+    name, view = flow.scope.qualname, module.analysis.view
     for call in module.calls_of(frozenset({name})):
         if call.unpacks or call.scope is flow.scope:
             continue
-        given = _given(flow, call)
-        settings = {**_defaults(flow), **given}
-        known = {key: value for key, value in settings.items() if value is not _UNKNOWN}
-        asked = [key for key in _asked(flow) if key in known]
-        if not asked:
-            continue
-        key = next((item for item in asked if item in given), asked[0])
-        how = f"with `{key}={known[key]!r}`" if key in given else f"without `{key}`"
-        yield EvaluatingRun(flow, f"`{flow.scope.name}` is called {how}", known, call)
+        found = _called_with(flow, _given(flow, call))
+        if found is not None:
+            evidence, settings = found
+            yield EvaluatingRun(flow, evidence, settings, call.scope.qualname, call.mode, call=call)
+    if view is None or "<" in name:
+        return
+    for site in view.sites(name) or ():
+        literals = view.literals_at(site)
+        found = None if literals is None else _called_with(flow, _given_there(flow, literals))
+        if found is not None:
+            evidence, settings = found
+            yield EvaluatingRun(flow, evidence, settings, view.local(site.caller), site.mode, site=site)
+
+
+def _called_with(flow: Flow, given: Mapping[str, object]) -> tuple[str, _Settings] | None:
+    """What a call that gives these arguments says of training, in words and as settings; None: nothing."""
+    settings = {key: value for key, value in {**_defaults(flow), **given}.items() if value is not _UNKNOWN}
+    asked = [key for key in _asked(flow) if key in settings]
+    if not asked:
+        return None
+    key = next((item for item in asked if item in given), asked[0])
+    how = f"with `{key}={settings[key]!r}`" if key in given else f"without `{key}`"
+    return f"`{flow.scope.name}` is called {how}", settings
 
 
 def _as_looped(flow: Flow) -> Iterator[EvaluatingRun]:
@@ -87,7 +107,7 @@ def _as_looped(flow: Flow) -> Iterator[EvaluatingRun]:
         for element in node.iter.elements:
             value = _value(element.value, {})
             if value is False or (isinstance(value, str) and not words_of(value).isdisjoint(EVALUATION_WORDS)):
-                yield EvaluatingRun(flow, f"`{node.target.value}` is also {value!r}", {node.target.value: value}, None)
+                yield EvaluatingRun(flow, f"`{node.target.value}` is also {value!r}", {node.target.value: value})
 
 
 def _given(flow: Flow, call: Call) -> dict[str, object]:
@@ -97,6 +117,16 @@ def _given(flow: Flow, call: Call) -> dict[str, object]:
         if name is not None:
             given[name] = _value(argument.expression, {})
     return given
+
+
+def _given_there(flow: Flow, literals: Literals) -> dict[str, object]:
+    """Of a call in another file."""
+    assert isinstance(flow.scope.node, cst.FunctionDef)
+    names = [param.name.value for param in flow.scope.node.params.params]
+    if flow.scope.parent is not None and flow.scope.parent.is_class:
+        names = names[1:]
+    given = [*zip(names, literals.positional, strict=False), *literals.keywords]
+    return {name: value[0] if value else _UNKNOWN for name, value in given}
 
 
 def _defaults(flow: Flow) -> dict[str, object]:

@@ -12,6 +12,7 @@ from memlint.semantics.analysis import Analysis, Box
 from memlint.semantics.events import Argument, AttributeStore, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.naming import words_of
 from memlint.semantics.project import View
 from memlint.semantics.questions import ModuleFacts, Question, answer
@@ -149,6 +150,11 @@ class Module:
     def words(self) -> frozenset[str]:
         """Every identifier and attribute name in the file."""
         return frozenset(word for scope in self.scopes for word in scope.words)
+
+    @cached_property
+    def uses_torch(self) -> bool:
+        """Whether the file's code works with torch: it names torch, or calls what only its objects have."""
+        return is_torch_code(self.words)
 
     @cached_property
     def _calls_by_node(self) -> dict[int, Call]:

@@ -12,7 +12,7 @@ from memlint.project.files import project_mentions
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.project.reads import Memo, Read, Reads
 from memlint.semantics.answers import Answers, WatchedSites, asked
-from memlint.semantics.callers import Callers, Site
+from memlint.semantics.callers import Callers, Literals, Site
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
 from memlint.semantics.other_loaders import is_test, workers_of_loaders
 from memlint.semantics.parsing import parse
@@ -277,6 +277,11 @@ class View:
     def result_is_clean(self, site: Site) -> bool:
         """Nothing in the caller differentiates what the call returns, or hands it on."""
         return self._project.callers.result_is_clean(site)
+
+    @asked
+    def literals_at(self, site: Site) -> Literals | None:
+        """The literals that a call gives."""
+        return self._project.callers.literals_at(site)
 
     @asked
     def puts_into_eval(self, site: Site, model: str, names: tuple[str, ...], bound: bool) -> str | None:

@@ -80,6 +80,14 @@ def string_value(node: cst.CSTNode) -> str | bytes | None:
     return text[width:-width]
 
 
+def literal_key(node: cst.CSTNode) -> str | None:
+    """The literal string of `x["loss"]`."""
+    if not isinstance(node, cst.Subscript) or len(node.slice) != 1 or not isinstance(node.slice[0].slice, cst.Index):
+        return None
+    index = node.slice[0].slice.value
+    return str(index.evaluated_value) if isinstance(index, cst.SimpleString) else None
+
+
 def escape_arguments(flow: Flow, reading: Reading) -> None:
     for value in reading.values:
         flow.escape(value)

@@ -12,7 +12,7 @@ from memlint.semantics.blocks import path_to
 from memlint.semantics.devices import Place, moved_to, uses_a_device
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.knowledge import snapshots as known
-from memlint.semantics.knowledge.frameworks import TORCH_LIBRARIES
+from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 def snapshots(module: Module) -> Iterator[Snapshot]:
-    if TORCH_LIBRARIES.isdisjoint(module.words) or known.TRIGGERS.isdisjoint(module.words):
+    if not is_torch_code(module.words) or known.TRIGGERS.isdisjoint(module.words):
         return
     if not known.SMALL_MODELS.isdisjoint(module.words):
         return

@@ -10,15 +10,19 @@ from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value, join
 class State:
     """Flow-sensitive facts. Variables are keyed by access path: `loss`, `self.total`, `logs['loss']`."""
 
-    __slots__ = ("alive", "backed", "guarded", "made", "mode", "owners", "vars")
+    __slots__ = ("alive", "backed", "fresh", "guarded", "made", "mode", "owners", "region", "vars")
 
     def __init__(self, variables: dict[str, Value], mode: Mode) -> None:
         self.vars = variables
         self.mode = mode
+        self.region: int | None = None
+        """Where grad mode is UNKNOWN: the marker of what switched it, the same for all that it switches alike."""
         self.backed: frozenset[int] = NOTHING
         """Definitions whose graph a backward pass has freed on every path on which they were made."""
         self.made: set[int] = set()
         """Definitions made on some path to here."""
+        self.fresh: set[int] = set()
+        """Definitions made in the branch that is being read."""
         self.owners: frozenset[str] = frozenset()
         """Names of which an attribute or item is known: `self` of `self.total`."""
         self.guarded = False
@@ -26,6 +30,7 @@ class State:
 
     def copy(self) -> State:
         new = State(dict(self.vars), self.mode)
+        new.region = self.region
         new.backed = self.backed
         new.made = set(self.made)
         new.owners = self.owners
@@ -36,6 +41,7 @@ class State:
     def make(self, root: int, members: Collection[int] = ()) -> None:
         """A definition is made anew: what was freed of an earlier one says nothing about it."""
         self.made.add(root)
+        self.fresh.add(root)
         if root in self.backed:
             self.backed = self.backed - {root}
         if members:
@@ -60,24 +66,38 @@ def merge(a: State, b: State) -> State:
         return b
     if not b.alive:
         return a
-    merged = State(_merge_vars(a.vars, b.vars), a.mode if a.mode is b.mode else Mode.UNKNOWN)
+    merged = State(_merge_vars(a, b), a.mode if a.mode is b.mode else Mode.UNKNOWN)
+    merged.region = a.region if a.region == b.region and a.mode is b.mode else None
     merged.backed = (a.backed - (b.made - b.backed)) | (b.backed - (a.made - a.backed))
     merged.made = a.made | b.made
+    merged.fresh = a.fresh | b.fresh
     merged.owners = a.owners | b.owners
     merged.guarded = a.guarded or b.guarded
     return merged
 
 
-def _merge_vars(a: dict[str, Value], b: dict[str, Value]) -> dict[str, Value]:
-    merged = dict(a)
-    for path, value in b.items():
+def _merge_vars(a: State, b: State) -> dict[str, Value]:
+    merged = dict(a.vars)
+    for path, value in b.vars.items():
         known = merged.get(path)
         if known is value:
             continue
-        merged[path] = join(known, value) if known is not None else _from_one_side(path, value)
-    for path in a.keys() - b.keys():
-        merged[path] = _from_one_side(path, a[path])
+        merged[path] = _either(a, known, b, value) if known is not None else _from_one_side(path, value)
+    for path in a.vars.keys() - b.vars.keys():
+        merged[path] = _from_one_side(path, a.vars[path])
     return merged
+
+
+def _either(a: State, of_a: Value, b: State, of_b: Value) -> Value:
+    """The value of one branch or the other: what only one of them makes with a graph has one at times."""
+    value = join(of_a, of_b)
+    if value.grad is not Grad.MIXED:
+        return value
+    for state, one, other in ((a, of_a, of_b), (b, of_b, of_a)):
+        makes_it = one.grad is Grad.YES and bool(one.idents) and one.idents <= state.fresh
+        if makes_it and other.grad is Grad.NO and other.kind is not Kind.CONTAINER:
+            return value.at_times(one.conditions)
+    return value
 
 
 def _from_one_side(path: str, value: Value) -> Value:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
+from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Proof, Value
 
 if TYPE_CHECKING:
     from memlint.semantics.analysis import Analysis
@@ -33,6 +35,14 @@ class Result:
     holds: frozenset[str] = frozenset()
     """The parameters whose graph it may hold."""
     elements: tuple[Result, ...] | None = None
+    items: tuple[tuple[str, Result], ...] | None = None
+    """Of a dictionary with literal keys: what stands under each."""
+    freed: bool = False
+    """A backward pass has freed its graph when the function returns."""
+    saved: frozenset[int] = frozenset()
+    """Of a part of a result: the operations whose tensors its graph holds, by number; parts may share some."""
+    open: frozenset[int] = frozenset()
+    """Those of them of which nothing but a backward pass by the caller shows that they carry a graph."""
     frozen: bool = False
     """A module whose parameters need no gradient."""
     weak: bool = False
@@ -93,17 +103,34 @@ def carrying(value: Value) -> Value:
     return next((element for element in (value, *(value.elements or ())) if element.carries_graph), value)
 
 
-def forwards_of(analysis: Analysis, flow: Flow) -> tuple[str, ...]:
-    """The modules that the function runs in its caller's grad mode, whatever else is not known."""
+def forwards_of(analysis: Analysis, flow: Flow, depth: int = 2) -> tuple[str, ...]:
+    """The modules that the function runs in its caller's grad mode, itself or through functions of its file."""
     entry = GradOnEntry(flow.scope.qualname)
     paths: dict[str, None] = {}
     for call in flow.calls:
-        path = path_of(call.call.func)
-        if path is None or call.mode is not Mode.ENTRY or not builds_a_graph(call):
+        if call.mode is not Mode.ENTRY:
             continue
-        if analysis.basis(carrying(call.result).conditions) <= {entry}:
+        if not builds_a_graph(call):
+            paths.update((path, None) for path in _forwards_through(analysis, call, depth))
+            continue
+        path = path_of(call.call.func)
+        if path is not None and analysis.basis(carrying(call.result).conditions) <= {entry}:
             paths[path.removesuffix(".forward")] = None
     return tuple(paths)
+
+
+def _forwards_through(analysis: Analysis, call: Call, depth: int) -> Iterator[str]:
+    name = next(iter(call.callee.quals), "") if len(call.callee.quals) == 1 else ""
+    scope = analysis.scope_named(name) if name.startswith(":") else None
+    flow = analysis.flow(scope) if scope is not None and depth else None
+    if flow is None or not flow.has_forward or flow.has_backward:
+        return
+    scope = flow.scope
+    bound = scope.parent is not None and scope.parent.is_class
+    for path in forwards_of(analysis, flow, depth - 1):
+        outer = renamed(path, call, parameter_names(scope), bound=bound, local=scope.bound)
+        if outer is not None:
+            yield outer
 
 
 def store_of(analysis: Analysis, flow: Flow, root: int) -> Store | None:
@@ -169,17 +196,34 @@ def _is_part(analysis: Analysis, part: int, root: int) -> bool:
         return True
     if root not in made.ancestors:
         return False
-    return not isinstance(made.node, cst.Call) or (
-        isinstance(made.node.func, cst.Attribute) and made.node.func.attr.value in ("items", "values")
-    )
+    return not isinstance(made.node, cst.Call) or takes_parts(made.node)
 
 
-def result_of(analysis: Analysis, flow: Flow, value: Value, parameters: dict[int, str], file: str) -> Result:
+_GOING_THROUGH = frozenset({"enumerate", "zip", "list", "tuple", "sorted", "reversed"})
+
+
+def takes_parts(node: cst.CSTNode) -> bool:
+    """`losses.items()`, `enumerate(losses)`: what holds the parts of an object, and no more."""
+    if not isinstance(node, cst.Call):
+        return False
+    if isinstance(node.func, cst.Attribute):
+        return node.func.attr.value in ("items", "values")
+    return path_of(node.func) in _GOING_THROUGH
+
+
+def result_of(
+    analysis: Analysis, flow: Flow, value: Value, parameters: dict[int, str], file: str, *, is_part: bool = False
+) -> Result:
     """A returned value in terms of the function's parameters (their roots, by name)."""
-    elements = None
-    if value.elements is not None and value.depth < _MAX_DEPTH:
-        elements = tuple(result_of(analysis, flow, element, parameters, file) for element in value.elements)
+
+    def part(value: Value) -> Result:
+        return result_of(analysis, flow, value, parameters, file, is_part=True)
+
+    is_deep = value.depth >= _MAX_DEPTH
+    elements = None if value.elements is None or is_deep else tuple(part(element) for element in value.elements)
+    items = analysis.boxes[next(iter(value.boxes))].items if len(value.boxes) == 1 and not is_part else None
     needs: set[str] = set()
+    left: set[int] = set()
     needs_on, proven = False, True
     if value.grad is Grad.YES:
         for condition in analysis.basis(value.conditions):
@@ -189,17 +233,24 @@ def result_of(analysis: Analysis, flow: Flow, value: Value, parameters: dict[int
                 needs.add(parameters[condition.root])
             else:
                 proven = False
+                left |= {condition.root} if isinstance(condition, Proof) else set()
+    roots = flow.all_roots(value)
+    saved = frozenset(root for root in roots if analysis.roots[root].saves) if value.grad is Grad.YES else NOTHING
     return Result(
         value.kind,
         Grad.MIXED if value.boxes else value.grad,
-        _class_name(value.cls, file),
-        frozenset(needs),
-        needs_on,
-        proven,
-        frozenset(parameters[root] for root in flow.all_roots(value) if root in parameters),
-        elements,
-        value.kind is Kind.MODULE and value.mode is Mode.OFF,
-        value.weak,
+        cls=_class_name(value.cls, file),
+        needs=frozenset(needs),
+        needs_on=needs_on,
+        proven=proven,
+        holds=frozenset(parameters[root] for root in roots if root in parameters),
+        elements=elements,
+        items=None if items is None else tuple((key, part(item)) for key, item in items.items()),
+        freed=bool(saved) and saved <= (flow.backed_at_end or NOTHING),
+        saved=saved if is_part else NOTHING,
+        open=saved & left if is_part else NOTHING,
+        frozen=value.kind is Kind.MODULE and value.mode is Mode.OFF,
+        weak=value.weak,
     )
 
 

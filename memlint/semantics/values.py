@@ -86,6 +86,7 @@ class Value:
         "kind",
         "literal",
         "mode",
+        "partly",
         "proves",
         "quals",
         "roots",
@@ -108,6 +109,7 @@ class Value:
         literal: object = None,
         weak: bool = False,
         proves: frozenset[int] = NOTHING,
+        partly: frozenset[Condition] | None = None,
     ) -> None:
         self.kind = kind
         self.grad = grad
@@ -133,6 +135,8 @@ class Value:
         """The definitions that must carry a graph if this value does: what a `backward()` on it proves."""
         self.weak = weak
         """A name was part of the evidence."""
+        self.partly = partly
+        """Of `grad` MIXED: what must hold for it to carry a graph whenever one of several branches was taken."""
 
     def with_roots(self, more: frozenset[int]) -> Value:
         """The same value, which may hold these definitions too."""
@@ -150,6 +154,7 @@ class Value:
             literal=self.literal,
             weak=self.weak,
             proves=self.proves,
+            partly=self.partly,
         )
 
     def as_weak(self) -> Value:
@@ -161,6 +166,35 @@ class Value:
             roots=self.roots,
             idents=self.idents,
             cls=self.cls,
+            weak=True,
+            proves=self.proves,
+        )
+
+    def at_times(self, conditions: frozenset[Condition]) -> Value:
+        """The same value, which carries a graph on some paths if the conditions hold."""
+        return Value(
+            self.kind,
+            Grad.MIXED,
+            roots=self.roots,
+            idents=self.idents,
+            cls=self.cls,
+            boxes=self.boxes,
+            weak=self.weak,
+            proves=self.proves,
+            partly=conditions,
+        )
+
+    def when_carrying(self) -> Value:
+        """The value on the paths on which it carries a graph."""
+        if self.partly is None:
+            return self
+        return Value(
+            self.kind,
+            Grad.YES,
+            conditions=self.partly,
+            roots=self.roots,
+            idents=self.idents,
+            boxes=self.boxes,
             weak=True,
             proves=self.proves,
         )

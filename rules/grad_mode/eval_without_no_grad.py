@@ -72,7 +72,7 @@ class EvalWithoutNoGrad(Rule):
     code = "MEM201"
     name = "eval-without-no-grad"
     since = "0.1"
-    triggers = frozenset({"eval", "train", "for", "while"})
+    triggers = frozenset({"eval", "train", "for", "while", "detach", "data", "item"})
 
     def check(self, module: Module) -> Iterator[Draft]:
         for region in evaluation_regions(module):

@@ -14,7 +14,8 @@ OWNER_WORDS = frozenset(
     """self cls args arg cfg config conf opt opts options hparams params flags settings ctx model net module network
     encoder accelerator trainer fabric learner agent policy""".split()
 )
-# A file with one of these has its model on a device, whoever moves it (accelerate, Lightning, torch.nn.parallel).
+# A file with one of these has its model on a device, whoever moves it (accelerate, Lightning, torch.nn.parallel,
+# fastai.learner.Learner).
 PLACING_WORDS = frozenset(
-    {"DataParallel", "DistributedDataParallel", "Accelerator", "LightningModule", "device_map", "set_device", "Fabric"}
+    """DataParallel DistributedDataParallel Accelerator LightningModule device_map set_device Fabric Learner""".split()
 )

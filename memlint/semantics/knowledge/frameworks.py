@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 # A file that mentions none of these is not known to be about torch.
 TORCH_LIBRARIES = frozenset(
     """torch torchvision torchaudio torchtext torchmetrics torchdata lightning pytorch_lightning accelerate transformers
     diffusers timm peft trl ignite fastai kornia deepspeed colossalai ultralytics sentence_transformers monai catalyst
     torch_geometric pyro gpytorch botorch skorch open_clip detectron2 mmcv mmengine fairseq speechbrain
     segmentation_models_pytorch stable_baselines3 tianshou captum opacus einops xformers flash_attn bitsandbytes apex
-    horovod""".split()
+    horovod fastai2 mmdet mmseg allennlp flair pytorch3d nemo composer""".split()
 ) | {"register_forward_hook", "register_full_backward_hook"}  # nobody else has methods of these names
+# Other libraries with a `backward` of their own; what of torch's methods they have is not torch's.
+_OTHER_LIBRARIES = frozenset(
+    """paddle mxnet chainer tinygrad jittor oneflow mindspore tensorflow keras jax flax theano megengine micrograd
+    cntk""".split()
+)
+# Methods that only torch's optimizers, modules and tensors have together.
+_TORCH_METHODS = (frozenset({"zero_grad", "backward"}), frozenset({"detach", "cpu"}), frozenset({"detach", "cuda"}))
+
+
+def is_torch_code(words: Set[str]) -> bool:
+    """Whether the code of a file, by its words, works with torch: by a library that it names, or by what it calls."""
+    if not words.isdisjoint(TORCH_LIBRARIES):
+        return True
+    return words.isdisjoint(_OTHER_LIBRARIES) and any(words >= methods for methods in _TORCH_METHODS)
+
 
 # torch runs these methods of a torch.autograd.Function with grad mode off (backward too, without create_graph;
 # checked on 2.13).
