@@ -83,12 +83,19 @@ class EvaluationRegion:
 
 def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
     reported: set[Scope] = set()
+    running: set[Scope] = set()
     # Nearest to the model first: whoever calls a function that is reported is not reported for it again.
     for helpers in range(MOST_HELPERS + 1):
         for flow in module.flows:
             if flow.scope in reported or not _may_evaluate(module, flow.scope):
                 continue
-            for found in _regions(module, flow, helpers, reported):
+            for found in _regions(module, flow, helpers, reported, running):
+                reported.add(flow.scope)
+                yield found
+    for flow in module.flows:
+        # Last what only an output's use shows, where no caller is reported for what runs in the function.
+        if flow.scope not in reported | running and _may_evaluate(module, flow.scope) and _acts(flow):
+            for found in _regions(module, flow, 0, reported, running, by_use=True):
                 reported.add(flow.scope)
                 yield found
     for flow in module.flows:
@@ -138,8 +145,13 @@ def _may_evaluate(module: Module, scope: Scope) -> bool:
     return scope.name not in _TRAINING_NAMES  # a layer that puts its batch normalisation into eval mode
 
 
-def _regions(module: Module, flow: Flow, helpers: int, reported: set[Scope]) -> Iterator[EvaluationRegion]:
-    """Those of one function: where it calls models, or where it calls functions that do, through so many of them."""
+def _regions(
+    module: Module, flow: Flow, helpers: int, reported: set[Scope], running: set[Scope], *, by_use: bool = False
+) -> Iterator[EvaluationRegion]:
+    """Those of one function: where it calls models, or where it calls functions that do, through so many of them.
+
+    In which functions the models run is noted in `running`.
+    """
     seen: set[int] = set()
     for call in flow.calls:
         runs = runs_through(module, call, reported, helpers) if helpers else runs_at(call)
@@ -154,8 +166,9 @@ def _regions(module: Module, flow: Flow, helpers: int, reported: set[Scope]) -> 
         # The outermost loop; where an epoch of it also trains, out of view, the loop inside.
         candidates: list[Loop | None] = [*loops] or [None]
         for loop in candidates:
-            found = _region(module, flow, loop, call, runs)
+            found = _region(module, flow, loop, call, runs, by_use=by_use)
             if found is not None:
+                running.update(run.call.scope for run in runs if run.call is not None)
                 seen.add(id(loop.node) if loop is not None else 0)
                 yield found
                 break
@@ -184,7 +197,9 @@ def _region_loops(call: Call) -> list[Loop]:
     return loops
 
 
-def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run]) -> EvaluationRegion | None:
+def _region(
+    module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], *, by_use: bool
+) -> EvaluationRegion | None:
     scope = flow.scope
     if scope.words & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
         return None
@@ -195,7 +210,8 @@ def _region(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Seq
         return None
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
-    evidence = evidence or _by_use(module, flow, call)
+    if by_use:
+        evidence = evidence or _by_use(module, flow, call)
     if evidence is None or _somebody_may_differentiate(flow, loop, call):
         return None
     leaves = _graph_leaves(module, flow, call)
@@ -258,11 +274,14 @@ def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
     return module.named_for_evaluation(scope, loop) if loop is not None and loop.is_batch_loop else None
 
 
+def _acts(flow: Flow) -> bool:
+    """A function that acts or predicts, by its name, and trains nothing."""
+    return not (flow.has_backward or flow.has_step or words_of(flow.scope.name).isdisjoint(_ACTING_WORDS))
+
+
 def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
     """A function that acts or predicts takes numbers from the output: no graph leaves it."""
-    if words_of(flow.scope.name).isdisjoint(_ACTING_WORDS) or not call.is_forward:
-        return None
-    if flow.has_backward or flow.has_step or _graph_leaves(module, flow, call) or _is_put_away(module, flow, call):
+    if not call.is_forward or _graph_leaves(module, flow, call) or _is_put_away(module, flow, call):
         return None
     return f"`{flow.scope.name}` takes only numbers from its output"
 
