@@ -91,23 +91,31 @@ def _run(job: Job, sources: Sources, session: Session) -> Outcome:
     from memlint.measure.worker.targets import NoSuchTarget, import_function, run_main
 
     try:
-        with session:
+        with session, _good_exits_are_ends():
             if job.target.kind == "function":
                 session.call_repeatedly(import_function(job.target))
             else:
                 run_main(job.target, sources)
     except NoSuchTarget as error:
-        return Outcome(
-            Status.USER_EXCEPTION, str(error), "a target is a script, `-m` and a module, or `pkg.mod:function`"
-        )
+        return Outcome(Status.USER_EXCEPTION, str(error), _WHAT_A_TARGET_IS)
     except SystemExit as end:
-        return Outcome(Status.OK) if end.code in {None, 0} else _exited(end)
+        return _exited(end)
     except BaseException as error:  # noqa: BLE001 - whatever the target raises is the outcome
         return _raised(error, job)
     return Outcome(Status.OK)
 
 
 _WHAT_A_TARGET_IS = "a target is a script, `-m` and a module, or `pkg.mod:function`"
+
+
+@contextlib.contextmanager
+def _good_exits_are_ends() -> Iterator[None]:
+    """`sys.exit(main())` at the end of a script is an end like any other, where the status is 0."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code not in {None, 0}:
+            raise
 
 
 def _judged(ended: Outcome, recording: Recording) -> Outcome:
