@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import pytest
 from memlint.measure.job import Job, Target
 from memlint.measure.launch import run
 from memlint.measure.outcome import Outcome, Status
+from memlint.measure.worker.imports import Sources
+from memlint.measure.worker.targets import NoSuchTarget, import_function, run_main
 
 TRAINING = """\
 import torch
@@ -195,10 +200,23 @@ def test_a_function_is_called_once_a_step_and_its_module_is_the_set_up(ran: Runn
         (Target("function", "work:needs"), "it wants batch"),
     ],
 )
-def test_a_target_that_is_not_there(ran: Runner, tmp_path: Path, target: Target, words: str) -> None:
+def test_a_target_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, words: str
+) -> None:
     (tmp_path / "work.py").write_text("NUMBER = 1\ndef needs(batch, size=2): ...\n", "utf-8")
-    outcome = ran("", target=target)
-    assert outcome.status is Status.USER_EXCEPTION and words in outcome.message
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.delitem(sys.modules, "work", raising=False)
+    find = import_function if target.kind == "function" else partial(run_main, sources=Sources({}, {}))
+    with pytest.raises(NoSuchTarget, match=re.escape(words)):
+        find(target)
+
+
+def test_a_target_that_is_not_there_ends_the_run_with_words(ran: Runner) -> None:
+    outcome = ran("", target=Target("script", "missing.py"))
+    assert ended(outcome) == (Status.USER_EXCEPTION, "there is no file `missing.py`")
+    assert "pkg.mod:function" in outcome.advice
 
 
 # --- isolation ---
