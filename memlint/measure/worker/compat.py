@@ -61,6 +61,7 @@ __all__ = [
     "operators_with_kernel",
     "own_kernels",
     "record_memory_history",
+    "running_node",
     "saved_tensors",
     "sdp_priority",
     "self_test",
@@ -223,6 +224,11 @@ def unseen() -> Iterator[None]:
 def creates_graph(arguments: tuple[Any, ...]) -> bool:
     """Of the arguments of a backward pass, less its roots."""
     return len(arguments) > 2 and bool(arguments[2])
+
+
+def running_node() -> Any:
+    """The autograd node whose backward runs in this thread; None outside of backward passes."""
+    return torch._C._current_autograd_node()
 
 
 def grad_fn(tensor: torch.Tensor) -> Any:

@@ -154,7 +154,7 @@ def tagged(node: Any) -> LiveNode | None:
 
 def running_node_place() -> Place | None:
     """The forward line of the autograd node that is running."""
-    node = torch._C._current_autograd_node()
+    node = compat.running_node()
     known = tagged(node) if node is not None else None
     return known.place if known is not None else None
 

@@ -189,7 +189,7 @@ class Tracker(compat.DispatchMode):
         self._live[key] = live
 
     def _born(self, size: int, operator: str, category: Category | None) -> Storage:
-        node = torch._C._current_autograd_node()
+        node = compat.running_node()
         phase = self.phase if node is None else Phase.BACKWARD
         recomputing = node is not None and self.recomputing()
         place = caller = None
