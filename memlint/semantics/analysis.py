@@ -165,7 +165,7 @@ class Analysis:
             for name, value in _hoisted_names(self.root).items()
             for qual in [self.canonical(min(value.quals))]
         }
-        self.top_level_names.update(_unbound_modules(self.root, self.scopes))
+        self.top_level_names.update(_unbound_modules(tree, self.scopes))
         if only is None:
             self._run_all()
         else:
@@ -1026,11 +1026,19 @@ def _hoisted_names(root: Scope) -> dict[str, Value]:
 _USUAL_NAMES = {"torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional"}
 
 
-def _unbound_modules(root: Scope, scopes: Iterable[Scope]) -> Iterator[tuple[str, Value]]:
-    """torch's modules by their usual names, where the file binds them nowhere: a star import does."""
+def _unbound_modules(tree: cst.Module, scopes: Iterable[Scope]) -> Iterator[tuple[str, Value]]:
+    """torch's modules by their usual names, where a star import binds what the file itself does not."""
+    if not any(_imports_a_star(statement) for statement in tree.body):
+        return
     for name, module in _USUAL_NAMES.items():
         if any(name in scope.words for scope in scopes) and not any(name in scope.bound for scope in scopes):
             yield name, Value(Kind.CALLABLE, quals=frozenset({module}))
+
+
+def _imports_a_star(node: cst.CSTNode) -> bool:
+    if not isinstance(node, cst.SimpleStatementLine):
+        return False
+    return any(isinstance(item, cst.ImportFrom) and isinstance(item.names, cst.ImportStar) for item in node.body)
 
 
 def _inner_blocks(node: cst.If | cst.Try | cst.TryStar | cst.With | cst.Else) -> Iterator[cst.CSTNode]:

@@ -16,9 +16,11 @@ class EvalWithoutNoGrad(Rule):
 
     ## What it does
     Flags a loop over batches, or a function without one, that calls a model (itself or by way of a function of the
-    file) and differentiates nothing, with grad mode on, where something says that it evaluates: `.eval()` was called
-    on the model, or the loader or the function is named so. One finding for each such place, at its first forward
-    pass.
+    project) and differentiates nothing, with grad mode on, where something says that it evaluates: `.eval()` was called
+    on the model, by the function, by its object's constructor or by all of its callers; the loader or the function is
+    named so; a flag switches training off (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`); or a
+    function that acts or predicts takes nothing but numbers from the output. One finding for each such place, at its
+    first forward pass.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
