@@ -28,7 +28,7 @@ from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
-from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Grad, Kind, Mode
 
@@ -55,6 +55,8 @@ _CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace"})
 # An option, or its key, that hands the choice of grad mode to the model.
 _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires_grad", "grad_enabled"})
 _ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "predictions", "infer", "inference"})
+# `infer_output_dim(layer, size)`: a look at the shape of one output, when a model is built.
+_SHAPE_WORDS = frozenset({"dim", "dims", "dimension", "dimensions", "shape", "shapes", "size", "sizes"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -212,7 +214,7 @@ def _region(
     evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
     if by_use:
         evidence = evidence or _by_use(module, flow, call)
-    if evidence is None or _somebody_may_differentiate(flow, loop, call):
+    if evidence is None or _somebody_may_differentiate(flow, loop, call) or _holder_gets(flow, call, runs):
         return None
     leaves = _graph_leaves(module, flow, call)
     if leaves and (evaluated is None or not evaluated.strong):
@@ -226,7 +228,8 @@ def _region(
         return None
     if loop is None and call.is_statement and "register_forward_hook" in module.words:
         return None  # the hooks take what they want out of it, maybe to be differentiated
-    if loop is None and call.root in module.analysis.escaped:
+    outputs = {call.root, *(run.call.root for run in runs if run.call is not None)}
+    if loop is None and not outputs.isdisjoint(module.analysis.escaped):
         return None  # one forward pass, whose output unknown code gets: it may well be there to be differentiated
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
@@ -276,7 +279,8 @@ def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
 
 def _acts(flow: Flow) -> bool:
     """A function that acts or predicts, by its name, and trains nothing."""
-    return not (flow.has_backward or flow.has_step or words_of(flow.scope.name).isdisjoint(_ACTING_WORDS))
+    words = words_of(flow.scope.name)
+    return not (flow.has_backward or flow.has_step or words.isdisjoint(_ACTING_WORDS) or words & _SHAPE_WORDS)
 
 
 def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
@@ -349,6 +353,16 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
         if gets_output and any(value.idents & inputs for value in given):
             return True
     return False
+
+
+def _holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:
+    """Whether the object that holds the model is called with its output: `explainer(label, explainer.model(x))`."""
+    holders = {run.model.rpartition(".")[0] for run in runs if run.model is not None} - {"", "self"}
+    return any(
+        path_of(call.call.func) in holders
+        and any(forward.root in argument.value.roots for argument in (*call.positional, *call.keywords.values()))
+        for call in flow.calls
+    )
 
 
 def _loops(call: Call) -> Sequence[Loop]:
