@@ -150,6 +150,20 @@ def test_a_model_of_a_class_with_an_open_forward(tmp_path: Path, forward: str, e
     assert codes(project(tmp_path, {"models.py": models, "engine.py": evaluate}), "engine.py") == found
 
 
+@pytest.mark.parametrize(("taken", "found"), [("forces", []), ("penalty", ["MEM201"])])
+def test_any_model_of_a_project_that_differentiates_energies_for_forces(
+    tmp_path: Path, taken: str, found: list[str]
+) -> None:
+    models = f"""
+        from torch.autograd import grad
+
+        def outputs(energy, x):
+            return {{"energy": energy, "{taken}": -grad(energy.sum(), x, create_graph=True)[0]}}
+    """
+    files = {"models.py": models, "engine.py": "import torch\n" + textwrap.dedent(EVALUATE)}
+    assert codes(project(tmp_path, files), "engine.py") == found
+
+
 def test_a_method_called_by_its_name(tmp_path: Path) -> None:
     trainer = """
         import torch

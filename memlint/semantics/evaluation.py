@@ -41,6 +41,7 @@ PROJECT_DIFFERENTIATES = (
     ".requires_grad_(",
     "enable_grad",
 )
+_FORCES = ("energy", "forces")
 # With grad off and in eval mode these take another path, with other numbers (fix-safety.md).
 _FAST_PATH_WORDS = frozenset(
     {"Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"}
@@ -265,9 +266,17 @@ def _is_told_grad_mode(scope: Scope) -> bool:
 
 
 def _may_need_grad(module: Module, run: Run) -> bool:
-    """`model: BaseModel`, whose forward is open, in a project in which something differentiates."""
+    """`model: BaseModel`, whose forward is open, in a project in which something differentiates.
+
+    Or any model in a project that differentiates energies for forces, which it then does when it evaluates, too.
+    """
     cls, view = run.call.callee.cls if run.call is not None else None, module.analysis.view
-    if cls is None or view is None or not is_symbol(cls) or not view.leaves_forward_open(cls):
+    if view is None:
+        return False
+    if cls is None:
+        differentiates = any(view.is_mentioned(text) for text in ("autograd.grad", "import grad"))
+        return differentiates and all(view.is_mentioned(text) for text in _FORCES)
+    if not is_symbol(cls) or not view.leaves_forward_open(cls):
         return False
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
 
