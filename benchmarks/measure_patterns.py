@@ -201,6 +201,59 @@ HABITS = (
 )
 
 
+STUDY = {
+    # bad on cpu, bad on fake, fixed on cpu, fixed on fake
+    "loss_summed_after_backward/gpt": (144186880, 144186368, 144186368, 144185856),
+    "loss_summed_after_backward/resnet": (41475072, 41475072, 41474560, 41474560),
+    "loss_summed_in_evaluation/gpt": (597675520, 597672448, 221391872, 221390848),
+    "loss_summed_in_evaluation/resnet": (215336960, 215429120, 73999872, 74030592),
+    "evaluation_with_grad/gpt": (204989440, 204996608, 51739136, 51746816),
+    "evaluation_with_grad/resnet": (73998336, 74029056, 13500416, 13501440),
+    "clone_of_the_output/gpt": (160080384, 160088064, 160080384, 160088064),
+    "clone_of_the_output/resnet": (41475584, 41475584, 41475584, 41475584),
+    "gradients_set_to_zero/gpt": (194318848, 194299904, 177453568, 177434624),
+    "gradients_set_to_zero/resnet": (47674880, 47650816, 44888064, 44864000),
+    "outputs_kept/gpt": (597630976, 597627904, 51780096, 51746816),
+    "outputs_kept/resnet": (215330816, 215422976, 13502976, 13501440),
+}
+"""The same programs, in bytes, in the study that came before the dynamic mode."""
+
+STUDY_TEXT = """
+The study that came before the dynamic mode measured the same programs with its prototypes. What is different now:
+
+| habit | model | form | cpu | fake |
+| --- | --- | --- | --- | --- |
+{rows}
+
+`fake`: only the ResNet's evaluations. The prototype took PyTorch's own batch norm, whose shape function keeps mean and
+variance in evaluation; a card takes cuDNN's, which does not. 15 layers x 2 x 512 bytes are 15,360 bytes for each graph
+that is alive: 30,720 of two, 92,160 of six, and 1,024 for the one layer that runs where no graph is.
+
+`cpu`: the prototype counted what is on the host as well, and batches there in place of their copies.
+
+* The GPT's batch is one block of tokens on the host (8,704 bytes), of which a copy of the labels is made for the loss
+  (8,192), and two copies on a card (16,384): now 512 less for each batch whose loss is alive, 7,680 more without one.
+  So -3,072 of six, -1,024 of two, and 7,168 of one with and one without.
+* Adam's step counters are on the host, 512 bytes a parameter: 24,064 of the ResNet's 47, and 26,624 of the GPT's 52,
+  which with 7,680 for the batch makes -18,944.
+* Results that `.cpu()` has brought are on the host: five of 512 bytes are the ResNet's -2,560, and five of 8,192 with
+  7,680 for the batch the GPT's -33,280.
+"""
+
+
+def differences(found: dict[str, dict[str, int]]) -> list[str]:
+    """Rows: what each backend gives now, less what the study gave."""
+    rows = []
+    for name, (bad_cpu, bad_fake, fixed_cpu, fixed_fake) in STUDY.items():
+        for form, cpu, fake in (("bad", bad_cpu, bad_fake), ("fixed", fixed_cpu, fixed_fake)):
+            key = f"{name}/{form}"
+            habit, kind = name.split("/")
+            less = (found["cpu"][key] - cpu, found["fake"][key] - fake)
+            if any(less):
+                rows.append(f"| {habit.replace('_', ' ')} | {kind} | {form} | {less[0]:+} | {less[1]:+} |")
+    return rows
+
+
 def peaks(backend: str, kinds: list[str]) -> dict[str, int]:
     """The peak of each run, by `habit/model/bad` and `habit/model/fixed`."""
     from memlint.measure.analysis import peak
@@ -245,7 +298,8 @@ def main() -> None:
                 for backend in ("cpu", "fake")
             ]
             lines.append(f"| {habit.__name__.replace('_', ' ')} | {kind} | {' | '.join(numbers)} |")
-    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
+    text = "\n".join(lines) + "\n" + STUDY_TEXT.format(rows="\n".join(differences(found)))
+    Path(__file__).with_suffix(".md").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

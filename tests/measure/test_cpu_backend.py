@@ -268,3 +268,25 @@ def test_torch_compile_runs_eagerly_and_says_so() -> None:
 
     recording = measured_function(function)
     assert [assumption.what for assumption in recording.assumptions] == ["torch.compile left out: the code ran eagerly"]
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrent_layers_compute_what_they_do_on_the_cpu(kind: str, bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    layer = getattr(nn, kind)(6, 5, num_layers=2, batch_first=True, bidirectional=bidirectional)
+    given = torch.randn(3, 4, 6)
+    results = []
+
+    def run(device: str) -> None:
+        layer.to(device).zero_grad()
+        x = given.detach().to(device).requires_grad_()
+        out, state = layer(x)
+        (out.square().sum() + sum(final.sum() for final in (state if kind == "LSTM" else (state,)))).backward()
+        results.append([out.detach().cpu(), x.grad.cpu(), *(p.grad.cpu() for p in layer.parameters())])
+
+    run("cpu")
+    recording = measured_function(lambda: run("cuda"))
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*results, strict=True))
+    fused = {"LSTM": "aten::_thnn_fused_lstm_cell", "GRU": "aten::_thnn_fused_gru_cell", "RNN": "aten::tanh"}
+    assert fused[kind] in {storage.operator for storage in recording.storages}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from memlint.measure.worker import compat
+from memlint.measure.worker.backends import recurrent
 from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.labels import Labels
 
@@ -21,6 +22,7 @@ def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
     library = torch.library.Library("aten", "IMPL")
     table = {
         **routes.composites(),
+        **recurrent.routes(),
         "dropout": _dropout,
         "softmax.int": _to_single(aten.softmax.int, aten._softmax.default),
         "log_softmax.int": _to_single(aten.log_softmax.int, aten._log_softmax.default),

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from memlint.measure.worker.backends import recurrent
+
 aten = torch.ops.aten
 
 Kernel = Callable[..., Any]
@@ -189,6 +191,10 @@ def _table() -> dict[Any, Kernel]:
         **{operator: _attend_backward(operator) for operator in backward},
         **{operator: _softmax(operator) for operator in softmaxes},
         **{operator: _softmax_backward(operator) for operator in softmaxes_backward},
+        aten._thnn_fused_lstm_cell.default: recurrent.lstm_cell,
+        aten._thnn_fused_lstm_cell_backward_impl.default: recurrent.lstm_cell_backward,
+        aten._thnn_fused_gru_cell.default: recurrent.gru_cell,
+        aten._thnn_fused_gru_cell_backward.default: recurrent.gru_cell_backward,
         aten.native_batch_norm.default: _batch_norm,
         aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,
