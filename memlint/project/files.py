@@ -85,7 +85,8 @@ def folders_of(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
 
 
 def is_python(entry: os.DirEntry[str]) -> bool:
+    """A folder is none, and neither is a pipe or a device: reading it may never end."""
     try:
-        return entry.name.endswith(".py") and not entry.is_dir()
+        return entry.name.endswith(".py") and (entry.is_file() or not Path(entry).exists())
     except OSError:
         return True  # a link that leads to itself
