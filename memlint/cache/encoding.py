@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memlint.linting.finding import (
     Applicability,
@@ -20,8 +20,10 @@ from memlint.linting.finding import (
     Fix,
     Related,
 )
-from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
+
+if TYPE_CHECKING:
+    from memlint.source.cells import CellIndex
 
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError)
 
@@ -56,8 +58,14 @@ def result_from_text(path: str, text: str) -> FileResult:
         path,
         tuple(_finding(path, *parts) for parts in findings),
         {int(line): str(content) for line, content in lines},
-        cells=None if cells is None else CellIndex(*(tuple(int(number) for number in part) for part in cells)),
+        cells=None if cells is None else _cells(cells),
     )
+
+
+def _cells(parts: Sequence[Sequence[int]]) -> CellIndex:
+    from memlint.source.cells import CellIndex  # of notebooks alone
+
+    return CellIndex(*(tuple(int(number) for number in part) for part in parts))
 
 
 def _plain_finding(finding: Finding) -> list[object]:

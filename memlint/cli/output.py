@@ -18,7 +18,6 @@ from memlint.linting.finding import FileResult
 from memlint.reporting import github, text
 from memlint.reporting.colour import Palette, wants_colour
 from memlint.reporting.report import Report
-from memlint.source.file import write_atomically
 
 NO_FILES = "note: no Python files were found"
 
@@ -54,6 +53,8 @@ def print_report(report: Report, output_format: OutputFormat, stream: TextIO, *,
 
 def write_report(report: Report, output_format: OutputFormat, path: Path, *, statistics: bool = False) -> None:
     """Write the report to a file, at once or not at all. Raises Trouble."""
+    from memlint.source.file import write_atomically
+
     stream = io.StringIO()
     print_report(report, output_format, stream, statistics=statistics)
     try:

@@ -148,7 +148,7 @@ def _stdin_jobs(
 
 def job_of(file: SourcePath, content: bytes | None, policies: PolicyMaker, *, unsafe_fixes: bool = False) -> Job:
     """What is to be done with a file, as its settings say."""
-    timeout = policies.resolver.for_folder(file.path.parent).timeout_per_file
+    timeout = policies.settings(file.path).timeout_per_file
     return Job(file.shown, file.path, content, policies.policy(file.path), timeout, unsafe_fixes)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memlint.config.errors import ConfigError
 from memlint.config.load import SettingsResolver
@@ -25,7 +26,7 @@ class PolicyMaker:
         """`known` are all rules but local ones, where the caller knows them: to find them, all have to be imported."""
         self.resolver = resolver
         self._selectors: dict[tuple[str, ...], RuleSelector] = {(): RuleSelector(known)} if known else {}
-        self._by_folder: dict[Path, tuple[TorchVersion | None, str]] = {}
+        self._places: dict[str, _Place] = {}
 
     def rules(self, settings: Settings) -> tuple[RuleInfo, ...]:
         """The rules there are for these settings: with those of the project, where the user trusts it.
@@ -59,10 +60,27 @@ class PolicyMaker:
 
     def policy(self, file: Path) -> Policy:
         """What is wanted of a file (its absolute path)."""
-        folder = file.parent
-        settings = self.resolver.for_folder(folder)
+        settings, target, project = self._place(file)
         codes = self.selector(settings).codes_for(settings, file)
-        if folder not in self._by_folder:
-            self._by_folder[folder] = self.resolver.target_for(folder).version, str(project_root(folder))
-        target, project = self._by_folder[folder]
         return Policy(codes, settings.confidence, target, project, file, settings.local_rules)
+
+    def settings(self, file: Path) -> Settings:
+        """Those that hold for a file (its absolute path)."""
+        return self._place(file).settings
+
+    def _place(self, file: Path) -> _Place:
+        # By its text: paths compare and hash at length, and this is asked of every file that there is.
+        name = os.path.dirname(file)  # noqa: PTH120
+        if name not in self._places:
+            folder = file.parent
+            target = self.resolver.target_for(folder).version
+            self._places[name] = _Place(self.resolver.for_folder(folder), target, str(project_root(folder)))
+        return self._places[name]
+
+
+class _Place(NamedTuple):
+    """What holds for the files of one folder."""
+
+    settings: Settings
+    target: TorchVersion | None
+    project: str

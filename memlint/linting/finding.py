@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
+
+if TYPE_CHECKING:
+    from memlint.source.cells import CellIndex
 
 
 class Confidence(str, Enum):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from memlint.linting.finding import Edit, FileResult, Finding, Fix, Measured, Related
-from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
+
+if TYPE_CHECKING:
+    from memlint.source.cells import CellIndex
 
 Spot = tuple[str, int | None]
 """A file, or a cell of a notebook."""
