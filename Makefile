@@ -14,7 +14,11 @@ TORCH_INSTALLED := $(VENV)/.torch-$(shell printf '%s' '$(TORCH_SPEC)' | cksum | 
 TEST_INSTALLED := $(VENV)/.test-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-vscode test-gpu install format clean
+# Where `make bench` finds, or puts, the packages of benchmarks/corpus.toml.
+CORPUS ?= corpus
+PEERS := $(VENV)-peers
+
+.PHONY: demo test test-vscode test-gpu install format clean bench
 
 demo: $(INSTALLED)
 	@echo '--- memlint check fixtures/demo'
@@ -45,8 +49,19 @@ format: $(TEST_INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Writes benchmarks/speed.md. The peers have an environment of their own: TorchFix wants an older LibCST.
+bench: $(INSTALLED) $(PEERS)/.installed
+	$(BIN)/python benchmarks/corpus.py download $(CORPUS)
+	$(BIN)/python benchmarks/bench.py $(CORPUS) --peers $(PEERS)/bin
+
+$(PEERS)/.installed:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet \
+		torchfix==0.7.0 'fixit>=2.1' 'pylint>=3' 'perflint>=0.8' 'ruff>=0.17'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info
 
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo 'no Python >= 3.10 with venv and ensurepip found; name one: make PYTHON=/path/to/python3'; exit 1; }
