@@ -50,6 +50,8 @@ class Names:
         self._surfaces: dict[str, Surface] = {}
         self._trees: dict[str, ast.Module | None] = {}
         self._canonical: Memo[tuple[str, str], str] = {}
+        self._bases: Memo[str, tuple[str, ...]] = {}
+        self._methods: Memo[tuple[str, str], str | None] = {}
         self._bodies: dict[str, ClassBody] = {}
         self._folders: dict[str, frozenset[str]] = {}
 
@@ -311,6 +313,9 @@ class Names:
 
     def bases(self, symbol: str) -> tuple[str, ...]:
         """Every base of a class of the project, nearest first: symbols, names of libraries, `?` for the unknown."""
+        return self.reads.once(self._bases, symbol, lambda: self._bases_of(symbol))
+
+    def _bases_of(self, symbol: str) -> tuple[str, ...]:
         order: list[str] = []
         pending = [symbol]
         while pending:
@@ -341,6 +346,9 @@ class Names:
 
     def method(self, symbol: str, name: str) -> str | None:
         """The symbol of a method of a class of the project, looked up through its bases."""
+        return self.reads.once(self._methods, (symbol, name), lambda: self._method(symbol, name))
+
+    def _method(self, symbol: str, name: str) -> str | None:
         for cls in (symbol, *self.bases(symbol)):
             if not is_symbol(cls):
                 continue

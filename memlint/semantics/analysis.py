@@ -154,6 +154,7 @@ class Analysis:
         self._sites: list[tuple[str, str, Mode]] = []
         self._members: dict[tuple[str, str], Value | None] = {}
         self._bases: dict[str, frozenset[str]] = {}
+        self._called_in_class: dict[tuple[Scope, str], set[str]] = {}
         self._module_classes: dict[str, bool] = {}
         self.scopes: list[Scope] = [self.root, *self.root.descendants()]
         self._by_node = {id(scope.node): scope for scope in self.scopes}
@@ -665,20 +666,27 @@ class Analysis:
             owner = scope.enclosing_class()
             if owner is None:
                 return set()
-            methods: set[str] = set()
-            for inner in owner.descendants():
-                methods |= inner.methods_called.get(path, set())
-            for base in self._project_bases(owner):
-                assert self.view is not None
-                methods |= self.view.methods_called(base, path)
-            return methods
-        methods = set()
+            key = (owner, path)
+            if key not in self._called_in_class:
+                self._called_in_class[key] = self._called_by_class(owner, path)
+            return self._called_in_class[key]
+        methods: set[str] = set()
         current: Scope | None = scope
         while current is not None:
             methods |= current.methods_called.get(path, set())
             if path.partition(".")[0] in current.bound:
                 break
             current = current.parent
+        return methods
+
+    def _called_by_class(self, owner: Scope, path: str) -> set[str]:
+        """The methods that a class of this file, and its bases in the project, call on `self.x`."""
+        methods: set[str] = set()
+        for inner in owner.descendants():
+            methods |= inner.methods_called.get(path, set())
+        for base in self._project_bases(owner):
+            assert self.view is not None
+            methods |= self.view.methods_called(base, path)
         return methods
 
     def _project_bases(self, owner: Scope) -> list[str]:
