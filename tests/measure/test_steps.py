@@ -175,6 +175,21 @@ for (x,) in loader(50):
     assert kinds(recording) == ["training"] * 4
 
 
+def test_a_module_without_parameters_takes_no_step() -> None:
+    recording = run("""
+class Encoder(nn.Module):
+    def forward(self, text):
+        return torch.tensor([float(ord(letter)) for letter in text])
+encoder = Encoder()
+samples = [encoder("abcdefgh") for _ in range(50)]
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for sample in samples:
+    model(sample.cuda()).sum().backward()
+    optimizer.step()
+""")
+    assert kinds(recording) == ["training"] * 4
+
+
 def test_code_that_swallows_everything_cannot_go_on() -> None:
     log: list[int] = []
     recording = run(

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from types import FrameType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -150,7 +150,11 @@ class _Look:
         for place, seen in steps.items():
             if len(seen) < LEAST_STEPS or deepest[place] < LEAST_STEPS:
                 continue
-            carriers = [t for t in _tensors_alive() if (n := _node(t)) is not None and n.crosses and n.place == place]
+            carriers = [
+                t
+                for t in _tensors_alive()
+                if (n := _node(t)) is not None and n.crossings >= LEAST_STEPS and n.place == place
+            ]
             carriers.sort(key=lambda tensor: -_crossings(tensor))
             name = next(filter(None, map(self._namer.variable, carriers[:3])), "")
             yield Keeper(place, "graph", name, self._storages(carriers[:1]), holds_graph=True)
@@ -303,12 +307,12 @@ def _is_root(item: object) -> bool:
 
 def _below(container: object) -> list[torch.Tensor]:
     """The tensors that a container holds, over other objects that are held by nothing else of interest."""
-    level, seen, found = [container], {id(container)}, []
+    level, seen, found = [container], {id(container), *map(id, user_frames())}, []
     for _ in range(_DEPTH):
         under = []
         for item in level:
             for referent in gc.get_referents(item):
-                if id(referent) in seen or isinstance(referent, (type, ModuleType, FrameType)) or _is_root(referent):
+                if id(referent) in seen or isinstance(referent, (type, ModuleType)) or _is_root(referent):
                     continue
                 seen.add(id(referent))
                 if issubclass(type(referent), torch.Tensor):

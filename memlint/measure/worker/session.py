@@ -275,7 +275,7 @@ class Session:
 
     def _forward_starts(self, module: torch.nn.Module, _inputs: object) -> None:
         self._categories.saw_module(module)
-        if self._module_depth == 0 and not self._backward:
+        if self._module_depth == 0 and not self._backward and _is_model(module):
             self._categories.mark_parameters()
             with self._watching():
                 self._steps.model_called(self._key(module, id(module)))
@@ -412,6 +412,11 @@ def _removing(handle: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _is_model(module: torch.nn.Module) -> bool:
+    """Whether it has parameters: who encodes a data set with a module that has none takes no step."""
+    return next(module.parameters(), None) is not None
 
 
 def _trained_by(optimizer: torch.optim.Optimizer) -> int:
