@@ -32,7 +32,9 @@ def test_the_line_that_keeps_is_named(path: Path) -> None:
     assert grows(recording)
     named = {keeper.place.line for keeper in recording.keepers if keeper.place is not None}
     assert named == {text[: marked.start()].count("\n") + 1}
-    assert all(line.keeper is not None for line in growth(recording).lines)
+    # All but what a loop's variables still have of the last batch.
+    unseen = sum(line.bytes_per_step for line in growth(recording).lines if line.keeper is None)
+    assert unseen <= (growth(recording).bytes_per_step or 0) / 100
 
 
 def test_what_a_keeper_keeps_is_what_grows(tmp_path: Path) -> None:

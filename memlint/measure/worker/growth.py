@@ -150,14 +150,11 @@ class _Look:
         for place, seen in steps.items():
             if len(seen) < LEAST_STEPS or deepest[place] < LEAST_STEPS:
                 continue
-            carriers = [
-                t
-                for t in _tensors_alive()
-                if (n := _node(t)) is not None and n.crossings >= LEAST_STEPS and n.place == place
-            ]
-            carriers.sort(key=lambda tensor: -_crossings(tensor))
-            name = next(filter(None, map(self._namer.variable, carriers[:3])), "")
-            yield Keeper(place, "graph", name, self._storages(carriers[:1]), holds_graph=True)
+            carriers = [t for t in _tensors_alive() if (n := _node(t)) is not None and n.place == place]
+            most = max(map(_crossings, carriers), default=0)
+            carriers = [tensor for tensor in carriers if _crossings(tensor) == most >= LEAST_STEPS]
+            name = next(filter(None, map(self._namer.variable, carriers)), "")
+            yield Keeper(place, "graph", name, self._storages(carriers), holds_graph=True)
             carriers.clear()
 
     def _cycles(self, taken: set[int]) -> Iterator[Keeper]:
