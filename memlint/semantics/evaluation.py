@@ -229,8 +229,8 @@ def _region(
         return None
     if loop is None and call.is_statement and "register_forward_hook" in module.words:
         return None  # the hooks take what they want out of it, maybe to be differentiated
-    outputs = {call.root, *(run.call.root for run in runs if run.call is not None)}
-    if loop is None and not outputs.isdisjoint(module.analysis.escaped):
+    lost = {run.call.root for run in runs if run.call is not None and run.call.root not in call.result.roots}
+    if loop is None and not module.analysis.escaped.isdisjoint({call.root} | lost):
         return None  # one forward pass, whose output unknown code gets: it may well be there to be differentiated
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
