@@ -8,11 +8,13 @@ The records hold references and facts, no code. The text of a bug is read where 
 
 - `text` is `package`: in two versions of a package from PyPI, DIR/<package>-<version>/<path>, with all around it;
 - `text` is `repository`: in DIR/<id>/before.py and after.py, copied from <path> of the repository at the commit before
-  and after the fix (`git show COMMIT:PATH`). A record with `excerpt` was scored on the functions and imports concerned;
+  and after the fix (`git show COMMIT:PATH`); in DIR/<id>/before/<path> and after/<path> where several files count.
+  A record with `excerpt` was scored on the functions and imports concerned;
 - `text` is `thread`: only the issue or pull request shows the code; its re-creation is in fixtures/real_bugs/.
 
 A bug counts as found when a finding of one of its codes, at high or medium confidence, starts within two lines of the
-place; a corrected place as silent when none does.
+place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out` (real_bugs.md).
+Specimens, real_specimens.jsonl, are defects that nobody has corrected.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from memlint.linting.registry import all_rules
 from memlint.project.files import project_root
 
 HERE = Path(__file__).parent
-BUGS, TRAPS = HERE / "real_bugs.jsonl", HERE / "real_traps.jsonl"
+BUGS, SPECIMENS, TRAPS = (HERE / f"real_{name}.jsonl" for name in ("bugs", "specimens", "traps"))
 # A finding may start at the call within a statement of a few lines.
 TOLERANCE_LINES = 2
 
@@ -61,16 +63,18 @@ def packages(bugs: Iterable[Record], traps: Iterable[Record]) -> list[Package]:
     for bug in bugs:
         if bug["text"] == "package":
             for when in ("before", "after"):
-                found[Package(bug["package"], bug[f"{when}_version"], bug[f"{when}_kind"])] = None
+                if f"{when}_version" in bug:
+                    found[Package(bug["package"], bug[f"{when}_version"], bug[f"{when}_kind"])] = None
     for trap in traps:
-        found[Package(trap["package"], trap["version"], trap["kind"])] = None
+        if "package" in trap:
+            found[Package(trap["package"], trap["version"], trap["kind"])] = None
     return list(found)
 
 
 def fetch(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for package in packages(records(BUGS), records(TRAPS)):
+    for package in packages(records(BUGS) + records(SPECIMENS), records(TRAPS)):
         try:
             download(package, folder)
         except DownloadError as error:
@@ -94,22 +98,30 @@ def flags(path: Path, codes: Iterable[str], lines: Iterable[int]) -> bool | None
     return any(abs(place - line) <= TOLERANCE_LINES for place in places for line in lines)
 
 
+def text_of(folder: Path, record: Record, when: str) -> Path:
+    """Where the text of a record is to be, `before` or `after`."""
+    path = str(record.get(f"{when}_path") or record.get("path") or "module.py")
+    if record["text"] == "package" and f"{when}_version" in record:
+        return folder / f"{record['package']}-{record[f'{when}_version']}" / path
+    in_project = folder / str(record["id"]) / when
+    return in_project / path if in_project.is_dir() else in_project.with_suffix(".py")
+
+
 def score_bug(folder: Path, bug: Record) -> Outcome:
     if bug["text"] == "thread":
         return Outcome(bug, None, None)
-    if bug["text"] == "package":
-        before = folder / f"{bug['package']}-{bug['before_version']}" / bug["path"]
-        after = folder / f"{bug['package']}-{bug['after_version']}" / (bug.get("after_path") or bug["path"])
-    else:
-        before, after = folder / bug["id"] / "before.py", folder / bug["id"] / "after.py"
-    found = flags(before, bug["codes"], bug["before_lines"])
-    flagged = flags(after, bug["codes"], bug["after_lines"])
+    found = flags(text_of(folder, bug, "before"), bug["codes"], bug["before_lines"])
+    flagged = flags(text_of(folder, bug, "after"), bug["codes"], bug.get("after_lines", []))
     return Outcome(bug, found, None if flagged is None else not flagged)
 
 
 def score_trap(folder: Path, trap: Record) -> Outcome:
-    path = folder / f"{trap['package']}-{trap['version']}" / trap["path"]
-    flagged = flags(path, [trap["code"]], [trap["line"]])
+    if "package" in trap:
+        path = folder / f"{trap['package']}-{trap['version']}" / trap["path"]
+    else:
+        path = folder / trap["id"] / "before.py"
+    codes, lines = trap.get("codes") or [trap["code"]], trap.get("lines") or [trap["line"]]
+    flagged = flags(path, codes, lines)
     return Outcome(trap, None, None if flagged is None else not flagged)
 
 
@@ -130,16 +142,22 @@ def _print_table(title: str, groups: dict[str, list[Outcome]]) -> None:
 
 def score(folder: Path, missed: bool) -> int:
     bugs = [score_bug(folder, bug) for bug in records(BUGS)]
+    specimens = [score_bug(folder, specimen) for specimen in records(SPECIMENS)]
     traps = [score_trap(folder, trap) for trap in records(TRAPS)]
-    by: dict[str, dict[str, list[Outcome]]] = {"difficulty": defaultdict(list), "category": defaultdict(list)}
-    for outcome in bugs:
-        by["difficulty"][str(outcome.record["difficulty"])].append(outcome)
-        by["category"][outcome.record["category"]].append(outcome)
-    for title, groups in by.items():
+    first, fresh, categories = (defaultdict[str, list[Outcome]](list) for _ in range(3))
+    for kind, outcomes in (("fixed", bugs), ("specimen", specimens)):
+        for outcome in outcomes:
+            record = outcome.record
+            group = f"{record['half']}, {kind}, {record['difficulty']}" if "half" in record else None
+            (first[str(record["difficulty"])] if group is None else fresh[group]).append(outcome)
+            categories[record["category"]].append(outcome)
+    for title, groups in {"difficulty": first, "fresh: half, kind, difficulty": fresh, "category": categories}.items():
         _print_table(title, groups)
-    print(f"\ntraps silent: {_share([outcome.silent for outcome in traps])}")
+    for half in (None, "dev", "held-out"):
+        silent = [outcome.silent for outcome in traps if outcome.record.get("half") == half]
+        print(f"\ntraps silent ({half or 'first corpus'}): {_share(silent)}")
     if missed:
-        _print_failures(bugs, traps)
+        _print_failures(bugs + specimens, traps)
     return 0
 
 
@@ -155,7 +173,7 @@ def _print_failures(bugs: list[Outcome], traps: list[Outcome]) -> None:
             print(f"no text: {what}")
     for outcome in traps:
         if outcome.silent is False:
-            print(f"false alarm: {outcome.record['id']} ({outcome.record['code']})")
+            print(f"false alarm: {outcome.record['id']}")
 
 
 def main() -> int:

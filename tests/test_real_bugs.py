@@ -18,19 +18,26 @@ def records(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (ROOT / "benchmarks" / name).read_text(encoding="utf-8").splitlines()]
 
 
-BUGS, TRAPS = records("real_bugs.jsonl"), records("real_traps.jsonl")
+BUGS, SPECIMENS, TRAPS = (records(f"real_{name}.jsonl") for name in ("bugs", "specimens", "traps"))
+HALVES = {None, "dev", "held-out"}
 
 
 def test_each_bug_and_each_trap_is_recorded_once() -> None:
-    for found in (BUGS, TRAPS):
-        assert [name for name, count in Counter(record["id"] for record in found).items() if count > 1] == []
+    names = Counter(record["id"] for record in [*BUGS, *SPECIMENS, *TRAPS])
+    assert [name for name, count in names.items() if count > 1] == []
     assert len(BUGS) >= 60
     assert len(TRAPS) >= 60
 
 
 def test_the_records_name_rules_that_there_are() -> None:
-    assert {code for bug in BUGS for code in bug["codes"]} | {trap["code"] for trap in TRAPS} <= RULES.keys()
-    assert {bug["category"] for bug in BUGS} <= set(RULES.values())
+    codes = {code for record in [*BUGS, *SPECIMENS] for code in record["codes"]}
+    assert codes | {code for trap in TRAPS for code in trap.get("codes") or [trap["code"]]} <= RULES.keys()
+    assert {record["category"] for record in [*BUGS, *SPECIMENS]} <= set(RULES.values())
+
+
+def test_the_records_name_the_half_of_fresh_cases() -> None:
+    assert {record.get("half") for record in [*BUGS, *TRAPS]} == HALVES
+    assert {record.get("half") for record in SPECIMENS} == HALVES - {None}
 
 
 def test_each_bug_has_a_re_creation_before_and_after() -> None:
