@@ -190,6 +190,25 @@ for sample in samples:
     assert kinds(recording) == ["training"] * 4
 
 
+def test_a_closure_is_no_part_of_the_optimizer() -> None:
+    recording = run("""
+optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+kept = []
+def closure():
+    optimizer.zero_grad()
+    loss = model(batch()).square().sum()
+    kept.append(loss.detach())
+    loss.backward()
+    return loss
+for step in range(100):
+    optimizer.step(closure)
+""")
+    assert kinds(recording) == ["training"] * 4
+    made = [s for s in recording.storages if s.operator == "aten::addmm"]
+    assert {s.category for s in made} == {Category.ACTIVATIONS}
+    assert {s.phase.value for s in made} <= {"forward", "setup"}
+
+
 def test_code_that_swallows_everything_cannot_go_on() -> None:
     log: list[int] = []
     recording = run(

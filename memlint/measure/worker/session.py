@@ -296,11 +296,29 @@ class Session:
         del self._known[at]
         self._steps.gone(key)
 
-    def _optimizer_steps(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+    def _optimizer_steps(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> Any:
         self._categories.mark_optimizer(optimizer)
         if self._fingerprints is not None:
             self._fingerprints.before_optimizer(optimizer, _trained_by(optimizer))
         self._tracker.phase = Phase.OPTIMIZER
+        if keywords.get("closure") is not None:
+            return arguments, {**keywords, "closure": self._in_forward_phase(keywords["closure"])}
+        if len(arguments) > 1 and callable(arguments[1]):
+            return (arguments[0], self._in_forward_phase(arguments[1]), *arguments[2:]), keywords
+        return None
+
+    def _in_forward_phase(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        """The closure that an optimizer calls runs the model."""
+
+        @functools.wraps(closure)
+        def run_closure(*arguments: Any, **keywords: Any) -> Any:
+            self._tracker.phase = Phase.FORWARD
+            try:
+                return closure(*arguments, **keywords)
+            finally:
+                self._tracker.phase = Phase.OPTIMIZER
+
+        return run_closure
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._tracker.phase = Phase.FORWARD
