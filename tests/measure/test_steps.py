@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -207,6 +209,38 @@ for step in range(100):
     made = [s for s in recording.storages if s.operator == "aten::addmm"]
     assert {s.category for s in made} == {Category.ACTIVATIONS}
     assert {s.phase.value for s in made} <= {"forward", "setup"}
+
+
+def test_a_text_is_one_step_however_many_tokens_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers has it: `generate` calls the model for each token."""
+    library = ModuleType("transformers.generation.utils")
+
+    class GenerationMixin:
+        def generate(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(5):
+                self(x)  # type: ignore[operator]
+            return x
+
+    library.GenerationMixin = GenerationMixin  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers.generation.utils", library)
+    recording = run(
+        """
+class Writer(nn.Module, MIXIN):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 1)
+    def forward(self, x):
+        return self.layer(x)
+writer = Writer().cuda()
+for step in range(100):
+    writer.generate(batch())
+""",
+        MIXIN=GenerationMixin,
+    )
+    assert kinds(recording) == ["evaluation"] * 4
+    made = [s for s in recording.storages if s.operator == "aten::addmm"]
+    assert [sum(s.step == number for s in made) for number in range(4)] == [5] * 4
+    assert "noticed" not in GenerationMixin.generate.__code__.co_name
 
 
 def test_code_that_swallows_everything_cannot_go_on() -> None:

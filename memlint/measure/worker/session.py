@@ -72,6 +72,8 @@ class Session:
         self._calls = 0
         self._closings = 0
         self._module_depth = 0
+        self._generation_noticed = False
+        self._patches = Patches()
         self._backward: list[bool] = []
         """Of each backward pass that is running, the outermost first: whether it creates a graph."""
         self._scaled = 0
@@ -92,6 +94,8 @@ class Session:
                 stack.enter_context(self._tags)
             for hook in self._hooks():
                 stack.enter_context(hook)
+            stack.enter_context(self._patches)
+            self._wrap()
             if Layer.SAVED_TENSORS in self._job.layers:
                 stack.enter_context(noting_saved_tensors(self._tracker))
             self._stack = stack.pop_all()
@@ -250,10 +254,8 @@ class Session:
         yield _removing(nn_module.register_module_forward_hook(self._forward_ends, always_call=True))
         yield _removing(torch_optimizer.register_optimizer_step_pre_hook(self._optimizer_steps))
         yield _removing(torch_optimizer.register_optimizer_step_post_hook(self._optimizer_stepped))
-        yield self._patches()
 
-    def _patches(self) -> Patches:
-        patches = Patches()
+    def _wrap(self) -> None:
         wrappers: list[tuple[Any, str, Callable[[Any], Any]]] = [
             (torch.optim.Optimizer, "__init__", self._noticing_optimizers),
             (dataloader._BaseDataLoaderIter, "__next__", self._noticing_batches),
@@ -267,11 +269,33 @@ class Session:
         if self._growth is not None:
             wrappers.append((torch.Tensor, "register_hook", self._noticing_tensor_hooks))
         for owner, name, wrapper in wrappers:
-            patches.set(owner, name, wrapper(getattr(owner, name)))
-        return patches
+            self._patches.set(owner, name, wrapper(getattr(owner, name)))
 
     def _registered(self, module: torch.nn.Module, _name: str, _value: object) -> None:
         self._categories.saw_module(module)
+        self._notice_generation()
+
+    def _notice_generation(self) -> None:
+        """To generate a text is one call of the model, whatever number of tokens it takes."""
+        generation = sys.modules.get("transformers.generation.utils")
+        mixin = getattr(generation, "GenerationMixin", None)
+        if mixin is None or self._generation_noticed:
+            return
+        self._generation_noticed = True
+        self._patches.set(mixin, "generate", self._as_one_call(mixin.generate))
+
+    def _as_one_call(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(generate)
+        def noticed_generate(model: torch.nn.Module, *arguments: Any, **keywords: Any) -> Any:
+            self._forward_starts(model, None)
+            result = None
+            try:
+                result = generate(model, *arguments, **keywords)
+                return result
+            finally:
+                self._forward_ends(model, None, result)
+
+        return noticed_generate
 
     def _forward_starts(self, module: torch.nn.Module, _inputs: object) -> None:
         self._categories.saw_module(module)
