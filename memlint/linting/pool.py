@@ -32,7 +32,7 @@ FORKS = START_METHOD == "fork"
 
 START_TIMEOUT_SECONDS = 60.0
 
-_LONGEST_RUN = 16
+_LONGEST_RUN = 64
 # The little garbage that there is comes to some 5 kB a file.
 _COLLECT_EVERY = 1000
 
@@ -177,7 +177,7 @@ class _Crew(Generic[Job, Result]):
         """Shorter ones towards the end, so that no worker is left alone with many."""
         left = len(self._jobs) - self._taken
         first = self._taken
-        self._taken += max(1, min(_LONGEST_RUN, left // (4 * benches))) if left else 0
+        self._taken += max(1, min(_LONGEST_RUN, left // (3 * benches))) if left else 0
         return iter(range(first, self._taken))
 
     def collect(self, benches: Sequence[_Bench[Job, Result]]) -> None:
