@@ -62,6 +62,8 @@ _FROM_USE = {
 }
 
 
+# What a function this far down a chain of calls does is nothing to the first of them. (It is read by itself later.)
+_DEEPEST_CALL = 100
 # So many parts of a container that carry a graph are as good as all.
 _MAX_CARRYING = 8
 
@@ -198,10 +200,12 @@ class Analysis:
             self.flow(scope)
 
     def flow(self, scope: Scope) -> Flow | None:
-        """The scope's flow; None while it is being read (recursion)."""
+        """The scope's flow; None while it is being read (recursion), and where it is called too deep down."""
         done = self._flows.get(scope)
         if done is not None:
             return None if scope in self._running else done
+        if len(self._running) > _DEEPEST_CALL:
+            return None
         if scope.parent is not None and scope.parent not in self._running and not scope.parent.is_class:
             self.flow(scope.parent)
             if scope in self._flows:
