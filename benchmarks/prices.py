@@ -97,8 +97,8 @@ HEAD = """\
 What the waste that each rule finds costs in a small program: with it and without it. Written by
 `python benchmarks/prices.py`, which runs the pairs of `fixtures/measured/`, each program in a process of its own for
 six steps. Peaks are allocated device memory, from set-up to the last step; growth is what each step leaves behind.
-`cpu`: measured on cpu, the device's storages counted. `fake`: predicted for an A100, without a GPU. Neither was compared
-with a GPU. Verdicts and results are those of `memlint confirm` ([what they mean](confirm.md)).
+`cpu`: measured on cpu, the storages of the device counted. `fake`: predicted for an A100 without a GPU. Neither was
+held against a GPU. Verdicts and results are those of `memlint confirm` ([what they mean](confirm.md)).
 
 A row shows what kind of price a rule's waste has, not what yours costs: `memlint confirm your_script.py` measures that.
 """
