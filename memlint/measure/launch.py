@@ -173,6 +173,7 @@ def _environment(job: Job, temporary: Path) -> dict[str, str]:
         "TRITON_CACHE_DIR": str(temporary / "triton"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(_view_of(_datasets_cache(), temporary / "datasets")),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "WANDB_MODE": "disabled",
@@ -184,6 +185,21 @@ def _environment(job: Job, temporary: Path) -> dict[str, str]:
     if job.backend == "fake":
         quiet["CUDA_VISIBLE_DEVICES"] = ""  # a card that is there is not to be woken, nor to answer
     return {**os.environ, **quiet, **job.environment}
+
+
+def _datasets_cache() -> Path:
+    """Where Hugging Face's `datasets` keeps what it has prepared."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+
+
+def _view_of(folder: Path, view: Path) -> Path:
+    """A folder in which what the other one holds can be read, and anything else be written."""
+    view.mkdir()
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            (view / entry.name).symlink_to(entry)
+    return view
 
 
 def _stream(output: Output) -> int | None:

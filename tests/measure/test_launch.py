@@ -381,6 +381,22 @@ def test_two_runs_draw_the_same_numbers_and_another_seed_draws_others(
     assert printed[0] == printed[1] != printed[2]
 
 
+def test_prepared_data_sets_can_be_read_and_new_ones_be_written_elsewhere(ran: Runner, tmp_path: Path) -> None:
+    cache = tmp_path / "home" / "datasets"
+    (cache / "old").mkdir(parents=True)
+    (cache / "old" / "rows").write_text("1", "utf-8")
+    code = (
+        "import os, pathlib\n"
+        "cache = pathlib.Path(os.environ['HF_DATASETS_CACHE'])\n"
+        "assert (cache / 'old' / 'rows').read_text() == '1'\n"
+        "(cache / 'new').mkdir()\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(cache.parent))
+        assert ended(ran(code + TRAINING)) == (Status.OK, "")
+    assert [entry.name for entry in cache.iterdir()] == ["old"]
+
+
 def test_the_environment_of_the_job_comes_last(ran: Runner) -> None:
     text = "import os\nassert os.environ['WANDB_MODE'] == 'offline' and os.environ['DATA'] == 'x'\n"
     environment = {"WANDB_MODE": "offline", "DATA": "x"}
