@@ -26,6 +26,13 @@ def is_read(inside: cst.CSTNode, name: str) -> bool:
     return any(isinstance(node, cst.Name) and node.value == name and id(node) not in no_reads for node in walk(inside))
 
 
+def binds(inside: cst.CSTNode, name: str) -> bool:
+    """Whether the code binds the name anew."""
+    targets = (node.target for node in walk(inside) if isinstance(node, (cst.AssignTarget, cst.AnnAssign, cst.For)))
+    bound = {node for target in targets for node in _bound(target)}
+    return any(_is_name(node, name) and id(node) in bound for node in walk(inside))
+
+
 def is_unpacked(inside: cst.CSTNode, name: str) -> bool:
     """Whether the name is taken apart, or put into a tuple: reads that are not recorded as uses."""
     for node in walk(inside):

@@ -15,7 +15,7 @@ from memlint.semantics.events import Call
 from memlint.semantics.hooks import handle_is_lost
 from memlint.semantics.knowledge import hooks as known
 from memlint.semantics.module import Module
-from memlint.semantics.reads import is_read
+from memlint.semantics.reads import binds, is_read
 from memlint.semantics.scopes import Scope, parameters
 from memlint.semantics.values import Grad, Kind, Mode, Value
 
@@ -87,6 +87,8 @@ def _reference(module: Module, call: Call, tensor: Value) -> SelfReference | Non
     if flow is None:
         return None
     for name, is_late in _held(module, call.scope, hook):
+        if is_late and _is_bound_anew(call, name):
+            continue  # the next iteration gives the closure another tensor: only the last one stays
         value = flow.final.get(name)
         if value is None or value.grad is not Grad.YES or not value.idents:
             continue  # deleted, or detached: a closure holds what the name is bound to in the end
@@ -96,6 +98,12 @@ def _reference(module: Module, call: Call, tensor: Value) -> SelfReference | Non
         lambda_ = hook if isinstance(hook, cst.Lambda) and is_late else None
         return SelfReference(call, name, is_itself, lambda_, _is_certain(module, tensor))
     return None
+
+
+def _is_bound_anew(call: Call, name: str) -> bool:
+    """By the next iteration of a loop of the same function."""
+    loops = call.loop.outer() if call.loop is not None else ()
+    return any(loop.scope is call.scope and binds(loop.node, name) for loop in loops)
 
 
 def _is_certain(module: Module, tensor: Value) -> bool:

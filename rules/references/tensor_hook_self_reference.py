@@ -50,7 +50,8 @@ class TensorHookSelfReference(Rule):
     ## When it stays silent
     For leaf tensors, whose hooks are freed with them; when the hook holds a detached copy, a number, or only tensors
     from which `y` was computed; when the name is deleted or bound to something else afterwards (a closure holds what
-    the name is bound to in the end); when the handle is kept; for names at the top level of a file, which no closure
+    the name is bound to in the end), be it by the next iteration of a loop in the same function: measured, only the
+    last of six tensors stays; when the handle is kept; for names at the top level of a file, which no closure
     holds; for a hook that is a method: its object holds the tensor only until it gets the next one.
 
     ## References
