@@ -5,9 +5,11 @@
     python benchmarks/audit.py fixcheck CORPUS [--diffs FILE]    apply all fixes in memory and check the results
     python benchmarks/audit.py compare CORPUS [--record]         download what is missing, lint every file, and print
                                                                  what is new or has vanished since findings.jsonl
+    python benchmarks/audit.py table                             the verdicts of audit.jsonl on findings.jsonl, per rule
 
-CORPUS is the folder that corpus.py filled (`compare` fills it). All but `sample` use every core, bound the time of each
-file and take `--only NAME ...`. All rules are on, at every confidence; `compare` looks at what a default run shows.
+CORPUS is the folder that corpus.py filled (`compare` fills it). `run`, `fixcheck` and `compare` use every core, bound
+the time of each file and take `--only NAME ...`. All rules are on, at every confidence; `compare` looks at what a
+default run shows.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from memlint.project.files import project_root
 TIMEOUT_SECONDS = 60.0
 NOT_LINTED = ("MEM001", "MEM002", "MEM005", "MEM006")
 INTERNAL_ERROR = "MEM004"
+OWN = "MEM00"
 
 Record = dict[str, Any]
 
@@ -217,6 +220,37 @@ def compare(corpus: Path, only: list[str] | None, record: bool) -> int:
     return 1 if new or vanished else 0
 
 
+# --- table ---------------------------------------------------------------------------------------------------
+
+
+VERDICTS = Path(__file__).with_name("audit.jsonl")
+
+
+def table() -> int:
+    """The recorded findings of each rule and what they were judged; verdicts of findings that are gone do not count."""
+    verdicts = {_place(item): item["verdict"] for item in map(json.loads, VERDICTS.read_text().splitlines())}
+    found = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+    print("| rule | findings | judged | true | arguable | false | true share |")
+    print("|---|---:|---:|---:|---:|---:|---|")
+    for rule in (rule for rule in all_rules() if not rule.code.startswith(OWN)):
+        mine = [item for item in found if item["code"] == rule.code]
+        _print_row(f"{rule.code} {rule.name}", len(mine), Counter(verdicts.get(_place(item)) for item in mine))
+    _print_row("**all**", len(found), Counter(verdicts.get(_place(item)) for item in found))
+    return 0
+
+
+def _place(item: Record) -> tuple[str, int, str]:
+    return item["file"], item["line"], item["code"]
+
+
+def _print_row(name: str, findings: int, verdicts: Counter[str | None]) -> None:
+    judged = findings - verdicts[None]
+    share = f"{100 * verdicts['true'] / judged:.0f} %" if judged else "-"
+    few = " (few)" if 0 < judged < 10 else ""
+    counts = " | ".join(str(verdicts[verdict]) for verdict in ("true", "arguable", "false"))
+    print(f"| {name} | {findings} | {judged} | {counts} | {share}{few} |")
+
+
 # --- sample --------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +365,7 @@ def main() -> int:
             action.add_argument("findings", type=Path)
         if name != "sample":
             action.add_argument("--only", nargs="+", metavar="NAME", help="just these packages")
+    actions.add_parser("table")
     sampling = actions.choices["sample"]
     sampling.add_argument("code")
     sampling.add_argument("-n", "--number", type=int, default=40)
@@ -340,6 +375,8 @@ def main() -> int:
     actions.choices["fixcheck"].add_argument("--diffs", type=Path, help="write all changes here as one diff")
     actions.choices["compare"].add_argument("--record", action="store_true", help="make this the recorded run")
     options = parser.parse_args()
+    if options.action == "table":
+        return table()
     if options.action == "compare":
         return compare(options.corpus, options.only, options.record)
     if options.action == "run":
