@@ -52,7 +52,7 @@ _NOTICING_WORDS = frozenset(
     """is_grad_enabled requires_grad set_grad_enabled retain_grad register_hook register_full_backward_hook grad_fn
     register_full_backward_pre_hook saved_tensors_hooks exec locals""".split()
 )
-_CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace"})
+_CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace", "torchscript"})
 # An option, or its key, that hands the choice of grad mode to the model.
 _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires_grad", "grad_enabled"})
 _ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "predictions", "infer", "inference"})
@@ -174,6 +174,8 @@ def _regions(
                 running.update(run.call.scope for run in runs if run.call is not None)
                 seen.add(id(loop.node) if loop is not None else 0)
                 yield found
+                if found.function is not None:
+                    return  # with grad off in the function, it is off for all of them
                 break
 
 
@@ -213,7 +215,7 @@ def _region(
         return None
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
-    if by_use:
+    if by_use and not _is_built_here(call):
         evidence = evidence or _by_use(module, flow, call)
     if evidence is None or _somebody_may_differentiate(flow, loop, call) or _holder_gets(flow, call, runs):
         return None
@@ -248,6 +250,17 @@ def _region(
         statement,
         one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
+    )
+
+
+def _is_built_here(call: Call) -> bool:
+    """`search = BeamSearch(scorers=...)`, `search(x)`: no model that was trained, but something that runs one."""
+    name = path_of(call.call.func)
+    return name in call.scope.bound and any(
+        isinstance(node, cst.Assign)
+        and isinstance(node.value, cst.Call)
+        and any(path_of(item.target) == name for item in node.targets)
+        for node in walk(call.scope.node)
     )
 
 
