@@ -885,7 +885,7 @@ class Analysis:
             flow.has_backward,
             flow.has_step,
             forwards_of(self, flow),
-            bool(scope.words & DIFFERENTIATING_WORDS) or scope.has_yield,
+            bool(scope.words_but_off & DIFFERENTIATING_WORDS) or scope.has_yield,
         )
 
     def _effects(self, root: int, flow: Flow) -> ParameterEffects:

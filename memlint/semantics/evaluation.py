@@ -110,7 +110,7 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
 def _flagged_region(module: Module, flow: Flow) -> EvaluationRegion | None:
     """A function that also runs without training, as a flag says, and then builds graphs all the same."""
     scope = flow.scope
-    if not flow.has_backward or scope.words & DIFFERENTIATING_WORDS or not _may_evaluate(module, scope):
+    if not flow.has_backward or scope.words_but_off & DIFFERENTIATING_WORDS or not _may_evaluate(module, scope):
         return None
     for run in evaluating_runs(module, flow):
         first = next((call for call in flow.calls if builds_a_graph(call) and run.reaches(call)), None)
@@ -206,7 +206,7 @@ def _region(
     module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], *, by_use: bool
 ) -> EvaluationRegion | None:
     scope = flow.scope
-    if scope.words & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
+    if scope.words_but_off & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
         return None
     if any(differentiates_itself(module, run) for run in runs):
         return None
@@ -273,8 +273,10 @@ def _is_told_grad_mode(scope: Scope) -> bool:
     for node in walk(scope.node):
         if isinstance(node, cst.SimpleString) and node.raw_value in _GRAD_MODE_OPTIONS:
             return True
-        if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in _GRAD_MODE_OPTIONS:
-            return True
+        if isinstance(node, cst.Call) and (path_of(node.func) or "").rpartition(".")[2] != "Variable":
+            keywords = {argument.keyword.value for argument in node.args if argument.keyword is not None}
+            if not keywords.isdisjoint(_GRAD_MODE_OPTIONS):
+                return True
     return False
 
 

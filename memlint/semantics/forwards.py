@@ -45,7 +45,7 @@ def runs_through(module: Module, call: Call, but: Set[Scope] = frozenset(), help
     flow = module.flow_of(scope) if scope is not None and scope not in but else None
     if flow is None or not flow.has_forward or flow.has_backward or flow.has_step:
         return []
-    if flow.scope.words & DIFFERENTIATING_WORDS or flow.scope.has_yield:
+    if flow.scope.words_but_off & DIFFERENTIATING_WORDS or flow.scope.has_yield:
         return []
     runs = [run for inner in flow.calls for run in runs_at(inner) if inner.mode in (Mode.ENTRY, Mode.ON)]
     if not runs and helpers > 1:

@@ -84,6 +84,34 @@ def path_of(node: cst.CSTNode) -> str | None:
     return ".".join(reversed(parts))
 
 
+GRADIENT_SWITCHES = frozenset({"requires_grad", "requires_grad_", "autograd"})
+# What `autograd` is mentioned for when nothing is differentiated by hand.
+_HARMLESS_AUTOGRAD = frozenset(
+    {"Variable", "no_grad", "inference_mode", "profiler", "set_detect_anomaly", "detect_anomaly"}
+)
+
+
+def _switched_off(node: cst.CSTNode) -> Iterator[cst.Name]:
+    """The name in `f(requires_grad=False)`, `p.requires_grad_(False)` and `autograd.Variable`; `p.requires_grad`."""
+    if isinstance(node, cst.Arg):
+        if node.keyword is not None and path_of(node.value) == "False":
+            yield node.keyword
+    elif isinstance(node, cst.Call):
+        if isinstance(node.func, cst.Attribute) and node.args and path_of(node.args[0].value) == "False":
+            yield node.func.attr
+    elif isinstance(node, cst.Attribute):
+        if node.attr.value == "requires_grad":
+            yield node.attr
+        elif node.attr.value in _HARMLESS_AUTOGRAD:
+            yield from (name for name in (node.value, getattr(node.value, "attr", None)) if isinstance(name, cst.Name))
+
+
+def _switched_on(node: cst.CSTNode) -> Iterator[cst.Name]:
+    """The name in `x.requires_grad = True`, or what may be true."""
+    if isinstance(node, cst.Assign) and path_of(node.value) != "False":
+        yield from (target.target.attr for target in node.targets if isinstance(target.target, cst.Attribute))
+
+
 # Stands among the methods called on a path: it is called itself, with arguments, and its name is a model's.
 CALLED_AS_MODEL = "(model)"
 
@@ -137,6 +165,17 @@ class Scope:
     def words_within(self) -> frozenset[str]:
         """The words of the scope and of all scopes nested in it."""
         return frozenset(self.words).union(*(child.words_within for child in self.children))
+
+    @cached_property
+    def words_but_off(self) -> frozenset[str]:
+        """The words, without what only ever switches gradients off here: `requires_grad=False`, `autograd.Variable`."""
+        found = self.words & GRADIENT_SWITCHES
+        if not found:
+            return frozenset(self.words)
+        off = {id(name) for node in walk(self.node) for name in _switched_off(node)}
+        off -= {id(name) for node in walk(self.node) for name in _switched_on(node)}
+        names = (node for node in walk(self.node) if type(node) is cst.Name and node.value in found)
+        return frozenset(self.words - found) | {name.value for name in names if id(name) not in off}
 
     def captured(self) -> set[str]:
         """Names bound here that a nested function, class or lambda mentions: they may be read at any time."""
