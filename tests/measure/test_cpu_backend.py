@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from memlint.measure.job import Job, Target
 from memlint.measure.recording import Recording
+from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.cpu import make
 
 JOB = Job(Target("script", "idioms"), "cpu", ".")
@@ -290,3 +291,20 @@ def test_recurrent_layers_compute_what_they_do_on_the_cpu(kind: str, bidirection
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*results, strict=True))
     fused = {"LSTM": "aten::_thnn_fused_lstm_cell", "GRU": "aten::_thnn_fused_gru_cell", "RNN": "aten::tanh"}
     assert fused[kind] in {storage.operator for storage in recording.storages}
+
+
+def test_a_bare_number_names_a_card() -> None:
+    def function() -> None:
+        assert torch.device(0) == torch.device("cuda", 0)
+        assert nn.Linear(2, 2).to(torch.device(0)).weight.is_cuda
+
+    measured_function(function)
+
+
+def test_an_operation_without_a_kernel_for_the_cpu_is_named() -> None:
+    def function() -> None:
+        x = torch.ones(4, 4, device="cuda", dtype=torch.bfloat16)
+        torch.addmm(torch.zeros(4, 4, device="cuda"), x, x, out_dtype=torch.float32)
+
+    with pytest.raises(Unsupported, match="aten.addmm.dtype has a kernel for GPUs only"):
+        measured_function(function)

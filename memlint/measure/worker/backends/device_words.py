@@ -33,6 +33,8 @@ class DeviceArguments(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not kwargs:
+            if func is torch.device and args and type(args[0]) is int:
+                return torch.device("cuda", args[0])  # of a bare number PyTorch asks which accelerator there is
             return func(*args)
         device = kwargs.get("device")
         if device is None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.cuda_kernels import KERNELS, in_single_precision
 from memlint.measure.worker.compat import DispatchMode
 from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
+_NO_KERNEL = "with arguments from the 'CPU' backend"
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
 
 
@@ -105,6 +107,8 @@ class Labels(DispatchMode):
         try:
             return KERNELS.get(func, func)(*args, **kwargs)
         except RuntimeError as error:  # NotImplementedError, too
+            if _NO_KERNEL in str(error):
+                raise Unsupported(f"{func} has a kernel for GPUs only", "try `--backend fake`") from error
             if not any(text in str(error) for text in _NO_HALF):
                 raise
             return in_single_precision(func, args, kwargs)
