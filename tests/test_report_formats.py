@@ -15,13 +15,14 @@ from test_reporting import BROKEN, LOAD, REPORT, TOTAL
 from memlint.cli.main import memlint as command
 from memlint.config.options import OutputFormat
 from memlint.linting.finding import Applicability, Edit, FileResult, Finding, Fix, Related
-from memlint.reporting import azure, gitlab, json_lines, junit, rdjson, sarif
+from memlint.reporting import as_json, azure, gitlab, json_lines, junit, rdjson, sarif
 from memlint.reporting.as_json import finding_object
 from memlint.reporting.fingerprint import fingerprints
 from memlint.reporting.report import Report
 from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 SARIF_SCHEMA = json.loads((Path(__file__).parent / "data" / "sarif-2.1.0-rtm.5.json").read_text())
 
 # Line 4 of the program is line 2 of cell 3, and stands on line 31 of the file.
@@ -50,6 +51,15 @@ def sarif_log(report: Report) -> Any:
     log = json.loads("\n".join(sarif.render(report)))
     jsonschema.validate(log, SARIF_SCHEMA)
     return log["runs"][0]
+
+
+def test_the_json_agrees_with_its_schema() -> None:
+    schema = json.loads((DOCS / "json-output.schema.json").read_text())
+    for report in (REPORT, Report.of([IN_A_CELL]), NOTHING):
+        found = json.loads("\n".join(as_json.render(report)))
+        jsonschema.validate(found, schema)
+        for finding in found:
+            assert finding.keys() == schema["$defs"]["finding"]["properties"].keys()
 
 
 def test_json_lines() -> None:
