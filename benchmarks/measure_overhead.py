@@ -83,8 +83,10 @@ def convolutions(width: int, layers: int, batch: int, device: str) -> Step:
 
 PROGRAMS: dict[str, Callable[[str], Step]] = {
     "GPT, tiny": lambda device: gpt(64, 4, 2, 32, device),
+    "GPT, few tokens": lambda device: gpt(256, 4, 3, 96, device),
     "GPT": lambda device: gpt(256, 4, 8, 128, device),
     "convolutions, tiny": lambda device: convolutions(8, 8, 4, device),
+    "convolutions, small": lambda device: convolutions(32, 12, 12, device),
     "convolutions": lambda device: convolutions(48, 12, 16, device),
 }
 

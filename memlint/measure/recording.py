@@ -50,7 +50,7 @@ class Place:
     function: str = ""
 
 
-@dataclass
+@dataclass(slots=True)
 class Storage:
     """A block of device memory, from its allocation to its release.
 

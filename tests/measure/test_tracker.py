@@ -241,6 +241,8 @@ def test_what_a_checkpoint_computes_again_is_activations(reentrant: bool) -> Non
     assert [s.size for s in again] == [256 * 256 * 4] * 3
     assert {s.place.line for s in again if s.place} == {line_of(block, "sigmoid")}
     assert {s.caller.line for s in again if s.caller} == {line_of(function, ".backward()")}
+    temporary = [s for s in recording.storages if s.category is Category.BACKWARD_TEMPORARIES and s.size > 4]
+    assert line_of(block, "sigmoid") in {s.place.line for s in temporary if s.place}
 
 
 def test_double_backward() -> None:

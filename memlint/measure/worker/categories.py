@@ -46,15 +46,19 @@ class Categories:
         self._mark(self.parameters(), Category.PARAMETERS)
         self._mark(self.buffers(), Category.PARAMETERS)
 
-    def mark_gradients(self, leaves: Iterable[torch.Tensor] = ()) -> None:
+    def mark_gradients(self) -> None:
+        """After a backward pass: an optimizer's step, or the next batch, may let them go."""
         self._mark((p.grad for p in self.parameters() if p.grad is not None), Category.GRADIENTS)
-        self._mark((p.grad for p in leaves if p.grad is not None), Category.GRADIENTS)
 
-    def mark_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """After a step: what the optimizer trains, and what it keeps."""
-        leaves = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    def mark_trained(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before a step: what the optimizer trains outside of any module, and its gradients."""
+        known = set(map(id, self.parameters()))
+        leaves = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in known]
         self._mark(leaves, Category.PARAMETERS)
-        self.mark_gradients(leaves)
+        self._mark((leaf.grad for leaf in leaves if leaf.grad is not None), Category.GRADIENTS)
+
+    def mark_state(self, optimizer: torch.optim.Optimizer) -> None:
+        """After a step."""
         self._mark(_tensors(optimizer.state), Category.OPTIMIZER_STATE)
 
     def mark_kept_by_optimizer(self) -> None:

@@ -35,6 +35,7 @@ from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.patching import Patches
 
 __all__ = [
+    "ENGINE",
     "RUN_BACKWARD",
     "UNKNOWN_OPERATOR_ERRORS",
     "UNKNOWN_VALUE_ERRORS",
@@ -55,6 +56,7 @@ __all__ = [
     "has_kernel",
     "has_operator",
     "is_composite",
+    "is_entered",
     "memory_history",
     "on_out_of_memory",
     "operator",
@@ -73,6 +75,9 @@ __all__ = [
 RUN_BACKWARD = "_engine_run_backward"
 """The function of `torch.autograd` through which `backward` and `grad` go: (roots, gradients, retain_graph,
 create_graph, ...)."""
+
+ENGINE = torch.autograd.graph._engine_run_backward.__code__
+"""The code from which the engine runs the nodes: the frame above an operation that no Python function has asked for."""
 
 UNKNOWN_VALUE_ERRORS = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
 """What FakeTensorMode raises where an operator's result depends on values."""
@@ -204,6 +209,11 @@ def sdp_priority() -> tuple[str, ...]:
     """The attention kernels in the order that the program, or torch, prefers them."""
     names = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn"}
     return tuple(names[number] for number in torch._C._get_sdp_priority_order() if number in names)
+
+
+def is_entered(mode: Any) -> bool:
+    """Whether a mode above autograd sees the calls that are made now: in what a mode calls, it does not."""
+    return mode in torch.overrides._get_current_function_mode_stack()
 
 
 def is_composite(operator: Any) -> bool:

@@ -98,20 +98,17 @@ class NodeTags(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if isinstance(result, torch.Tensor):
-            node = compat.grad_fn(result)
-            if node is not None and _KEY not in node.metadata:
-                self._tag([node])
-        elif isinstance(result, (tuple, list)):
+        if isinstance(result, (torch.Tensor, tuple, list)):
             self.tag_results(result)
         elif result is None and args and isinstance(args[0], torch.Tensor):  # x[...] = y
             self.tag_results(args[0])
         return result
 
     def tag_results(self, result: object) -> None:
-        nodes = [node for node in _nodes(result) if _KEY not in node.metadata]
-        if nodes:
-            self._tag(nodes)
+        with compat.without_torch_function():
+            nodes = [node for node in _nodes(result) if _KEY not in node.metadata]
+            if nodes:
+                self._tag(nodes)
 
     def _tag(self, nodes: list[Any]) -> None:
         step = self._steps_ended()

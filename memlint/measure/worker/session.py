@@ -11,7 +11,7 @@ import time
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -192,8 +192,8 @@ class Session:
         return Mark(self._tracker.time(), time.perf_counter(), self._tracker.allocated, nodes)
 
     def _last_operation(self) -> Mark:
-        time_then, allocated = self._tracker.last_operation
-        return Mark(time_then, time.perf_counter(), allocated, self._tags.latest if self._tags is not None else 0)
+        nodes = self._tags.latest if self._tags is not None else 0
+        return Mark(self._tracker.last_operation, time.perf_counter(), self._tracker.allocated, nodes)
 
     def _recomputing(self) -> bool:
         """Inside a backward pass, grad mode is on where a forward pass runs again, as in a checkpoint."""
@@ -219,7 +219,6 @@ class Session:
         self._closings = self._steps.closings
         self._ask_allocator(len(self._steps.spans))
         self._categories.mark_parameters()
-        self._categories.mark_gradients()
         self._categories.mark_kept_by_optimizer()
         if self._fingerprints is not None:
             self._fingerprints.step_ended()
@@ -300,7 +299,8 @@ class Session:
     def _forward_starts(self, module: torch.nn.Module, _inputs: object) -> None:
         self._categories.saw_module(module)
         if self._module_depth == 0 and not self._backward and _is_model(module):
-            self._categories.mark_parameters()
+            if not self._steps.spans:  # at each step's end, from then on
+                self._categories.mark_parameters()
             with self._watching():
                 self._steps.model_called(self._key(module, id(module)))
         self._module_depth += 1
@@ -321,7 +321,7 @@ class Session:
         self._steps.gone(key)
 
     def _optimizer_steps(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> Any:
-        self._categories.mark_optimizer(optimizer)
+        self._categories.mark_trained(optimizer)
         if self._fingerprints is not None:
             self._fingerprints.before_optimizer(optimizer, _trained_by(optimizer))
         self._tracker.phase = Phase.OPTIMIZER
@@ -347,7 +347,7 @@ class Session:
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._tracker.phase = Phase.FORWARD
         self._scaled += 1
-        self._categories.mark_optimizer(optimizer)
+        self._categories.mark_state(optimizer)
         with self._watching():
             self._steps.optimizer_stepped(self._key(optimizer, _trained_by(optimizer)))
 
@@ -422,7 +422,9 @@ class Session:
         def run_backward(roots: Any, *arguments: Any, **keywords: Any) -> Any:
             if self._fingerprints is not None:
                 self._fingerprints.differentiated(roots, self._tracker.time())
-            with self._differentiating(compat.creates_graph(arguments)):
+            # Who calls `loss.backward()` calls it from a mode, which does not see what a checkpoint runs again.
+            again = self._tags if self._tags is not None and not compat.is_entered(self._tags) else nullcontext()
+            with self._differentiating(compat.creates_graph(arguments)), again:
                 return run(roots, *arguments, **keywords)
 
         return run_backward

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -29,6 +30,18 @@ _WHOLE = frozenset({"aten::scaled_dot_product_attention", "aten::batch_norm", "a
 
 def rounded(size: int) -> int:
     return -(-size // GRANULARITY) * GRANULARITY
+
+
+class _Facts(NamedTuple):
+    """What an operator does, by its schema."""
+
+    operator: Any
+    """Kept, since it is known by its identity."""
+    name: str
+    copies: bool
+    """Whether it may bring a tensor from the host."""
+    resizes: bool
+    """Whether its result may be a storage that was there before, with another size."""
 
 
 class _Live:
@@ -59,15 +72,15 @@ class Tracker(compat.DispatchMode):
         self.backward_caller: Place | None = None
         self.allocated = 0
         self.peak = 0
-        self.last_operation = (0, 0)
-        """The time after it, and the bytes that were allocated then."""
+        self.last_operation = 0
+        """The time after it."""
         self._forgotten = (0, 0)
         self._backend = backend
         # The other backends make every device tensor in an operation that is seen here.
         self._sees_inputs = backend.name == "cuda"
         self._frames = frames
         self._live: dict[int, _Live] = {}
-        self._resizes: dict[Any, bool] = {}
+        self._facts: dict[int, _Facts] = {}
         self._composite: dict[Any, bool] = {}
 
     def time(self) -> int:
@@ -147,15 +160,17 @@ class Tracker(compat.DispatchMode):
             if self._sees_inputs:
                 self._take_in(args)
             result = func(*args, **kwargs) if kwargs else func(*args)
+            # An operator is one object, whose hash is slow.
+            facts = self._facts.get(id(func)) or self._learn(func)
             if isinstance(result, torch.Tensor):
-                self._see(result, func, func in _COPYING and self._is_host(args[0]))
-                if self._resizing(func):
+                self._see(result, facts.name, facts.copies and self._is_host(args[0]))
+                if facts.resizes:
                     self._check_sizes(result)
             elif isinstance(result, (tuple, list)):
                 for item in result:
                     if isinstance(item, torch.Tensor):
-                        self._see(item, func, from_host=False)
-            self.last_operation = (len(self.events), self.allocated)
+                        self._see(item, facts.name, from_host=False)
+            self.last_operation = len(self.events)
             return result
 
     def _take_in(self, arguments: Any) -> None:
@@ -169,10 +184,10 @@ class Tracker(compat.DispatchMode):
     def _is_host(self, tensor: torch.Tensor) -> bool:
         return all(part.untyped_storage()._cdata not in self._live for part in parts(tensor))
 
-    def _see(self, tensor: torch.Tensor, made_by: Any, from_host: bool) -> None:
+    def _see(self, tensor: torch.Tensor, operator: str, from_host: bool) -> None:
         if not is_plain(tensor):
             for part in parts(tensor):
-                self._see(part, made_by, from_host)
+                self._see(part, operator, from_host)
             return
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -181,7 +196,6 @@ class Tracker(compat.DispatchMode):
         size = storage.nbytes()
         if size == 0:
             return
-        operator = made_by if isinstance(made_by, str) else made_by._schema.name
         if from_host:
             self.arrivals.append((len(self.events), tuple(tensor.shape)))
         live = _Live(self._born(size, operator, Category.INPUTS if from_host else None))
@@ -194,14 +208,7 @@ class Tracker(compat.DispatchMode):
         recomputing = node is not None and self.recomputing()
         place = caller = None
         if self._frames is not None:
-            place = caller = self._frames.innermost()
-            if recomputing:
-                caller = self.backward_caller
-            elif node is not None:
-                caller = (
-                    caller or self.backward_caller
-                )  # a GPU's backward pass runs in a thread without the user's frames
-                place = running_node_place() or caller
+            place, caller = self._lines(node, recomputing)
         record = Storage(
             id=len(self.storages),
             size=size,
@@ -218,6 +225,19 @@ class Tracker(compat.DispatchMode):
         self.allocated += rounded(size)
         self.peak = max(self.peak, self.allocated)
         return record
+
+    def _lines(self, node: Any, recomputing: bool) -> tuple[Place | None, Place | None]:
+        """The line that something belongs to, and the one that runs."""
+        assert self._frames is not None
+        if node is None:
+            place = self._frames.innermost()
+            return place, place
+        if recomputing:
+            return self._frames.innermost(), self.backward_caller
+        # Of PyTorch's own nodes the user's line is that of the whole pass. A GPU's pass runs in a thread that has none.
+        own = sys._getframe(4).f_code is compat.ENGINE
+        caller = self.backward_caller if own else self._frames.innermost() or self.backward_caller
+        return running_node_place() or caller, caller
 
     def _released(self, key: int, live: _Live, _: object) -> None:
         if self._live.get(key) is live:
@@ -236,13 +256,11 @@ class Tracker(compat.DispatchMode):
             self._composite[func] = known
         return known
 
-    def _resizing(self, func: Any) -> bool:
-        known = self._resizes.get(func)
-        if known is None:
-            schema = func._schema
-            known = schema.name.startswith(_RESIZING) or any(argument.is_out for argument in schema.arguments)
-            self._resizes[func] = known
-        return known
+    def _learn(self, func: Any) -> _Facts:
+        schema = func._schema
+        resizes = schema.name.startswith(_RESIZING) or any(argument.is_out for argument in schema.arguments)
+        facts = self._facts[id(func)] = _Facts(func, schema.name, func in _COPYING, resizes)
+        return facts
 
     def _check_sizes(self, result: torch.Tensor) -> None:
         for part in parts(result):

@@ -17,6 +17,8 @@ from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
 _NO_KERNEL = "with arguments from the 'CPU' backend"
+_KERNELS = {id(operator): kernel for operator, kernel in KERNELS.items()}
+"""By the operator's identity: its hash is slow."""
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
 
 
@@ -31,7 +33,8 @@ class Labels(DispatchMode):
         self._labelled: dict[int, weakref.ref[Any]] = {}
         self._on_first_label = on_first_label
         self._ever = False
-        self._aliasing: dict[Any, bool] = {}
+        self._aliasing: dict[int, tuple[Any, bool]] = {}
+        """By the operator's identity, for its hash is slow: so the operator is kept."""
         self._forced: bool | None = None
         """The side on which results are, whatever the inputs: True for the device."""
 
@@ -95,17 +98,18 @@ class Labels(DispatchMode):
 
     def _aliases(self, func: Any) -> bool:
         """Whether a result may be one of the arguments, or a view of it."""
-        known = self._aliasing.get(func)
+        known = self._aliasing.get(id(func))
         if known is None:
-            known = self._aliasing[func] = any(value.alias_info is not None for value in func._schema.returns)
-        return known
+            aliases = any(value.alias_info is not None for value in func._schema.returns)
+            known = self._aliasing[id(func)] = (func, aliases)
+        return known[1]
 
     @staticmethod
     def _run(func: Any, args: Any, kwargs: Any, labelled: bool) -> Any:
         if not labelled:
             return func(*args, **kwargs)
         try:
-            return KERNELS.get(func, func)(*args, **kwargs)
+            return _KERNELS.get(id(func), func)(*args, **kwargs)
         except RuntimeError as error:  # NotImplementedError, too
             if _NO_KERNEL in str(error):
                 raise Unsupported(f"{func} has a kernel for GPUs only", "try `--backend fake`") from error
