@@ -235,7 +235,10 @@ class Tracker(compat.DispatchMode):
         if recomputing:
             return self._frames.innermost(), self.backward_caller
         # Of PyTorch's own nodes the user's line is that of the whole pass. A GPU's pass runs in a thread that has none.
-        own = sys._getframe(4).f_code is compat.ENGINE
+        try:
+            own = sys._getframe(4).f_code is compat.ENGINE
+        except ValueError:  # the stack of a thread of the engine's own
+            own = True
         caller = self.backward_caller if own else self._frames.innermost() or self.backward_caller
         return running_node_place() or caller, caller
 
