@@ -32,6 +32,10 @@ def rounded(size: int) -> int:
     return -(-size // GRANULARITY) * GRANULARITY
 
 
+def _operate(func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs) if kwargs else func(*args)
+
+
 class _Facts(NamedTuple):
     """What an operator does, by its schema."""
 
@@ -70,6 +74,8 @@ class Tracker(compat.DispatchMode):
         self.arrivals: list[tuple[int, tuple[int, ...]]] = []
         """Time and shape of each tensor that came from the host."""
         self.backward_caller: Place | None = None
+        self.operate: Callable[[Any, Any, Any], Any] = _operate
+        """Runs an operation. A backend may put its own here: a mode of its own would cost as much as this one again."""
         self.allocated = 0
         self.peak = 0
         self.last_operation = 0
@@ -159,7 +165,7 @@ class Tracker(compat.DispatchMode):
                     return func.decompose(*args, **(kwargs or {}))
             if self._sees_inputs:
                 self._take_in(args)
-            result = func(*args, **kwargs) if kwargs else func(*args)
+            result = self.operate(func, args, kwargs)
             # An operator is one object, whose hash is slow.
             facts = self._facts.get(id(func)) or self._learn(func)
             if isinstance(result, torch.Tensor):

@@ -25,6 +25,7 @@ from memlint.measure.worker.backends.fake.patches import one_card
 from memlint.measure.worker.backends.labels import Labels
 from memlint.measure.worker.lines import Frames
 from memlint.measure.worker.patching import Patches
+from memlint.measure.worker.tracker import Tracker
 
 EXCLUDED = (
     "the CUDA context, and workspaces of cuBLAS and cuDNN: there is no card",
@@ -75,7 +76,10 @@ class CpuBackend:
             DeviceWords(self._labels).install(patches)
             stack.enter_context(cuda_autocast())
             stack.enter_context(as_on_a_card(self._labels, self._routes))
-            stack.enter_context(self._labels)
+            if isinstance(meter, Tracker):
+                stack.enter_context(Patches()).set(meter, "operate", self._labels.operate)
+            else:
+                stack.enter_context(self._labels)
             stack.enter_context(DeviceArguments(self._labels))
             yield
 

@@ -80,6 +80,10 @@ class Labels(DispatchMode):
             return result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.operate(func, args, kwargs)
+
+    def operate(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation, and label what it makes."""
         asked = False
         if kwargs:
             device = kwargs.get("device")
