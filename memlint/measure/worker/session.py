@@ -76,7 +76,8 @@ class Session:
         self._patches = Patches()
         self._backward: list[bool] = []
         """Of each backward pass that is running, the outermost first: whether it creates a graph."""
-        self._scaled = 0
+        self._optimizer_calls = 0
+        """How often an optimizer has stepped."""
         self._known: dict[int, weakref.ref[Any]] = {}
         self._tracker.recomputing = self._recomputing
 
@@ -346,7 +347,7 @@ class Session:
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._tracker.phase = Phase.FORWARD
-        self._scaled += 1
+        self._optimizer_calls += 1
         self._categories.mark_state(optimizer)
         with self._watching():
             self._steps.optimizer_stepped(self._key(optimizer, _trained_by(optimizer)))
@@ -373,9 +374,9 @@ class Session:
 
         @functools.wraps(step)
         def scaled_step(scaler: Any, optimizer: torch.optim.Optimizer, *arguments: Any, **keywords: Any) -> Any:
-            before = self._scaled
+            before = self._optimizer_calls
             result = step(scaler, optimizer, *arguments, **keywords)
-            if self._scaled == before:
+            if self._optimizer_calls == before:
                 self._optimizer_stepped(optimizer)
             return result
 
