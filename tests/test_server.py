@@ -138,7 +138,7 @@ async def test_diagnostics_follow_the_unsaved_text(client: LanguageClient, tmp_p
     assert (found.code, found.source, found.severity) == ("MEM101", "memlint", types.DiagnosticSeverity.Warning)
     assert found.range == span(8, 8, 21)
     places = [place.location for place in found.related_information or []]
-    assert [(place.uri, place.range.start.line) for place in places] == [(uri, 6), (uri, 7)]
+    assert [(place.uri, place.range.start.line) for place in places] == [(uri, 6), (uri, 6), (uri, 7)]
     changed(client, uri, 2, FIXED)
     assert await published(client, uri, 2) == []
     client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(uri)))
