@@ -3,6 +3,7 @@
 What is here and documented there changes only together with `API_VERSION`; all else in memlint may change at any time.
 """
 
+from memlint.linting.custom import API_VERSION
 from memlint.linting.edits import (
     AddArgument,
     AddDecorator,
@@ -18,9 +19,6 @@ from memlint.linting.edits import (
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, display_fix, safe_fix, unsafe_fix
 from memlint.semantics.module import Module
-
-API_VERSION = 1
-"""A module of rules says for which one it is written: `MEMLINT_API = 1`."""
 
 __all__ = [
     "API_VERSION",

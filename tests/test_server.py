@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,10 @@ from lsprotocol import types
 from pytest_lsp import ClientServerConfig, LanguageClient, client_capabilities
 from pytest_lsp.client import default_feature
 
+from memlint.editor.analyst import Analyst, Task
+from memlint.linting.finding import FileResult
+from memlint.linting.policy import Policy
+from memlint.linting.pool import WorkerDidNotStart
 from memlint.measure.confirm.as_json import SCHEMA_VERSION
 
 COMMAND = [sys.executable, "-c", "from memlint.cli.main import main; main()", "server"]
@@ -374,3 +378,19 @@ async def test_a_notebooks_cells_are_one_program(client: LanguageClient, tmp_pat
     assert applied(texts[1], fix) == texts[1].replace("+= loss", "+= loss.detach()")
     [fix_all] = await actions(client, cells[1].uri, span(0, 0, 0), "source.fixAll")
     assert applied(texts[1], fix_all) == texts[1].replace("+= loss", "+= loss.detach()")
+
+
+# --- the process that analyses ---
+
+
+@pytest.mark.asyncio
+async def test_where_no_process_can_be_started_every_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> Iterator[FileResult]:
+        raise WorkerDidNotStart("no process")
+
+    monkeypatch.setattr("memlint.editor.analyst.run_files", fails)
+    analyst = Analyst(timeout_seconds=1)
+    for _ in range(2):
+        task = Task("check", "train.py", TRAIN.encode(), Policy(frozenset()), 0)
+        result = await asyncio.wait_for(analyst.check(task), 10)
+        assert result.trouble == "no process"

@@ -45,6 +45,8 @@ class Analyst:
         self._taken: deque[_Order] = deque()
         self._changed = threading.Condition()
         self._ended = False
+        self._failure: FileResult | None = None
+        """Why nothing can be worked off any more."""
         self._thread = threading.Thread(target=self._work, name="memlint-analyst", daemon=True)
         self._thread.start()
 
@@ -69,6 +71,8 @@ class Analyst:
     async def _ordered(self, task: Task) -> FileResult | FixResult:
         order = _Order(task, self._loop.create_future())
         with self._changed:
+            if self._failure is not None:
+                return _in_kind(task, self._failure)
             superseded = self._waiting.pop((task.kind, task.path), None)
             self._waiting[task.kind, task.path] = order
             self._changed.notify()
@@ -87,6 +91,7 @@ class Analyst:
         except WorkerDidNotStart as error:
             trouble = FileResult("", trouble=str(error))
             with self._changed:
+                self._failure = trouble
                 left = [*self._taken, *self._waiting.values()]
             for order in left:
                 self._loop.call_soon_threadsafe(_settle, order.future, _in_kind(order.task, trouble))

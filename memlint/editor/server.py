@@ -205,7 +205,10 @@ class MemlintServer(LanguageServer):
         task = None if policy is None else self._task("fix", text, policy)
         if task is None:
             return None
-        after = (await self.analyst.fix(task)).after
+        try:
+            after = (await self.analyst.fix(task)).after
+        except Superseded:
+            return None  # the client asks again for the newer text
         if not text.is_notebook:
             return [SourceFile.decode(task.path, after).text]
         return [source.text for source in Notebook.decode(task.path, after).sources]

@@ -18,6 +18,7 @@ from memlint.linting.rule import Rule
 
 ENTRY_POINTS = "memlint.rules"
 API_VERSION = 1
+"""Of `memlint.api`. A module of rules says for which one it is written: `MEMLINT_API = 1`."""
 
 _CODE = re.compile(r"[A-Z]{2,8}[0-9]{3,4}")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
