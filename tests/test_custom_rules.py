@@ -174,6 +174,13 @@ def test_a_case_that_does_not_hold_is_shown(project: Path) -> None:
     assert done.stdout.endswith("1 case passed, 1 failed.\n")
 
 
+def test_rules_that_nobody_has_named_are_not_tested_and_that_is_said(project: Path) -> None:
+    (project / "pyproject.toml").write_text("")
+    done = memlint("test", "--allow-local-rules", "memlint_rules")
+    assert done.returncode == 1
+    assert done.stderr == "note: no rules of the project are named: `local-rules` in [tool.memlint] does\n"
+
+
 def test_a_fixture_that_cannot_be_read_is_trouble(project: Path) -> None:
     (project / "broken.md").write_text("## A heading\n\n```python\nx = 1\n")
     assert "this block never ends" in memlint("test", "broken.md").stderr

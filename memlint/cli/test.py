@@ -30,6 +30,8 @@ def test(paths: tuple[Path, ...], overrides: Options) -> None:
 
     settings = SettingsResolver(overrides).for_folder(Path.cwd())
     PolicyMaker(SettingsResolver(overrides)).validate(settings)
+    if overrides.allow_local_rules and not settings.local_rules:
+        click.echo("note: no rules of the project are named: `local-rules` in [tool.memlint] does", err=True)
     try:
         cases = [case for path in _files(paths) for case in read_cases(path, settings.local_rules)]
     except FixtureError as error:
