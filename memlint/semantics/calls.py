@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.events import Argument, Backward, Call, Handed
 from memlint.semantics.imports import imported_call, keeps_graph, note_effects, note_work
 from memlint.semantics.knowledge import frameworks, libraries
@@ -394,7 +395,7 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
             # What a constructor is given it may keep.
             analysis.shared |= flow.all_roots(value)
         return analysis.made_by(qual)
-    mode = analysis.context_mode(qual)
+    mode = context_mode(analysis, qual)
     if mode is not None:
         escape_arguments(flow, reading)
         return Value(Kind.CONTEXT, mode=mode)

@@ -9,58 +9,42 @@ from typing import TYPE_CHECKING
 import libcst as cst
 
 from memlint.semantics import calls
-from memlint.semantics.events import Backward, Call, Circumstances, Loop, Store, Use
+from memlint.semantics.effects import Effects
+from memlint.semantics.events import Backward, Call, Loop
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import literal_index, literal_key, parsed_annotation, string_value
 from memlint.semantics.scopes import path_of
-from memlint.semantics.state import State, merge
+from memlint.semantics.state import merge
 from memlint.semantics.values import (
     FALSE,
     MIXED,
     NO_GRAD_TENSOR,
     NONE,
-    NONE_NEEDED,
     NOTHING,
     NUMBER,
     PARAMETER,
     PLAIN,
     TRUE,
-    Condition,
     Grad,
     Kind,
     Mode,
-    Proof,
     Value,
     join,
 )
 
 if TYPE_CHECKING:
-    from memlint.semantics.analysis import Analysis
-    from memlint.semantics.scopes import Scope
+    pass
 
 _BUILTINS = frozenset(dir(builtins))
 _OPTIONAL = frozenset({"typing.Optional", "typing.Union"})
 
 
-class Expressions:
+class Expressions(Effects):
     """The half of a flow that reads expressions. Its state is set up by `memlint.semantics.flow.Flow`."""
 
-    analysis: Analysis
-    scope: Scope
     entry: Mode
-    state: State
-    quiet: int
-    loop: Loop | None
-    statement: cst.CSTNode
-    guards: int
-    handlers: int
-    tries: int
-    order: int
-    branches: tuple[tuple[int, int], ...]
     calls: list[Call]
     backwards: list[Backward]
-    stores: list[Store]
     loops: list[Loop]
     has_forward: bool
     has_backward: bool
@@ -70,152 +54,6 @@ class Expressions:
     def eval(self, node: cst.CSTNode) -> Value:
         reader = _READERS.get(type(node))
         return reader(self, node) if reader is not None else PLAIN
-
-    # --- making values ---
-
-    def root(self, node: cst.CSTNode, *, saves: bool = False, is_forward: bool = False) -> int:
-        """The definition that an expression makes, each time it is read."""
-        root = self.analysis.root_for(node)
-        made = self.analysis.roots[root]
-        made.saves |= saves
-        made.is_forward |= is_forward
-        self.state.make(root, made.members.values())
-        return root
-
-    def mark(self, node: cst.CSTNode) -> int:
-        """A root that marks what is put somewhere here."""
-        root = self.analysis.marker_for(node)
-        self.analysis.stored.add(root)
-        return root
-
-    def unknown(self, node: cst.CSTNode, roots: frozenset[int], root: int | None = None) -> Value:
-        """A value of which nothing is known; a `backward()` on it would prove that it carries a graph."""
-        root = self.root(node) if root is None else root
-        made = self.analysis.roots[root]
-        made.ancestors = roots
-        made.may_carry = True
-        made.by_flag |= self.state.mode is Mode.UNKNOWN
-        return Value(
-            Kind.UNKNOWN,
-            Grad.YES,
-            conditions=frozenset({Proof(root)}),
-            roots=roots | {root},
-            idents=frozenset({root}),
-        )
-
-    def named(self, qualified: str) -> Value:
-        return Value(Kind.CALLABLE, quals=frozenset({qualified}))
-
-    def with_kind(self, value: Value, pattern: Value) -> Value:
-        """The same value, whose kind an annotation or its use has told."""
-        if pattern.kind is not Kind.TENSOR:
-            return pattern
-        return Value(
-            pattern.kind,
-            value.grad,
-            conditions=value.conditions,
-            roots=value.roots,
-            idents=value.idents,
-            cls=pattern.cls,
-            boxes=value.boxes,
-            weak=value.weak or pattern.weak,
-        )
-
-    def graph(
-        self,
-        kind: Kind,
-        node: cst.CSTNode,
-        *,
-        roots: frozenset[int],
-        conditions: frozenset[Condition] = NONE_NEEDED,
-        ident: int | None = None,
-        weak: bool = False,
-        proves: frozenset[int] = NOTHING,
-    ) -> Value:
-        """The result of a differentiable operation on something that carries a graph: does it, in this grad mode?"""
-        mode = self.state.mode
-        idents = NOTHING if ident is None else frozenset({ident})
-        if mode is Mode.OFF:
-            return Value(kind, roots=NOTHING, idents=idents)
-        if mode is Mode.ENTRY:
-            conditions = conditions | {GradOnEntry(self.scope.qualname)}
-        elif mode is Mode.UNKNOWN:
-            if self.state.region is not None:
-                conditions = conditions | {Proof(self.state.region)}
-            ident = ident if ident is not None else self.root(node)
-            idents = frozenset({ident})
-            roots = roots | {ident}
-        if ident is not None:
-            is_open = mode is Mode.UNKNOWN and self.state.region is None
-            self.analysis.claim(ident, None if is_open else conditions)
-            self.analysis.roots[ident].ancestors = roots
-            self.analysis.roots[ident].may_carry = True
-            self.analysis.roots[ident].by_flag |= mode is Mode.UNKNOWN
-            conditions = frozenset({Proof(ident)})
-        return Value(
-            kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak, proves=proves
-        )
-
-    def derived(self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], ident: int | None = None) -> Value:
-        """The result of a differentiable operation on these operands."""
-        operands = list(operands)
-        roots = frozenset().union(*(self.all_roots(operand) for operand in operands)) if operands else NOTHING
-        carrying = [operand for operand in operands if operand.grad is Grad.YES]
-        if not carrying:
-            if any(operand.grad is Grad.MIXED for operand in operands):
-                return self._at_times(kind, operands, roots if ident is None else roots | {ident})
-            return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
-        # An attribute that some method sets, `self.decay`, is the weaker witness.
-        best = min(carrying, key=lambda operand: (self.analysis.unproven(operand), operand.weak))
-        if any(operand.partly is not None for operand in operands) and self.analysis.unproven(best):
-            return self._at_times(kind, operands, roots if ident is None else roots | {ident})
-        # `weight * loss`: of what a caller gave and what was computed, the latter has the graph.
-        sources = carrying if len(carrying) == 1 else [operand for operand in carrying if self._is_computed(operand)]
-        only = len(sources) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
-        return self.graph(
-            kind,
-            node,
-            roots=roots,
-            conditions=best.conditions,
-            ident=ident,
-            weak=best.weak,
-            proves=sources[0].proves if only else NOTHING,
-        )
-
-    def _is_computed(self, value: Value) -> bool:
-        """Whether the value was computed from others, rather than given or read from an attribute."""
-        roots = self.analysis.roots
-        return not value.idents or any(roots[ident].saves or roots[ident].ancestors - {ident} for ident in value.idents)
-
-    def _at_times(self, kind: Kind, operands: Iterable[Value], roots: frozenset[int]) -> Value:
-        """The result of an operation on what carries a graph on some paths only."""
-        partly = [operand.partly for operand in operands if operand.partly is not None]
-        return Value(
-            kind, Grad.MIXED, roots=roots, partly=partly[0] if partly and self.state.mode is not Mode.OFF else None
-        )
-
-    def operation(self, left: Value, right: Value, node: cst.CSTNode) -> Value:
-        if left.kind is Kind.NUMBER and right.kind is Kind.NUMBER:
-            return NUMBER
-        if left.kind is Kind.PLAIN and right.kind is Kind.PLAIN:
-            return PLAIN
-        if (left.boxes or right.boxes) and not (_is_item(left) and _is_item(right)):
-            return Value(Kind.CONTAINER, roots=left.roots | right.roots, boxes=left.boxes | right.boxes)
-        is_tensor = left.kind is Kind.TENSOR or right.kind is Kind.TENSOR
-        carries = left.grad is Grad.YES or right.grad is Grad.YES
-        ident = self.root(node) if carries else None
-        return self.derived(Kind.TENSOR if is_tensor else Kind.UNKNOWN, node, (left, right), ident)
-
-    def all_roots(self, value: Value) -> frozenset[int]:
-        """The definitions that the value, or anything in it, may hold."""
-        if not value.boxes and value.elements is None:
-            return value.roots
-        roots = set(value.roots)
-        for box in value.boxes:
-            roots |= self.analysis.boxes[box].content.roots
-        for element in value.elements or ():
-            roots |= self.all_roots(element)
-        return frozenset(roots)
 
     # --- names and attributes ---
 
@@ -281,23 +119,6 @@ class Expressions:
         if name in known.GRAPH_OUTPUT_ATTRIBUTES and base.kind is Kind.UNKNOWN and base.grad is Grad.YES:
             return self.derived(Kind.UNKNOWN, node, [base], root)
         return self.unknown(node, base.roots, root)
-
-    def part(self, owner: int, name: str, node: cst.CSTNode) -> int:
-        """The definition of one part of what a call returns, made anew with the call."""
-        root = self.analysis.member_root(owner, name, node)
-        self.state.made.add(root)
-        self.state.fresh.add(root)
-        return root
-
-    def _member_root(self, base: Value, name: str, node: cst.CSTNode) -> int | None:
-        """The same definition each time, where the base is one."""
-        return self.member(base, name, node) if len(base.idents) == 1 else None
-
-    def member(self, base: Value, name: str, node: cst.CSTNode) -> int:
-        """The definition of an attribute or item of what is one definition itself."""
-        root = self.analysis.member_root(next(iter(base.idents)), name, node)
-        self.state.made.add(root)
-        return root
 
     # --- items ---
 
@@ -681,265 +502,6 @@ class Expressions:
             yield pattern.name.value
         for child in pattern.children:
             yield from self.pattern_names(child)
-
-    # --- effects ---
-
-    def use(self, value: Value, how: str, detail: str, node: cst.CSTNode) -> None:
-        if self.quiet or not value.idents:
-            return
-        self.order += 1
-        for ident in value.idents:
-            self.analysis.uses.setdefault(ident, []).append(Use(how, detail, node, self.order))
-
-    def hand_over(self, value: Value) -> None:
-        """A function of this file used as a value: somebody unseen may call it."""
-        if value.kind is Kind.CALLABLE:
-            self.analysis.handed_over.update(qual for qual in value.quals if qual.startswith(":"))
-
-    def escape(self, value: Value) -> None:
-        """The value goes to code out of view, which may keep or differentiate it."""
-        self.analysis.escaped |= self.all_roots(value)
-        for box in value.boxes:
-            self.analysis.boxes[box].escaped = True
-
-    def clear(self, value: Value) -> None:
-        """The container is emptied here: what is put into it in the loops around is not kept for ever."""
-        loop = self.loop
-        while loop is not None:
-            for box in value.boxes:
-                self.analysis.boxes[box].emptied_in.add(loop.node)
-            loop = loop.parent
-
-    def store(
-        self,
-        how: str,
-        node: cst.CSTNode,
-        target: cst.BaseExpression,
-        container: Value,
-        value: Value,
-        value_node: cst.BaseExpression,
-    ) -> None:
-        """A value is put into a container."""
-        root = self.mark(node)
-        marked = Value(
-            value.kind,
-            value.grad,
-            conditions=value.conditions,
-            roots=self.all_roots(value) | {root},
-            elements=value.elements,
-            boxes=value.boxes - container.boxes,
-            weak=value.weak,
-        )
-        for box in container.boxes:
-            self.analysis.put(box, marked)
-        self.use(value, "store", how, node)
-        if self.quiet or not (container.boxes or container.kind is Kind.CONTAINER):
-            return  # no container that is known: its `append` may do anything
-        path = path_of(target.value if isinstance(target, cst.Subscript) else target)
-        boxes = [self.analysis.boxes[box] for box in container.boxes]
-        carried = tuple(
-            loop
-            for loop in (self.loop.outer() if self.loop is not None else ())
-            # Nested containers are taken for one: what is put into the inner one is in the outer one too.
-            if not boxes or any(loop.node not in box.born_in for box in boxes)
-        )
-        if how == "overwrite":
-            return
-        self.stores.append(
-            Store(
-                **self.here(node),
-                how=how,
-                target=target,
-                path=path,
-                value=self._graph_in(self._on_this_path(value), value_node),
-                value_node=value_node,
-                carriers=tuple(self.carriers(value_node)),
-                root=root,
-                carried_by=carried,
-                backed=self.state.backed,
-                in_object=not boxes or any(box.in_object for box in boxes),
-                boxes=container.boxes,
-            )
-        )
-
-    def _on_this_path(self, value: Value) -> Value:
-        """What a statement that every path reaches puts away carries a graph whenever the path that made one did."""
-        return value if self.guards or self.state.guarded else value.when_carrying()
-
-    def reread(self, node: cst.BaseExpression) -> Value:
-        """The value of an expression just read, without recording anything again."""
-        self.quiet += 1
-        value = self.eval(node)
-        self.quiet -= 1
-        return value
-
-    def carriers(self, node: cst.BaseExpression) -> Iterator[tuple[cst.BaseExpression, Value]]:
-        """The innermost parts of an expression that carry a graph: `loss` of `loss * n`, `net(x)` of `net(x).cpu()`."""
-        if isinstance(node, (cst.Dict, cst.List, cst.Tuple)):
-            for element in node.elements:
-                yield from self.carriers(element.value)
-            return
-        value = self.reread(node)
-        if value.grad is not Grad.YES:
-            return
-        for part in _operands(node):
-            if self.reread(part).grad is Grad.YES and all(
-                self.reread(other).grad is Grad.NO for other in _operands(node) if other is not part
-            ):
-                yield from self.carriers(part)
-                return
-        yield node, value
-
-    def _graph_in(self, value: Value, node: cst.BaseExpression) -> Value:
-        """The value itself, or, of a container, what in it carries a graph."""
-        if value.grad is Grad.YES:
-            return value
-        for _, part in self.carriers(node):
-            return part
-        for element in value.elements or ():
-            if element.grad is Grad.YES:
-                return element
-        for box in value.boxes:
-            if self.analysis.boxes[box].content.grad is Grad.YES:
-                return self.analysis.boxes[box].content
-        return value
-
-    def _as_left(self, loop: Loop, path: str) -> set[int]:
-        """The marker of what the earlier iterations left in a variable."""
-        return loop.carried & {self.analysis.carried_marker(loop.node, path)}
-
-    def accumulate(
-        self,
-        node: cst.CSTNode,
-        target: cst.BaseExpression,
-        path: str | None,
-        before: Value,
-        value: Value,
-        value_node: cst.BaseExpression,
-        result: Value,
-    ) -> Value:
-        """`total += value`: mark what the target holds from now on, record where it is carried."""
-        if before.kind is Kind.INSTANCE:
-            self.escape(value)  # an object with an `__iadd__` of its own
-            return before
-        root = self.mark(node)
-        marked = Value(
-            result.kind,
-            result.grad,
-            conditions=result.conditions,
-            roots=result.roots | {root},
-            weak=result.weak,
-            proves=result.proves,
-            partly=result.partly,
-        )
-        if isinstance(target, cst.Subscript):
-            base = self.eval(target.value)
-            for box in base.boxes:
-                self.analysis.put(box, marked)
-            carried_boxes = [self.analysis.boxes[box] for box in base.boxes]
-        else:
-            carried_boxes = []
-        loops = self.loop.outer() if self.loop is not None else ()
-        if path is not None:
-            for loop in loops:
-                loop.sums.add(path)
-        if self.quiet:
-            return marked
-        if path is not None:
-            # Set anew since the iteration began, it holds nothing of the one before.
-            carried = tuple(loop for loop in loops if self._as_left(loop, path) & before.roots)
-        else:
-            carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
-        local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
-        if self.state.mode is Mode.OFF or not _adds_plainly(before, value):
-            return marked
-        self.stores.append(
-            Store(
-                **self.here(node),
-                how="accumulate",
-                target=target,
-                path=path,
-                value=self._on_this_path(value),
-                value_node=value_node,
-                carriers=tuple(self.carriers(value_node)),
-                root=root,
-                carried_by=carried,
-                backed=self.state.backed,
-                in_object=not local and not carried_boxes,
-                boxes=NOTHING,
-            )
-        )
-        return marked
-
-    def written_into(
-        self,
-        node: cst.CSTNode,
-        target: cst.BaseExpression,
-        path: str,
-        before: Value,
-        value: Value,
-        value_node: cst.BaseExpression,
-        result: Value,
-    ) -> Value:
-        """`total.add_(value)`, `losses[i] = value`: the tensor takes up the value's graph, in place."""
-        marked = self.accumulate(node, target, path, before, value, value_node, result)
-        if isinstance(target, cst.Name):  # it denotes the same object as before
-            marked = Value(
-                marked.kind,
-                marked.grad,
-                conditions=marked.conditions,
-                roots=marked.roots,
-                idents=before.idents | result.idents,
-                weak=marked.weak,
-            )
-        self.state.bind(path, marked)
-        return marked
-
-    def here(self, node: cst.CSTNode) -> Circumstances:
-        """Where and in which circumstances the node is read now."""
-        self.order += 1
-        return {
-            "node": node,
-            "statement": self.statement,
-            "scope": self.scope,
-            "loop": self.loop,
-            "mode": self.state.mode,
-            "guarded": self.guards > 0 or self.state.guarded,
-            "handler": self.handlers > 0,
-            "in_try": self.tries > 0,
-            "order": self.order,
-            "branches": self.branches,
-        }
-
-
-def _is_item(value: Value) -> bool:
-    """No container, though it may come out of one: `totals.get(key, 0)`."""
-    return value.kind is not Kind.CONTAINER
-
-
-def _adds_plainly(before: Value, value: Value) -> bool:
-    """Whether `+=` on the target is a sum: of an object from elsewhere it may be anything.
-
-    `total = loss` in the first iteration makes the total what is added to it later.
-    """
-    if before.kind is Kind.UNKNOWN and before.idents and before.idents <= value.idents:
-        return True
-    if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
-        return True
-    return before.kind is Kind.UNKNOWN and not before.idents
-
-
-def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:
-    """The parts of a differentiable expression whose graph it passes on."""
-    if isinstance(node, cst.BinaryOperation):
-        return [node.left, node.right]
-    if isinstance(node, cst.UnaryOperation):
-        return [node.expression]
-    if not isinstance(node, cst.Call) or not isinstance(node.func, cst.Attribute):
-        return []
-    if node.func.attr.value not in known.DIFFERENTIABLE_METHODS:
-        return []
-    return [node.func.value, *(argument.value for argument in node.args)]
 
 
 def _marked(value: Value, mark: frozenset[int]) -> Value:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import libcst as cst
 
+from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.events import AttributeStore, Backward, Call, Loop, Store
 from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
@@ -539,7 +540,7 @@ class Flow(Expressions):
         if value.quals and value.quals <= known.GRAD_OFF_CONTEXTS:
             return mode  # `with torch.no_grad:` raises
         if value.kind is Kind.INSTANCE and value.cls is not None:
-            inside = self.analysis.context_mode(value.cls)
+            inside = context_mode(self.analysis, value.cls)
             return mode if inside is Mode.KEEP else inside or Mode.UNKNOWN
         return mode if is_neutral_context(value, item) else Mode.UNKNOWN
 

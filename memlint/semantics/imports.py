@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.imported_results import returned
 from memlint.semantics.reading import Reading, escape_arguments
 from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result
@@ -26,7 +27,7 @@ def imported_call(flow: Flow, reading: Reading, symbol: str) -> Value | None:
     view = flow.analysis.view
     if view is None or not view.defines(symbol):
         return None
-    mode = flow.analysis.context_mode(symbol)
+    mode = context_mode(flow.analysis, symbol)
     if mode is not None:
         escape_arguments(flow, reading)
         return Value(Kind.CONTEXT, mode=mode)

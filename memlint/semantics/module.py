@@ -8,7 +8,9 @@ from typing import TypeVar, cast
 
 import libcst as cst
 
-from memlint.semantics.analysis import Analysis, Box
+from memlint.semantics.analysis import Analysis
+from memlint.semantics.definitions import Box
+from memlint.semantics.entry_modes import decorators
 from memlint.semantics.events import Argument, AttributeStore, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
@@ -224,7 +226,7 @@ class Module:
 
     def is_compiled(self, scope: Scope) -> bool:
         """Whether a decorator of torch (`torch.jit.script`, `torch.compile`) turns the function into something else."""
-        return any(name.startswith("torch.") for name in self.analysis.decorators(scope))
+        return any(name.startswith("torch.") for name in decorators(self.analysis, scope))
 
     def mentions(self, texts: Iterable[str]) -> bool:
         """Whether the file's code contains one of the texts."""

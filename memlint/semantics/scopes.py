@@ -264,6 +264,12 @@ def parameters(params: cst.Parameters) -> list[cst.Param]:
     return every
 
 
+def has_decorator(node: cst.FunctionDef | cst.Lambda, name: str) -> bool:
+    if isinstance(node, cst.Lambda):
+        return False
+    return any(path_of(decorator.decorator) == name for decorator in node.decorators)
+
+
 def target_names(target: cst.CSTNode) -> Iterator[str]:
     """The plain names that an assignment target binds."""
     if isinstance(target, cst.Name):
