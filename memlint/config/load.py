@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +10,8 @@ from memlint.config.options import MemlintTable, Options
 from memlint.config.paths import absolute, shown
 from memlint.config.settings import Settings, combine
 from memlint.config.target import Target, configured_target, declared_target
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from memlint.config.toml_files import read_bytes, read_toml
+from memlint.config.user import trusts
 
 OWN_FILE = "memlint.toml"
 PYPROJECT = "pyproject.toml"
@@ -52,16 +48,13 @@ class SettingsResolver:
         file = own_configuration(folder)
         if file is not None:
             files, layers = _read_chain(file)
-            trusted = any(layer.local_rules for layer in layers) and self._trusts(folder)
+            trusted = any(layer.local_rules for layer in layers) and (
+                bool(self._overrides.allow_local_rules) or trusts(folder)
+            )
             return combine(layers, self._overrides, root=folder, cwd=self._cwd, files=files, trusted=trusted)
         if folder.parent != folder:
             return self.for_folder(folder.parent)
         return combine([], self._overrides, root=self._cwd, cwd=self._cwd)
-
-    def _trusts(self, folder: Path) -> bool:
-        from memlint.config.user import trusts
-
-        return bool(self._overrides.allow_local_rules) or trusts(folder)
 
 
 def own_configuration(folder: Path) -> Path | None:
@@ -71,7 +64,7 @@ def own_configuration(folder: Path) -> Path | None:
         return own
     pyproject = folder / PYPROJECT
     # A pyproject.toml that does not speak of memlint is nobody's business here, broken or not.
-    if pyproject.is_file() and b"memlint" in _read(pyproject) and _table(pyproject) is not None:
+    if pyproject.is_file() and b"memlint" in read_bytes(pyproject) and _table(pyproject) is not None:
         return pyproject
     return None
 
@@ -113,25 +106,3 @@ def _table(file: Path) -> MemlintTable | None:
     if not isinstance(values, Mapping):
         raise ConfigError(f'{shown(file)}: "tool.memlint" must be a table')
     return MemlintTable(f"{shown(file)} [tool.memlint]", values)
-
-
-def read_toml(file: Path) -> Mapping[str, object]:
-    """The document.
-
-    Raises:
-        ConfigError: the file cannot be opened, or is no TOML.
-    """
-    try:
-        document: Mapping[str, object] = tomllib.loads(_read(file).decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown(file)}: not valid TOML: it is not UTF-8 (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{shown(file)}: not valid TOML: {error}") from None
-    return document
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{shown(file)}: cannot be opened: {error.strerror}") from None

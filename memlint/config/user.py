@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from memlint.config.errors import ConfigError
-from memlint.config.load import read_toml
 from memlint.config.paths import shown
 from memlint.config.table import Table
+from memlint.config.toml_files import read_toml
 
 TRUST = "trust-local-rules"
 
