@@ -104,6 +104,48 @@ def indices_are_made_at_once() -> None:
 
 
 @check
+def copies_of_weights_are_as_their_source_was() -> None:
+    def build() -> list[torch.Tensor]:
+        layer = Layer()
+        half = layer.linear.weight.detach().to(torch.bfloat16)
+        twin = copy.deepcopy(layer)
+        with torch.no_grad():
+            layer.linear.weight.mul_(2)
+            nn.init.zeros_(layer.embedding.weight)
+        other = Layer()
+        other.load_state_dict(twin.state_dict())
+        nn.init.ones_(twin.linear.weight)
+        return [
+            tensor.detach().clone() for tensor in (half, *twin.parameters(), *other.parameters(), layer.linear.weight)
+        ]
+
+    expected = plain(build)
+    torch.manual_seed(5)
+    found = build()
+    assert isinstance(expected, list)
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+@check
+def a_checkpoint_replaces_what_was_to_be_drawn() -> None:
+    saved = {name: torch.full(tensor.shape, 3.0) for name, tensor in Layer().state_dict().items()}
+    layer = Layer()
+    layer.load_state_dict(saved)
+    assert all(bool((parameter == 3).all()) for parameter in layer.parameters())
+
+
+@check
+def converted_weights_cost_no_memory() -> None:
+    before = host_peak()
+    model = nn.ModuleList(nn.Linear(4096, 4096) for _ in range(8))
+    twin = copy.deepcopy(model)
+    model.half().cuda()
+    twin.to(torch.bfloat16).to("cuda")
+    assert {parameter.dtype for parameter in twin.parameters()} == {torch.bfloat16}
+    assert host_peak() - before < 64 << 20
+
+
+@check
 def moved_weights_cost_no_memory() -> None:
     before = host_peak()
     model = nn.ModuleList(nn.Linear(4096, 4096) for _ in range(8))

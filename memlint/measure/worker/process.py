@@ -157,14 +157,19 @@ def _raised(error: BaseException, job: Job) -> Outcome:
         if isinstance(cause, Unsupported):
             return Outcome(Status.UNSUPPORTED, str(cause), cause.advice or _other_backend(job.backend), frames)
     if _is_out_of_memory(error):
-        return Outcome(Status.OUT_OF_MEMORY, _out_of_memory_words(error, job), _MORE_MEMORY, frames)
+        return Outcome(Status.OUT_OF_MEMORY, _out_of_memory_words(error, job), _more_memory(job), frames)
     if isinstance(error, WriteRefused):
         advice = "let it with `--allow-write`, or tell the target to leave that file alone"
         return Outcome(Status.USER_EXCEPTION, str(error), advice, frames)
     return Outcome(Status.USER_EXCEPTION, _in_words(error), frames=frames)
 
 
-_MORE_MEMORY = "give the target a smaller batch, or measure with `--backend fake`, which holds nothing"
+def _more_memory(job: Job) -> str:
+    if job.backend == "fake":
+        from memlint.measure.worker.backends.fake.host_memory import ADVICE
+
+        return ADVICE
+    return "give the target a smaller batch, or measure with `--backend fake`, which holds nothing"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -179,6 +184,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _out_of_memory_words(error: BaseException, job: Job) -> str:
     import torch
 
+    from memlint.measure.worker.backends.fake.host_memory import TooLittleHostMemory
+
+    if isinstance(error, TooLittleHostMemory):
+        return str(error)
     where = "device" if isinstance(error, torch.OutOfMemoryError) else "host"
     if where == "host" and job.host_memory_limit_bytes is not None:
         return f"out of host memory, which `--memory-limit` holds at {job.host_memory_limit_bytes / 2**30:.1f} GiB"

@@ -14,12 +14,14 @@ from memlint.measure.recording import Assumption, DeviceInfo, KernelChoice, Plac
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Meter, Unsupported
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
+from memlint.measure.worker.backends.fake.host_memory import HostMemory
 from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.fake.mode import Calls, OnlyCudaIsFake
 from memlint.measure.worker.backends.fake.patches import patched_tensors
 from memlint.measure.worker.backends.fake.selftest import check
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
 from memlint.measure.worker.lines import Frames, running_node_place
+from memlint.measure.worker.patching import Patches
 
 EXCLUDED = (
     "the CUDA context (hundreds of MiB outside PyTorch's allocator)",
@@ -44,6 +46,7 @@ class FakeBackend:
             return frames.innermost() or running_node_place()
 
         self._assumptions = Assumptions(place)
+        self._host = HostMemory(place)
         self._routes = Routes(device.capability, place)
 
     def self_test(self) -> None:
@@ -57,10 +60,11 @@ class FakeBackend:
             stack.enter_context(pretended_cuda(meter, self._device))
             stack.enter_context(compat.fake_cuda_tensors())
             stack.enter_context(patched_tensors())
+            stack.enter_context(Patches()).set(torch, "load", self._host.loading(torch.load))
             stack.enter_context(self._routes.registered())
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-            mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes))
+            mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes, self._host))
             stack.enter_context(Calls(mode, self._routes))
             yield
 

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.fake.deferred import READERS, DeferredWeights
+from memlint.measure.worker.backends.fake.host_memory import HostMemory
 from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.fake.unknown import answer_for
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
@@ -31,11 +32,11 @@ _ADVICE = "try `--backend cpu`"
 class OnlyCudaIsFake(TorchDispatchMode):
     """Runs each operator on fake tensors if one of its arguments is fake or it asks for `cuda`, and for real if not."""
 
-    def __init__(self, values: KnownValues, assumptions: Assumptions, routes: Routes) -> None:
+    def __init__(self, values: KnownValues, assumptions: Assumptions, routes: Routes, host: HostMemory) -> None:
         super().__init__()
         self.values = values
         self.assumptions = assumptions
-        self.deferred = DeferredWeights(assumptions)
+        self.deferred = DeferredWeights(assumptions, host)
         self._routes = routes
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
 
