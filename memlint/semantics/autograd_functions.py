@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import libcst as cst
 
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.scopes import Scope, parameters, path_of, target_names, walk
+from memlint.semantics.scopes import Scope, parameters, parts_of, path_of, target_names, walk
 from memlint.semantics.values import NO_GRAD_TENSOR, Kind, Value
 
 _NESTED = (cst.FunctionDef, cst.Lambda, cst.ClassDef)
@@ -106,7 +106,7 @@ def _returned(function: cst.FunctionDef) -> Iterator[cst.BaseExpression]:
         if isinstance(node, cst.Return) and node.value is not None:
             yield node.value
         elif not isinstance(node, _NESTED):
-            stack.extend(node.children)
+            stack.extend(parts_of(node))
 
 
 def _gradients(value: cst.BaseExpression, count: int) -> Sequence[cst.BaseExpression]:

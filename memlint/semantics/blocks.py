@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import parts_of, path_of, walk
 
 
 def followers(inside: cst.CSTNode, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
@@ -27,7 +27,7 @@ def path_to(inside: cst.CSTNode, node: cst.CSTNode) -> list[cst.CSTNode]:
     for parent in walk(inside):
         if parent is node:
             break
-        for child in parent.children:
+        for child in parts_of(parent):
             parents[id(child)] = parent
     else:
         return []

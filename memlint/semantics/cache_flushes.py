@@ -14,7 +14,7 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device as known
 from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
-from memlint.semantics.scopes import Scope
+from memlint.semantics.scopes import Scope, parts_of
 from memlint.semantics.values import Kind
 
 _SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda)
@@ -174,5 +174,5 @@ def _turns_back(statement: cst.CSTNode, in_loop: bool) -> bool:
             return True
         if isinstance(node, _SCOPES) or (in_loop and isinstance(node, _LOOPS)):
             continue
-        stack.extend(node.children)
+        stack.extend(parts_of(node))
     return False

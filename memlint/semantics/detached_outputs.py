@@ -13,9 +13,8 @@ from memlint.semantics.knowledge import training as known
 from memlint.semantics.knowledge.predictions import MODEL_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.ownership import parts_of
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import parts_of, path_of, walk
 from memlint.semantics.values import Mode
 
 _DEPTH = 4

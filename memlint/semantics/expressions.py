@@ -13,7 +13,7 @@ from memlint.semantics.effects import Effects
 from memlint.semantics.events import Backward, Call, Loop
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.reading import literal_index, literal_key, parsed_annotation, string_value
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import parts_of, path_of
 from memlint.semantics.state import merge
 from memlint.semantics.values import (
     FALSE,
@@ -500,7 +500,7 @@ class Expressions(Effects):
     def pattern_names(self, pattern: cst.CSTNode) -> Iterator[str]:
         if isinstance(pattern, cst.MatchAs) and pattern.name is not None:
             yield pattern.name.value
-        for child in pattern.children:
+        for child in parts_of(pattern):
             yield from self.pattern_names(child)
 
 

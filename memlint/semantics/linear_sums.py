@@ -13,8 +13,7 @@ import libcst as cst
 
 from memlint.semantics.events import Backward, Call, Loop, Store
 from memlint.semantics.knowledge import training as known
-from memlint.semantics.ownership import parts_of
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import parts_of, path_of, walk
 
 _PRODUCTS = (cst.Multiply, cst.MatrixMultiply, cst.MultiplyAssign, cst.MatrixMultiplyAssign)
 _QUOTIENTS = (cst.Divide, cst.DivideAssign)

@@ -20,7 +20,7 @@ from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, meaningful_fields, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, parameters, parts_of, path_of, walk
 from memlint.semantics.values import Kind
 
 # --- optimizers ---
@@ -615,16 +615,6 @@ def _is_given_modules(event: Call) -> bool:
 def _may_freeze(words: Set[str]) -> bool:
     """Whether code with these words may freeze parameters, or run with grad off."""
     return any(word in known.FREEZING_ITSELF or words_of(word) & {"freeze", "frozen", "requires"} for word in words)
-
-
-def parts_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """The nodes right below one that hold code (`CSTNode.children` copies the node)."""
-    for name in meaningful_fields(type(node)):
-        part = getattr(node, name)
-        if isinstance(part, (list, tuple)):
-            yield from part
-        elif isinstance(part, cst.CSTNode):
-            yield part
 
 
 def _targets(parent: cst.CSTNode) -> list[cst.CSTNode]:

@@ -14,7 +14,7 @@ import libcst as cst
 
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import copies as known
-from memlint.semantics.scopes import Scope, path_of, target_names, walk
+from memlint.semantics.scopes import Scope, parts_of, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
 _FRESH_OPERATORS = (cst.Add, cst.Subtract, cst.Multiply, cst.Divide, cst.MatrixMultiply)
@@ -48,7 +48,7 @@ class FunctionBody:
         self.scope = scope
         self._call_at = call_at
         self._nodes = list(walk(scope.node.body))
-        self._parents = {id(child): node for node in self._nodes for child in node.children}
+        self._parents = {id(child): node for node in self._nodes for child in parts_of(node)}
         self._names: dict[str, list[cst.Name]] = {}
         for node in self._nodes:
             if isinstance(node, cst.Name):

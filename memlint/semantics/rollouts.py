@@ -13,7 +13,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retentions
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import parts_of, path_of, walk
 from memlint.semantics.values import Kind, Mode, Value
 
 _STEPPED = frozenset({"step"})
@@ -158,7 +158,7 @@ class _Reads:
         for node in walk(module.tree):
             if isinstance(node, cst.Attribute):
                 self._attributes.setdefault(node.attr.value, []).append(node)
-            for child in node.children:
+            for child in parts_of(node):
                 self._parents[id(child)] = node
 
     def detached(self, name: str) -> cst.CSTNode | None:

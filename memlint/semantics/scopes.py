@@ -28,6 +28,7 @@ _LEAVES = (cst.Integer, cst.Float, cst.Imaginary, cst.SimpleString, cst.Ellipsis
 
 _SCOPES = frozenset({cst.FunctionDef, cst.ClassDef, cst.Lambda})
 _NO_NODES = frozenset({str, bool, int, cst.MaybeSentinel})
+_SEQUENCES = frozenset({tuple, list})
 
 _fields: dict[type, tuple[str, ...]] = dict.fromkeys(_LEAVES, ())
 
@@ -62,6 +63,16 @@ def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
                 stack.extend(reversed(child))
             elif of not in _NO_NODES:
                 stack.append(child)
+
+
+def parts_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The nodes right below one that hold code (`CSTNode.children` copies the node)."""
+    for name in meaningful_fields(type(node)):
+        part = getattr(node, name)
+        if type(part) in _SEQUENCES:
+            yield from part
+        elif part is not None and type(part) not in _NO_NODES:
+            yield part
 
 
 def path_of(node: cst.CSTNode) -> str | None:
