@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import accumulate
 from types import TracebackType
 
 import libcst as cst
+from libcst._nodes.expression import _BaseParenthesizedNode
 from libcst._nodes.internal import CodegenState
 
 from memlint.source.file import Comment, ParseText, SourceFile
@@ -264,6 +266,17 @@ class _Printer(CodegenState):
             return _NO_MARK
         mark = self.marks[id(node)] = _Mark(self.tokens, start_node, end_node)
         return mark
+
+
+_with_parentheses = _BaseParenthesizedNode._parenthesize
+
+
+def _parenthesize(node: _BaseParenthesizedNode, state: CodegenState) -> AbstractContextManager[None]:
+    """LibCST's own makes a generator for each expression: few have parentheses."""
+    return _with_parentheses(node, state) if node.lpar else state.record_syntactic_position(node)
+
+
+_BaseParenthesizedNode._parenthesize = _parenthesize  # type: ignore[method-assign, assignment]
 
 
 def _with_subclasses(kind: type[cst.CSTNode]) -> Iterator[type[cst.CSTNode]]:

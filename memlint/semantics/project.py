@@ -6,8 +6,6 @@ import re
 from functools import cached_property
 from pathlib import Path
 
-import libcst as cst
-
 from memlint.project.files import project_mentions
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.project.reads import Memo, Read, Reads
@@ -15,15 +13,13 @@ from memlint.semantics.answers import Answers, WatchedSites, asked
 from memlint.semantics.callers import Callers, Literals, Site
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
 from memlint.semantics.other_loaders import is_test, workers_of_loaders
-from memlint.semantics.parsing import parse
-from memlint.semantics.slices import slice_of
+from memlint.semantics.slices import Slices
 from memlint.semantics.summaries import FunctionSummary
 from memlint.semantics.values import Kind, Mode
 
 # A summary may rest on the summaries of what the function imports, and those on theirs, this many files deep. Each
 # depth has its own summaries, so that two files that import each other read the same whichever is asked first.
 _DEPTH = 2
-_SLICES_KEPT = 16
 # Code that mentions none of these gives back what carries a graph as it is.
 _DETACHING_WORDS = frozenset(
     {"no_grad", "inference_mode", "set_grad_enabled", "detach", "detach_", "data", "item", "numpy", "requires_grad_"}
@@ -42,7 +38,7 @@ class Project:
         self.callers = Callers(self.names)
         self._summaries: Memo[tuple[str, Seeds, int], FunctionSummary | None] = {}
         self._modes: Memo[tuple[str, str], Mode] = {}
-        self._slices: Memo[str, cst.Module | None] = {}
+        self._slices = Slices(self.names)
 
     def view(self, path: Path) -> View | None:
         """The project as the file sees it; None for a file outside."""
@@ -61,7 +57,7 @@ class Project:
     def _read(self, symbol: str, seeds: Seeds, depth: int) -> FunctionSummary | None:
         from memlint.semantics.analysis import Analysis
 
-        tree = self._slice(symbol)
+        tree = self._slices.tree(symbol)
         if tree is None:
             return None
         name = ":" + name_in_file(symbol)
@@ -69,21 +65,6 @@ class Project:
         summary = analysis.summary(name, seeds)
         analysis.release()
         return summary
-
-    def _slice(self, symbol: str) -> cst.Module | None:
-        """The parsed slice of a function; those of the last few are kept, since each seed and depth asks anew."""
-        if symbol not in self._slices and len(self._slices) >= _SLICES_KEPT:
-            del self._slices[next(iter(self._slices))]
-        return self.names.reads.once(self._slices, symbol, lambda: _parsed(slice_of(self.names, symbol)))
-
-
-def _parsed(text: str | None) -> cst.Module | None:
-    if text is None:
-        return None
-    try:
-        return parse(text)
-    except (cst.ParserSyntaxError, cst.CSTValidationError, cst.CSTLogicError):
-        return None
 
 
 class View:

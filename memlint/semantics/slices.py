@@ -1,114 +1,188 @@
 """The part of another file that says what one of its functions does.
 
 The function, the definitions of its file that it mentions (and those that they mention), the file's imports and plain
-assignments. Parsing that much costs a small part of parsing the file.
+assignments. Parsing that much costs a small part of parsing the file, and each definition is parsed once, whichever
+slices it is part of.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import libcst as cst
 
 from memlint.project.names import Names, file_of, name_in_file
+from memlint.project.reads import Read
 from memlint.project.surface import FUNCTIONS, Definition, top_level, words_of
+from memlint.semantics.parsing import parse
 
 # Whatever leads to more code than this is not worth reading for one call.
 _MAX_LINES = 4_000
-_Lines = list[tuple[int, int]]
+# So much parsed code is kept (about 2 KiB a line), that of the files that were asked for last.
+_LINES_KEPT = 20_000
+
+_Span = tuple[int, int]
+_Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
 
-def slice_of(names: Names, symbol: str) -> str | None:
-    """The text of the slice, None where there is none. A method's class comes with the methods it mentions alone."""
-    file = file_of(symbol)
-    tree = names.tree(file)
-    if tree is None:
-        return None
-    kept = _Slice(tree, name_in_file(symbol)).lines()
-    if kept is None or sum(end - start + 1 for start, end in kept) > _MAX_LINES:
-        return None
+class Slices:
+    """The slices of one project."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._files: dict[str, _File | None] = {}
+
+    def tree(self, symbol: str) -> cst.Module | None:
+        """The slice of a function or method; None where there is none.
+
+        A method's class comes with the methods it mentions alone.
+        """
+        file = self._file(file_of(symbol))
+        parts = file.slice(name_in_file(symbol)) if file is not None else None
+        if file is None or parts is None or sum(part.lines for part in parts) > _MAX_LINES:
+            return None
+        try:
+            return cst.Module([statement for part in parts for statement in file.parsed(part)])
+        except (cst.ParserSyntaxError, cst.CSTValidationError, cst.CSTLogicError):
+            return None
+
+    def _file(self, name: str) -> _File | None:
+        self._names.reads.note(Read("file", name))
+        found = self._files.pop(name, None)
+        if found is None:
+            while sum(file.lines_parsed for file in self._files.values() if file is not None) > _LINES_KEPT:
+                del self._files[next(iter(self._files))]
+            tree = self._names.tree(name)
+            found = None if tree is None else _read(tree, self._names.text(name))
+        self._files[name] = found
+        return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A statement of the top level, or a class with some of what stands in it."""
+
+    span: _Span
+    """All of the statement, or the class up to its first line that may be left out."""
+    inner: tuple[_Span, ...] = ()
+
+    @property
+    def lines(self) -> int:
+        return sum(end - start + 1 for start, end in (self.span, *self.inner))
+
+
+def _read(tree: ast.Module, content: bytes) -> _File | None:
     try:
-        lines = names.text(file).decode("utf-8-sig").splitlines(keepends=True)
+        # Not `splitlines`: a form feed begins no line.
+        return _File(tree, list(io.StringIO(content.decode("utf-8-sig"), newline="")))
     except UnicodeDecodeError:
         return None
-    return "".join("".join(lines[start - 1 : end]) for start, end in sorted(kept))
 
 
-class _Slice:
-    def __init__(self, tree: ast.Module, wanted: str) -> None:
-        self.tree = tree
-        self.wanted = wanted
-        self.definitions: dict[str, Definition] = {
+class _File:
+    def __init__(self, tree: ast.Module, lines: Sequence[str]) -> None:
+        self.lines_parsed = 0
+        self._lines = lines
+        self._parsed: dict[tuple[_Span, ...], Sequence[_Statement]] = {}
+        self._words: dict[int, frozenset[str]] = {}
+        self._imports = [_Part(_span(node)) for node in tree.body if _is_import(node)]
+        self._definitions: dict[str, Definition] = {
             node.name: node for node in tree.body if isinstance(node, (*FUNCTIONS, ast.ClassDef))
         }
-        self.assignments: dict[str, list[ast.stmt]] = {}
+        self._assignments: dict[str, list[ast.stmt]] = {}
         for node in tree.body:
             for name in _assigned(node):
-                self.assignments.setdefault(name, []).append(node)
+                self._assignments.setdefault(name, []).append(node)
 
-    def lines(self) -> _Lines | None:
-        owner, _, method = self.wanted.partition(".")
-        start = self.definitions.get(owner)
-        if start is None or "." in method:
+    # --- which parts ---
+
+    def slice(self, wanted: str) -> list[_Part] | None:
+        """The parts of the slice, in the order of the file; None where there is no such function."""
+        owner, _, method = wanted.partition(".")
+        start = self._definitions.get(owner)
+        if start is None or "." in method or (method and not isinstance(start, ast.ClassDef)):
             return None
-        kept: _Lines = [_span(node) for node in self.tree.body if _is_import(node)]
-        pending: list[tuple[ast.stmt, frozenset[str] | None]] = []
-        if method:
-            if not isinstance(start, ast.ClassDef):
-                return None
-            pending.append((start, frozenset({method, "__init__"})))
-        else:
-            pending.append((start, None))
+        kept = set(self._imports)
+        pending: list[tuple[ast.stmt, frozenset[str] | None]] = [
+            (start, frozenset({method, "__init__"}) if method else None)
+        ]
         seen: set[int] = set()
         while pending:
             node, methods = pending.pop()
             if id(node) in seen:
                 continue
             seen.add(id(node))
-            words = self._keep(node, methods, kept)
+            part, words = self._part(node, methods)
+            kept.add(part)
             for name in words:
-                definition = self.definitions.get(name)
+                definition = self._definitions.get(name)
                 if definition is not None:
                     methods = frozenset({"__init__"}) if isinstance(definition, ast.ClassDef) else None
                     pending.append((definition, methods))
-                pending.extend((statement, None) for statement in self.assignments.get(name, ()))
-        return kept
+                pending.extend((statement, None) for statement in self._assignments.get(name, ()))
+        return sorted(kept, key=lambda part: part.span)
 
-    def _keep(self, node: ast.stmt, methods: frozenset[str] | None, kept: _Lines) -> frozenset[str]:
-        """Note the node's lines; the words in them."""
+    def _part(self, node: ast.stmt, methods: frozenset[str] | None) -> tuple[_Part, frozenset[str]]:
+        """The node, of a class with those methods alone, and the words in it."""
+        span = _span(node)
         if not isinstance(node, ast.ClassDef) or methods is None:
-            kept.append(_span(node))
-            return words_of(node)
-        wanted, words = _methods_needed(node, methods)
+            return _Part(span), self._words_of(node)
+        wanted, words = self._methods_needed(node, methods)
         body = [item for item in node.body if not isinstance(item, FUNCTIONS) or item.name in wanted]
-        start, _ = _span(node)
         if not body or body[0].lineno == node.lineno:
-            kept.append(_span(node))
-        else:
-            kept.append((start, min(_span(item)[0] for item in node.body) - 1))
-            kept.extend(_span(item) for item in body)
-        return words
+            return _Part(span), words
+        header = (span[0], min(_span(item)[0] for item in node.body) - 1)
+        return _Part(header, tuple(dict.fromkeys(map(_span, body)))), words
 
+    def _methods_needed(self, node: ast.ClassDef, methods: frozenset[str]) -> tuple[set[str], frozenset[str]]:
+        """The methods, those of the class that they mention, and every word in them."""
+        own = {item.name: item for item in node.body if isinstance(item, FUNCTIONS)}
+        wanted: set[str] = set()
+        words: set[str] = set()
+        for item in (*node.bases, *node.decorator_list):
+            words |= self._words_of(item)
+        pending = [name for name in methods if name in own]
+        while pending:
+            name = pending.pop()
+            if name in wanted:
+                continue
+            wanted.add(name)
+            inside = self._words_of(own[name])
+            words |= inside
+            pending.extend(inside & own.keys())
+        for statement in node.body:
+            if not isinstance(statement, FUNCTIONS):
+                words |= self._words_of(statement)
+        return wanted, frozenset(words)
 
-def _methods_needed(node: ast.ClassDef, methods: frozenset[str]) -> tuple[set[str], frozenset[str]]:
-    """The methods, those of the class that they mention, and every word in them."""
-    own = {item.name: item for item in node.body if isinstance(item, FUNCTIONS)}
-    wanted: set[str] = set()
-    words: set[str] = set()
-    for item in (*node.bases, *node.decorator_list):
-        words |= words_of(item)
-    pending = [name for name in methods if name in own]
-    while pending:
-        name = pending.pop()
-        if name in wanted:
-            continue
-        wanted.add(name)
-        inside = words_of(own[name])
-        words |= inside
-        pending.extend(inside & own.keys())
-    for statement in node.body:
-        if not isinstance(statement, FUNCTIONS):
-            words |= words_of(statement)
-    return wanted, frozenset(words)
+    def _words_of(self, node: ast.AST) -> frozenset[str]:
+        found = self._words.get(id(node))
+        if found is None:
+            found = self._words[id(node)] = words_of(node)
+        return found
+
+    # --- their code ---
+
+    def parsed(self, part: _Part) -> Sequence[_Statement]:
+        """The statements of a part. Raises what the parser raises."""
+        if not part.inner:
+            return self._parsed_once(part.span)
+        inner: list[cst.CSTNode] = []
+        for span in part.inner:
+            (node,) = cast("Sequence[cst.ClassDef]", self._parsed_once(part.span, span))
+            inner.extend(node.body.body)
+        return [node.with_changes(body=node.body.with_changes(body=inner))]
+
+    def _parsed_once(self, *spans: _Span) -> Sequence[_Statement]:
+        if spans not in self._parsed:
+            lines = [line for start, end in spans for line in self._lines[start - 1 : end]]
+            self.lines_parsed += len(lines)
+            self._parsed[spans] = parse("".join(lines)).body
+        return self._parsed[spans]
 
 
 def _is_import(node: ast.stmt) -> bool:
@@ -131,7 +205,7 @@ def _assigned(node: ast.stmt) -> Iterator[str]:
                 yield item.id
 
 
-def _span(node: ast.stmt) -> tuple[int, int]:
+def _span(node: ast.stmt) -> _Span:
     """The lines of a statement, those of its decorators included."""
     decorators = getattr(node, "decorator_list", [])
     start = min([node.lineno, *(item.lineno for item in decorators)])

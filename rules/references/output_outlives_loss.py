@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from memlint.linting.edits import AddLineBelow
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
+from memlint.semantics.knowledge.torch import BACKWARD_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.outputs import LingeringOutput, lingering_outputs
 
@@ -72,7 +73,7 @@ class OutputOutlivesLoss(Rule):
     code = "MEM307"
     name = "output-outlives-loss"
     since = "0.2"
-    triggers = frozenset({"backward", "manual_backward"})
+    triggers = BACKWARD_WORDS
 
     def check(self, module: Module) -> Iterator[Draft]:
         for output in lingering_outputs(module):

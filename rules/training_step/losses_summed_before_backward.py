@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, Rule
+from memlint.semantics.knowledge.torch import BACKWARD_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.summed_losses import SummedLosses, summed_losses
 
@@ -66,7 +67,7 @@ class LossesSummedBeforeBackward(Rule):
     code = "MEM402"
     name = "losses-summed-before-backward"
     since = "0.1"
-    triggers = frozenset({"backward", "manual_backward"})
+    triggers = BACKWARD_WORDS
 
     def check(self, module: Module) -> Iterator[Draft]:
         for summed in summed_losses(module):

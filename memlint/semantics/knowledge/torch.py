@@ -485,6 +485,8 @@ PLAIN_TENSOR_ATTRIBUTES = frozenset(
 # engine.backward).
 BACKWARD_METHODS = frozenset({"backward", "manual_backward"})
 DIFFERENTIATING_FUNCTIONS = frozenset({"torch.autograd.backward", "torch.autograd.grad"})
+BACKWARD_WORDS = BACKWARD_METHODS | {name.rpartition(".")[2] for name in DIFFERENTIATING_FUNCTIONS}
+"""One of them stands in every file that starts a backward pass."""
 FUNCTIONAL_AUTOGRAD_PREFIXES = ("torch.func.", "torch.autograd.functional.", "functorch.")
 
 # torch.* functions that return no tensor.
