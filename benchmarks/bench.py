@@ -53,11 +53,16 @@ def run(command: Sequence[str], folder: Path) -> Used:
     """Run to the end; what it prints and its exit status are nobody's business here."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "CI": "1"}
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
     )
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
     return Used(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss * 1024)
+
+
+def _environment() -> dict[str, str]:
+    """An installed memlint has its byte code, as LibCST has: pip writes it."""
+    return {**{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}, "CI": "1"}
 
 
 def median(values: Sequence[float]) -> float:
