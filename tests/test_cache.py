@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import textwrap
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from memlint.cache import snapshot, store
 from memlint.cache.encoding import result_from_text, result_to_text
 from memlint.cache.results import Results
-from memlint.linting.earlier import Earlier
+from memlint.linting.earlier import Earlier, Examined
 from memlint.linting.examine import examine
 from memlint.linting.finding import (
     Applicability,
@@ -33,6 +34,12 @@ from memlint.linting.finding import (
 from memlint.linting.lint import forget_projects, lint
 from memlint.linting.policy import Policy
 from memlint.linting.registry import all_rules
+from memlint.project.names import Names
+from memlint.semantics.answers import from_text
+from memlint.semantics.callers import Literals, Site
+from memlint.semantics.plain import SiteNumber, from_plain, to_plain
+from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result
+from memlint.semantics.values import Grad, Kind, Mode
 from memlint.source.cells import CellIndex
 from memlint.source.lines import Position
 
@@ -105,6 +112,8 @@ class Project:
             path.parent.mkdir(exist_ok=True)
             path.write_text(textwrap.dedent(text), "utf-8")
 
+    said: list[str] = field(default_factory=list)
+
     def policy(self, file: str) -> Policy:
         return Policy(self.codes, self.confidence, None, str(self.root), self.root / file)
 
@@ -116,9 +125,13 @@ class Project:
         forget_projects()
         return {file: lint(file, (self.root / file).read_bytes(), self.policy(file)) for file in self.files}
 
+    def told_anew(self, file: str) -> Examined:
+        return examine(file, (self.root / file).read_bytes(), self.policy(file))
+
     def check(self, *only: str) -> Run:
         """Check with the cache, as the command line does, and compare with a fresh check."""
         expected = self.fresh()
+        told = {file: self.told_anew(file) for file in self.files}
         forget_projects()
         run = Run()
         results = Results(run.said.append)
@@ -133,10 +146,24 @@ class Project:
                 result = examined.result
                 (run.redone if examined.is_new else run.asked_again).append(file)
                 assert examined.is_new or isinstance(known, Earlier)
+                assert_told_the_same(examined, told[file])
             assert result == expected[file]
             run.found[file] = [finding.code for finding in result.findings]
         results.save()
         return run
+
+
+def assert_told_the_same(examined: Examined, anew: Examined) -> None:
+    """Every answer that was taken from the store is the one that is worked out anew."""
+    told, expected = from_text(examined.asked), from_text(anew.asked)
+    assert {question: known.answer for question, known in told.answers.items()} == {
+        question: known.answer for question, known in expected.answers.items()
+    }
+    assert told.sites.keys() == expected.sites.keys()
+    for function, known in told.sites.items():
+        sites = expected.sites[function].sites
+        assert (known.sites is None) == (sites is None)
+        assert known.sites is None or known.sites[: len(sites)] == sites  # earlier, more of them may have been read
 
 
 @pytest.fixture
@@ -238,6 +265,49 @@ def test_a_run_over_one_file_leaves_the_others_their_results(project: Project) -
     assert (run.redone, run.asked_again) == ([], [])
 
 
+ASKS = {"engine": ENGINE, "main": CALLS_WITH_GRAD_OFF, "train": TRAIN, "helper": HELPER}
+
+
+@pytest.mark.parametrize("file", ["train", "engine"])
+def test_of_a_file_that_changed_alone_no_other_is_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Neither for what it imports, nor for who calls it."""
+    project.write(ASKS)
+    before = project.check()
+    project.write({file: ASKS[file] + "\n    x = 1\n"})
+    read: list[str] = []
+    raw = Names.raw
+
+    def noting(names: Names, file: str) -> bytes:
+        read.append(file)
+        return raw(names, file)
+
+    monkeypatch.setattr(Names, "raw", noting)
+    results, policy = Results(project.said.append), project.policy(f"{file}.py")
+    known = results.find(f"{file}.py", policy)
+    assert isinstance(known, Earlier)
+    forget_projects()
+    examined = examine(f"{file}.py", (project.root / f"{file}.py").read_bytes(), policy, known)
+    assert [finding.code for finding in examined.result.findings] == before.found[f"{file}.py"]
+    assert examined.is_new
+    assert set(read) <= {f"{file}.py"}
+
+
+def test_a_changed_file_and_a_changed_helper(project: Project) -> None:
+    project.write(ASKS)
+    assert project.check().found["train.py"] == ["MEM101"]
+    project.write(train=TRAIN + "\n    x = 1\n", helper=HELPER.replace("model(x), y)", "model(x), y).item()"))
+    assert project.check().found["train.py"] == []
+
+
+def test_a_changed_file_and_a_new_caller(project: Project) -> None:
+    project.write(engine=ENGINE)
+    assert project.check().found["engine.py"] == ["MEM201"]
+    project.write(engine=ENGINE + "\n    x = 1\n", main=CALLS_WITH_GRAD_OFF)
+    assert project.check().found["engine.py"] == []
+
+
 def test_other_demands_have_other_results(project: Project) -> None:
     project.write(train=TRAIN, helper=HELPER)
     project.check()
@@ -329,7 +399,7 @@ def test_a_store_cut_short_costs_time_alone(project: Project) -> None:
     [
         "UPDATE results SET result = '[[[1'",
         "UPDATE results SET result = '[[[1]],[],null]'",
-        "UPDATE grounds SET grounds = '{}', questions = 'x'",
+        "UPDATE grounds SET grounds = '{}', asked = 'x'",
         "UPDATE projects SET statuses = '{\"train.py\": [1]}'",
         "UPDATE snapshots SET content = x'00'",
         "UPDATE words SET words = x'00'",
@@ -408,6 +478,57 @@ def test_whatever_is_edited_the_cache_gives_what_a_fresh_check_gives(
 
 
 # --- what is stored ---
+
+NAMES = st.sampled_from(["", "x", "self.net", "@pkg/nets.py:Net", "\udcff"])
+SETS = st.frozensets(NAMES)
+CONSTANTS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(2**200),
+    st.floats(allow_nan=False),
+    st.text(),
+    st.binary(),
+    st.complex_numbers(allow_nan=False),
+    st.just(...),
+)
+LITERALS = st.tuples() | st.tuples(CONSTANTS)
+KINDS, GRADS, NUMBERS = st.sampled_from(Kind), st.sampled_from(Grad), st.integers()
+RESULTS = st.recursive(
+    st.builds(Result, KINDS, GRADS, st.none() | NAMES, needs=SETS, saved=st.frozensets(NUMBERS)),
+    lambda inner: st.builds(
+        Result,
+        KINDS,
+        GRADS,
+        elements=st.none() | st.tuples(inner, inner),
+        items=st.none() | st.tuples(st.tuples(NAMES, inner)),
+    ),
+    max_leaves=5,
+)
+PLACES = st.none() | st.tuples(NAMES, NUMBERS, NUMBERS)
+EFFECTS = st.builds(ParameterEffects, *[st.booleans()] * 7)
+ANSWERS = st.one_of(
+    CONSTANTS,
+    SETS,
+    st.sampled_from(Mode),
+    st.builds(FunctionSummary, st.dictionaries(NAMES, EFFECTS), RESULTS, forwards=st.tuples(NAMES)),
+    st.builds(Literals, st.tuples(LITERALS, LITERALS), st.tuples(st.tuples(NAMES, LITERALS))),
+    st.tuples(st.builds(Site, NAMES, st.sampled_from(Mode), st.booleans(), PLACES)),
+    st.tuples(st.builds(SiteNumber, NAMES, NUMBERS), st.tuples(st.tuples(NAMES, KINDS))),
+)
+
+
+@given(ANSWERS)
+def test_an_answer_comes_back_as_it_was(answer: object) -> None:
+    text = json.dumps(to_plain(answer))
+    back = from_plain(json.loads(text))
+    assert back == answer
+    assert json.dumps(to_plain(back)) == text  # 1 is not True
+
+
+def test_what_is_no_answer_is_not_stored() -> None:
+    with pytest.raises(TypeError):
+        to_plain(object())
 
 
 def test_a_result_comes_back_as_it_was() -> None:

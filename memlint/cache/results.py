@@ -18,7 +18,7 @@ from memlint.linting.earlier import Earlier, Examined, Grounds
 from memlint.linting.finding import Confidence, FileResult
 from memlint.linting.policy import Policy
 from memlint.project.files import ROOT_MARKERS
-from memlint.project.reads import digest_of, digest_of_names, meaningful
+from memlint.project.reads import Read, digest_of, digest_of_names, meaningful
 
 # A rule that crashed may be about to be mended.
 _INTERNAL_ERROR = "MEM004"
@@ -51,7 +51,7 @@ class Results:
         return self._guarded(folder, lambda: store.rules() if store is not None else [], [])
 
     def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
-        """What is known of a file: its findings, those of which it is not known whether they still hold, or nothing."""
+        """What is known of a file: its findings; those of which it is not known whether they still hold; nothing."""
         project = self._project(policy)
         if project is None or policy.file is None:
             return None
@@ -140,6 +140,7 @@ class _Project:
         self._snapshot = take(root, self._digests)
         self._rows = {(row.file, row.demand): row for row in store.results(self._name)}
         self._changes: dict[str, Changes | None] = {}
+        self._other_folders: dict[str, str] = {}
         self._kept: dict[tuple[str, str], tuple[Stored, Examined]] = {}
         self._still_holding: list[tuple[str, str]] = []
 
@@ -148,34 +149,38 @@ class _Project:
     def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
         file, demand = self._file(policy), _demand(shown, policy)
         row = self._rows.get((file, demand))
-        if row is None or row.content != self._digest(file):
+        if row is None:
             return None
-        result = result_from_text(shown, row.result)
-        if row.snapshot == self._snapshot.id and row.is_certain:
+        result, is_same = result_from_text(shown, row.result), row.content == self._digest(file)
+        if is_same and row.snapshot == self._snapshot.id and row.is_certain:
             return result
         stored = self._store.grounds(self._name, file, demand)
         if stored is None:
             return None
-        grounds, questions = stored
-        if self._stands(row, decoded(grounds)):
+        grounds, asked = stored
+        moved = self._moved(row.snapshot, decoded(grounds))
+        if is_same and not moved:
             self._still_holding.append((file, demand))
             return result
-        return Earlier(row.content, result, questions)
+        return Earlier(row.content, result, asked, moved)
 
-    def _stands(self, row: Stored, grounds: dict[str, Any]) -> bool:
-        """Whether nothing that was read has changed."""
-        if any(self._digest(file) != digest for file, digest in grounds["other_files"].items()):
-            return False
-        if any(self._digest_of_folder(folder) != digest for folder, digest in grounds["other_folders"].items()):
-            return False
-        changed = self._changes_since(row.snapshot)
-        return changed is not None and not (
-            not changed.files.isdisjoint(grounds["files"])
-            or not changed.folders.isdisjoint(grounds["folders"])
-            or (grounds["all_files"] and changed.files)
-            or any(changed.may_move(word) for word in grounds["words"])
-            or any(changed.may_hold(piece) for piece in grounds["pieces"])
-        )
+    def _moved(self, snapshot: str, grounds: dict[str, Any]) -> frozenset[Read]:
+        """Of what was read, all that may have another outcome by now."""
+        changed = self._changes_since(snapshot)
+        files = {file for file, digest in grounds["other_files"].items() if self._digest(file) != digest}
+        folders = {
+            folder for folder, digest in grounds["other_folders"].items() if self._digest_of_folder(folder) != digest
+        }
+        files.update(file for file in grounds["files"] if changed is None or file in changed.files)
+        folders.update(folder for folder in grounds["folders"] if changed is None or folder in changed.folders)
+        words = [word for word in grounds["words"] if changed is None or changed.may_move(word)]
+        pieces = [piece for piece in grounds["pieces"] if changed is None or changed.may_hold(piece)]
+        found = {Read("file", file) for file in files} | {Read("surface", file) for file in files}
+        found |= {Read("folder", folder) for folder in folders}
+        found |= {Read("word", word) for word in words} | {Read("piece", piece) for piece in pieces}
+        if grounds["all_files"] and (changed is None or changed.files):
+            found.add(Read("all"))
+        return frozenset(found)
 
     def _changes_since(self, id_: str) -> Changes | None:
         """None where nobody knows any more how the project was."""
@@ -197,23 +202,21 @@ class _Project:
         result = examined.result
         if result.trouble is not None or any(finding.code == _INTERNAL_ERROR for finding in result.findings):
             return
+        if not self._agrees(examined.grounds):
+            return
         file, demand = self._file(policy), _demand(result.path, policy)
-        stored = Stored(
-            file,
-            demand,
-            examined.content,
-            self._snapshot.id if self._agrees(examined.grounds) else "",
-            not self._others(examined.grounds.files, self._snapshot.files)
-            and not self._others(examined.grounds.folders, self._snapshot.folders),
-            result_to_text(result),
+        is_certain = not self._others(examined.grounds.files, self._snapshot.files) and not self._others(
+            examined.grounds.folders, self._snapshot.folders
         )
+        stored = Stored(file, demand, examined.content, self._snapshot.id, is_certain, result_to_text(result))
         self._kept[file, demand] = stored, examined
 
     def _agrees(self, grounds: Grounds) -> bool:
-        """Whether the run has read what the snapshot shows: files may have changed in between."""
+        """Whether the run has read what the snapshot shows: a file may have changed in between."""
+        files, folders = self._snapshot.files, self._snapshot.folders
         return (
-            all(self._snapshot.files.get(file, digest) == digest for file, digest in grounds.files.items())
-            and all(self._snapshot.folders.get(folder, digest) == digest for folder, digest in grounds.folders.items())
+            all(digest in ("", files.get(file, digest)) for file, digest in grounds.files.items())
+            and all(digest in ("", folders.get(folder, digest)) for folder, digest in grounds.folders.items())
             and grounds.texts in ("", self._snapshot.texts)
         )
 
@@ -235,15 +238,21 @@ class _Project:
             self._store.put_words(self._words.items())
             self._store.put_snapshot(self._name, self._snapshot.id, _packed_snapshot(self._snapshot))
             for stored, examined in self._kept.values():
-                self._store.put_result(self._name, stored, self._grounds_to_text(examined.grounds), examined.questions)
+                self._store.put_result(self._name, stored, self._grounds_to_text(examined.grounds), examined.asked)
             self._store.put_snapshot_of(self._name, self._snapshot.id, self._still_holding)
             self._store.forget(self._name, gone)
             self._store.forget_snapshots(self._name)
             self._store.keep_words_of(self._snapshot.files.values())
 
     def _grounds_to_text(self, grounds: Grounds) -> str:
-        other_files = self._others(grounds.files, self._snapshot.files)
-        other_folders = self._others(grounds.folders, self._snapshot.folders)
+        other_files = {
+            file: digest or self._digest(file)
+            for file, digest in self._others(grounds.files, self._snapshot.files).items()
+        }
+        other_folders = {
+            folder: digest or self._digest_of_folder(folder)
+            for folder, digest in self._others(grounds.folders, self._snapshot.folders).items()
+        }
         return encoded(
             {
                 "files": [file for file in grounds.files if file not in other_files],
@@ -267,12 +276,14 @@ class _Project:
 
     def _digest_of_folder(self, folder: str) -> str:
         """The digest of a folder that is not part of the snapshot."""
-        try:
-            with os.scandir(f"{self._root}/{folder}") as entries:
-                names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
-        except OSError:
-            names = []
-        return digest_of_names(meaningful(names))
+        if folder not in self._other_folders:
+            try:
+                with os.scandir(f"{self._root}/{folder}") as entries:
+                    names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+            except OSError:
+                names = []
+            self._other_folders[folder] = digest_of_names(meaningful(names))
+        return self._other_folders[folder]
 
     def _exists(self, file: str) -> bool:
         return os.path.exists(f"{self._root}/{file}")  # noqa: PTH110

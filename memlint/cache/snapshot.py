@@ -19,6 +19,8 @@ from memlint.project.reads import UNREADABLE, digest_of, digest_of_names, digest
 _STEP_NANOSECONDS = 2_000_000_000
 
 _WORD = re.compile(rb"[A-Za-z0-9_]+")
+# `.step(` is searched for as it stands there: a file that mentions the name by another way need not call it.
+_CALL = re.compile(rb"\.[A-Za-z0-9_]+\(")
 
 
 class Status(NamedTuple):
@@ -114,7 +116,7 @@ class Changes:
     files: frozenset[str] = frozenset()
     folders: frozenset[str] = frozenset()
     gained_or_lost: frozenset[str] = frozenset()
-    """Words that a file has and had not, or had and has not."""
+    """Words and method calls that a file has and had not, or had and has not."""
     in_changed_files: frozenset[str] = frozenset()
     """Words of the files that changed, before or after."""
     any_word: bool = False
@@ -125,7 +127,8 @@ class Changes:
         if self.any_word or text in self.gained_or_lost:
             return True
         words = _words_of(text)
-        return words != [text] and self.in_changed_files.issuperset(words)
+        is_noted = words == [text] or _CALL.fullmatch(text.encode()) is not None
+        return not is_noted and self.in_changed_files.issuperset(words)
 
     def may_hold(self, text: str) -> bool:
         """Whether other files than before may hold a text, be it within a word."""
@@ -172,8 +175,8 @@ def changes(before: Snapshot, after: Snapshot, words_of: Callable[[str], frozens
 
 
 def words_in(content: bytes) -> bytes:
-    """The words of a text, packed."""
-    return zlib.compress(b" ".join(sorted(set(_WORD.findall(content)))), 1)
+    """The words of a text and its method calls, packed."""
+    return zlib.compress(b" ".join(sorted({*_WORD.findall(content), *_CALL.findall(content)})), 1)
 
 
 def unpacked(words: bytes) -> frozenset[str]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 FOLDER = ".memlint_cache"
 _DATABASE = "results.sqlite"
 # Raised whenever the tables, or what is written in them, mean something else.
-_FORM = 1
+_FORM = 2
 # Another run writes for milliseconds; whoever waits longer goes without.
 _WAIT_SECONDS = 2.0
 _SNAPSHOTS_KEPT = 64
@@ -30,7 +30,7 @@ CREATE TABLE snapshots (number INTEGER PRIMARY KEY, root TEXT, id TEXT, content 
 CREATE TABLE words (digest TEXT PRIMARY KEY, words BLOB) WITHOUT ROWID;
 CREATE TABLE results (root TEXT, file TEXT, demand TEXT, content TEXT, snapshot TEXT, is_certain INTEGER, result TEXT,
                       PRIMARY KEY (root, file, demand)) WITHOUT ROWID;
-CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, questions TEXT,
+CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, asked TEXT,
                       PRIMARY KEY (root, file, demand));
 """
 
@@ -195,17 +195,17 @@ class Store:
             yield Stored(file, demand, content, snapshot, bool(is_certain), result)
 
     def grounds(self, root: str, file: str, demand: str) -> tuple[str, str] | None:
-        """What a result rests on, and the questions that it asked, as they were put."""
+        """What a result rests on, and the questions that it asked with their answers, as they were put."""
         found: list[tuple[str, str]] = self._all(
-            "SELECT grounds, questions FROM grounds WHERE root = ? AND file = ? AND demand = ?", root, file, demand
+            "SELECT grounds, asked FROM grounds WHERE root = ? AND file = ? AND demand = ?", root, file, demand
         )
         return found[0] if found else None
 
-    def put_result(self, root: str, stored: Stored, grounds: str, questions: str) -> None:
+    def put_result(self, root: str, stored: Stored, grounds: str, asked: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", (root, *stored))
         self._database.execute(
             "INSERT OR REPLACE INTO grounds VALUES (?, ?, ?, ?, ?)",
-            (root, stored.file, stored.demand, grounds, questions),
+            (root, stored.file, stored.demand, grounds, asked),
         )
 
     def put_snapshot_of(self, root: str, snapshot: str, keys: Iterable[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from memlint.linting.finding import FileResult
+from memlint.project.reads import Read
 
 
 @dataclass(frozen=True)
@@ -12,15 +13,20 @@ class Earlier:
     """What an earlier run found in a file, and what it had asked of the project."""
 
     content: str
-    """A digest of the file."""
+    """A digest of the file as it was."""
     result: FileResult
-    questions: str
-    """As text."""
+    asked: str
+    """The questions and their answers, as text."""
+    moved: frozenset[Read]
+    """Of what the answers rest on, all that may be otherwise by now."""
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """What of the project a file's findings rest on, as digests of what was read."""
+    """What of the project a file's findings rest on, as digests of what was read.
+
+    A digest is empty where an answer of an earlier run was taken, which this run did not read for.
+    """
 
     files: dict[str, str] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
@@ -30,7 +36,7 @@ class Grounds:
     """Texts that were searched for, also within words."""
     all_files: bool = False
     texts: str = ""
-    """What all files said, where any was searched."""
+    """What all files said, where this run has searched them."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class Examined:
 
     content: str
     result: FileResult
-    questions: str = "[]"
-    """What was asked of the project, as text."""
+    asked: str = ""
+    """What was asked of the project, and the answers, as text."""
     grounds: Grounds = field(default_factory=Grounds)
     is_new: bool = True
     """False where an earlier result still holds."""

@@ -34,6 +34,7 @@ from memlint.linting.policy import ALWAYS_ON, Policy
 from memlint.linting.registry import all_rules, own_name, rule_classes
 from memlint.linting.rule import Draft, FixDraft, Rule
 from memlint.project.files import forget_files
+from memlint.semantics.answers import Remembered
 from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.layout import Layout, LayoutMismatch
 from memlint.semantics.module import Module
@@ -106,11 +107,11 @@ def forget_projects() -> None:
     forget_files()
 
 
-def view_of(policy: Policy) -> View | None:
+def view_of(policy: Policy, remembered: Remembered | None = None) -> View | None:
     """The project as the file sees it; None for a file that stands alone."""
     if policy.project is None or policy.file is None:
         return None
-    return _project(policy.project).view(policy.file)
+    return _project(policy.project).view(policy.file, remembered)
 
 
 def read_source(path: str, raw: bytes) -> SourceFile:

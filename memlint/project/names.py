@@ -48,6 +48,7 @@ class Names:
         self.reads = Reads()
         self._digests: dict[str, str] = {}
         self._surfaces: dict[str, Surface] = {}
+        self._surface_digests: dict[str, str] = {}
         self._trees: dict[str, ast.Module | None] = {}
         self._canonical: Memo[tuple[str, str], str] = {}
         self._bases: Memo[str, tuple[str, ...]] = {}
@@ -93,18 +94,20 @@ class Names:
         return content
 
     def digest_of_file(self, file: str) -> str:
-        """A name for what a file said when it was read last."""
-        if file not in self._digests:
-            self.raw(file)
-        return self._digests[file]
+        """A name for what a file said when it was read last; empty where it was not."""
+        return self._digests.get(file, "")
 
     def digest_of_folder(self, folder: str) -> str:
-        """A name for what a folder holds that imports are followed by."""
-        return digest_of_names(meaningful(self._entries(folder)))
+        """A name for what a folder holds that imports are followed by; empty where nobody has looked."""
+        entries = self._folders.get(folder)
+        return "" if entries is None else digest_of_names(meaningful(entries))
 
     def tree(self, file: str) -> ast.Module | None:
         """Python's own tree of a file; None where it does not parse."""
         self.reads.note(Read("file", file))
+        return self._tree(file)
+
+    def _tree(self, file: str) -> ast.Module | None:
         if file not in self._trees:
             if len(self._trees) >= _TREES_KEPT:
                 del self._trees[next(iter(self._trees))]
@@ -112,12 +115,22 @@ class Names:
         return self._trees[file]
 
     def surface(self, file: str) -> Surface:
-        self.reads.note(Read("file", file))
+        self.reads.note(Read("surface", file))
         found = self._surfaces.get(file)
         if found is None:
-            tree = self.tree(file)
+            tree = self._tree(file)
             found = self._surfaces[file] = _UNREADABLE if tree is None else surface_of(tree)
         return found
+
+    def has_surface(self, file: str) -> bool:
+        """Whether the file was read for its surface."""
+        return file in self._surfaces
+
+    def digest_of_surface(self, file: str) -> str:
+        """A name for all that a file shows to the others."""
+        if file not in self._surface_digests:
+            self._surface_digests[file] = digest_of(repr(self.surface(file)).encode(errors="surrogatepass"))
+        return self._surface_digests[file]
 
     def _entries(self, folder: str) -> frozenset[str]:
         """The names of what lies in a folder; those of folders end in a slash."""
@@ -261,7 +274,7 @@ class Names:
         if file.endswith("/"):
             return True
         if file in self._surfaces:
-            self.reads.note(Read("file", file))
+            self.reads.note(Read("surface", file))
             return True
         text = self.text(file)
         return name.encode() in text or b"import *" in text

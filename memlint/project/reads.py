@@ -12,11 +12,11 @@ _Answer = TypeVar("_Answer")
 
 
 class Read(NamedTuple):
-    """One thing that was looked at: what a file says, what a folder holds, where a word or a piece of text stands, or
-    every file.
+    """One thing that was looked at: what a file says, or its surface alone; what a folder holds; where a word, or a
+    piece of text, stands; or every file.
     """
 
-    kind: Literal["file", "folder", "word", "piece", "all"]
+    kind: Literal["file", "surface", "folder", "word", "piece", "all"]
     name: str = ""
 
 
@@ -44,15 +44,19 @@ class Reads:
             self._open.pop()
             self._open[-1] |= found
 
+    def resting(self, work: Callable[[], _Answer]) -> tuple[_Answer, frozenset[Read]]:
+        """What the work gives, and what was read for it."""
+        with self.collected() as found:
+            answer = work()
+        return answer, frozenset(found)
+
     def once(self, memo: Memo[_Key, _Answer], key: _Key, work: Callable[[], _Answer]) -> _Answer:
         """The answer to a question, worked out at the first time."""
         known = memo.get(key)
         if known is None:
-            with self.collected() as found:
-                answer = work()
-            memo[key] = answer, frozenset(found)
-            return answer
-        self._open[-1] |= known[1]
+            memo[key] = known = self.resting(work)
+        else:
+            self._open[-1] |= known[1]
         return known[0]
 
 

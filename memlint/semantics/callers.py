@@ -120,9 +120,15 @@ class Callers:
                 return None
         return (b"".join(parts), starts, self.names.files) if parts else None
 
-    @cached_property
+    def read_texts(self) -> bool:
+        """Read every file of the project; False where it is too large."""
+        return self._text is not None
+
+    @property
     def text_digest(self) -> str:
-        """A name for all that is searched for words."""
+        """A name for all that is searched for words; empty where nobody has searched."""
+        if "_text" not in vars(self):
+            return ""
         return digest_of_texts(
             {} if self._text is None else {file: self.names.digest_of_file(file) for file in self.names.files}
         )
@@ -168,10 +174,10 @@ class Callers:
         name = name_in_file(symbol).rpartition(".")[2]
         if name in ("forward", "__call__") and "." in name_in_file(symbol):
             return Sites(iter(()), self.reads)  # a module is called by its own name
-        files = self._candidates(symbol, name)
+        files = self._candidates(symbol, name, outside)
         if files is None or len(files) > _MAX_CALLING:
             return None
-        found = (site for file in files if file != outside for site in self._sites_in(file, symbol, name))
+        found = (site for file in files for site in self._sites_in(file, symbol, name))
         return Sites(found, self.reads)
 
     def _sites_in(self, file: str, symbol: str, name: str) -> Iterator[Site]:
@@ -295,11 +301,13 @@ class Callers:
         tree = self.names.tree(file)
         return words_of(_function_at(tree, line)) if tree is not None else frozenset()
 
-    def _candidates(self, symbol: str, name: str) -> list[str] | None:
+    def _candidates(self, symbol: str, name: str, outside: str) -> list[str] | None:
         """The files that may call it: for a function, those that also mention its module or a package around it."""
         if "." in name_in_file(symbol):
             calling = self.mentioning(f".{name}(")
-            return None if calling is None else [file for file in calling if self._may_call(file, symbol, name)]
+            if calling is None:
+                return None
+            return [file for file in calling if file != outside and self._may_call(file, symbol, name)]
         mentioning = self.mentioning(name)
         if mentioning is None:
             return None
@@ -309,7 +317,7 @@ class Callers:
         reexporting = {str(parent / "__init__.py"): parent.name for parent in file.parents}
         words |= {package for init, package in reexporting.items() if init in mentioning and package}
         importing = set().union(*(self.mentioning(word) or () for word in words), {str(file)})
-        return [item for item in mentioning if item in importing]
+        return [item for item in mentioning if item in importing and item != outside]
 
     def _may_call(self, file: str, symbol: str, name: str) -> bool:
         """Judged from the text: `self.evaluate()` in a class that is no relation of the method's is no call of it."""

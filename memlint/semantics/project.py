@@ -9,7 +9,7 @@ from pathlib import Path
 from memlint.project.files import project_mentions
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.project.reads import Memo, Read, Reads
-from memlint.semantics.answers import Answers, WatchedSites, asked
+from memlint.semantics.answers import Answers, Remembered, WatchedSites, asked
 from memlint.semantics.callers import Callers, Literals, Site
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
 from memlint.semantics.other_loaders import is_test, workers_of_loaders
@@ -40,10 +40,10 @@ class Project:
         self._modes: Memo[tuple[str, str], Mode] = {}
         self._slices = Slices(self.names)
 
-    def view(self, path: Path) -> View | None:
+    def view(self, path: Path, remembered: Remembered | None = None) -> View | None:
         """The project as the file sees it; None for a file outside."""
         file = self.names.path_in_project(path)
-        return None if file is None else View(self, file, _DEPTH)
+        return None if file is None else View(self, file, _DEPTH, remembered)
 
     def mode(self, symbol: str, role: str) -> Mode:
         """Grad mode below a decorator, or inside a context manager, of the project."""
@@ -70,12 +70,12 @@ class Project:
 class View:
     """The project as one file sees it. A symbol of the file itself is `:name`, as in the file's own analysis."""
 
-    def __init__(self, project: Project, file: str, depth: int) -> None:
+    def __init__(self, project: Project, file: str, depth: int, remembered: Remembered | None = None) -> None:
         self._project = project
         self._names = project.names
         self.file = file
         self._depth = depth
-        self.answers = Answers()
+        self.answers = Answers(project.names, remembered)
 
     # --- what it is worked out from ---
 
@@ -85,15 +85,15 @@ class View:
 
     @property
     def text_digest(self) -> str:
-        """A digest of all texts of the project, as they were searched."""
+        """A digest of all texts of the project, as they were searched; empty where they were not."""
         return self._project.callers.text_digest
 
     def digest_of_file(self, file: str) -> str:
-        """A digest of a file of the project, as it was read."""
+        """A digest of a file of the project, as it was read; empty where it was not."""
         return self._names.digest_of_file(file)
 
     def digest_of_folder(self, folder: str) -> str:
-        """A digest of what a folder of the project holds that imports are followed by."""
+        """A digest of what a folder holds that imports are followed by; empty where nobody has looked."""
         return self._names.digest_of_folder(folder)
 
     # --- names ---
@@ -235,6 +235,7 @@ class View:
     def project_mentions(self, texts: tuple[str, ...]) -> bool:
         """Whether a file of the project contains one of the texts, or may: one that cannot be read counts."""
         self._names.reads.note(*(Read("piece", text) for text in texts))
+        self._project.callers.read_texts()
         return project_mentions(self._names.root, texts)
 
     # --- callers ---
@@ -246,8 +247,8 @@ class View:
         """
         callers = self._project.callers
         if function.startswith("@"):
-            return self.answers.watch(function, callers.sites(function))
-        return self.answers.watch(function, callers.sites(f"@{self.file}{function}", outside=self.file))
+            return self.answers.watch(function, lambda: callers.sites(function))
+        return self.answers.watch(function, lambda: callers.sites(f"@{self.file}{function}", outside=self.file))
 
     @asked
     def entry_mode(self, symbol: str) -> Mode:
