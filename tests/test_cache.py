@@ -7,7 +7,8 @@ import os
 import sqlite3
 import textwrap
 import time
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,9 +36,11 @@ from memlint.linting.lint import forget_projects, lint
 from memlint.linting.policy import Policy
 from memlint.linting.registry import all_rules
 from memlint.project.names import Names
+from memlint.semantics import project as project_module
 from memlint.semantics.answers import from_text
 from memlint.semantics.callers import Literals, Site
-from memlint.semantics.plain import SiteNumber, from_plain, to_plain
+from memlint.semantics.plain import STORABLE, SiteNumber, from_plain, to_plain
+from memlint.semantics.project import View
 from memlint.semantics.summaries import FunctionSummary, ParameterEffects, Result
 from memlint.semantics.values import Grad, Kind, Mode
 from memlint.source.cells import CellIndex
@@ -524,6 +527,21 @@ def test_an_answer_comes_back_as_it_was(answer: object) -> None:
     back = from_plain(json.loads(text))
     assert back == answer
     assert json.dumps(to_plain(back)) == text  # 1 is not True
+
+
+def classes_in(hint: object) -> Iterator[type]:
+    if isinstance(hint, type):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from classes_in(part)
+
+
+def test_every_answer_of_a_view_can_be_stored() -> None:
+    asked = [method for method in vars(View).values() if hasattr(method, "__wrapped__")]
+    assert len(asked) > 20
+    for method in asked:
+        for cls in classes_in(typing.get_type_hints(method, vars(project_module))["return"]):
+            assert cls in STORABLE, f"{cls.__name__}, an answer of View.{method.__name__}, is missing in plain.py"
 
 
 def test_what_is_no_answer_is_not_stored() -> None:

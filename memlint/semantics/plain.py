@@ -26,6 +26,8 @@ _LONGEST_INT = 64
 
 _ENUMS: tuple[type[Enum], ...] = (Kind, Mode, Grad)
 _CLASSES = (SiteNumber, Site, Literals, FunctionSummary, ParameterEffects, Result)
+STORABLE = frozenset({type(None), bool, int, float, str, bytes, tuple, frozenset, *_ENUMS, *_CLASSES})
+"""What an answer may be made of."""
 _FIELDS: dict[type, tuple[str, ...]] = {cls: cls.__match_args__ for cls in _CLASSES}
 
 
