@@ -23,6 +23,7 @@ from memlint.semantics.forwards import (
     runs_at,
     runs_through,
 )
+from memlint.semantics.graph_ends import ends_of
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
@@ -32,6 +33,8 @@ from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Grad, Kind, Mode
 
+# What hooks look at in a backward pass that starts elsewhere.
+_HOOKS = frozenset({"register_backward_hook", "register_full_backward_hook", "retain_grad"})
 # In the whole project these make it doubtful that a model's own forward never differentiates (fix-safety.md).
 PROJECT_DIFFERENTIATES = (
     "autograd.grad",
@@ -58,6 +61,7 @@ _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires
 _ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "predictions", "infer", "inference"})
 # `infer_output_dim(layer, size)`: a look at the shape of one output, when a model is built.
 _SHAPE_WORDS = frozenset({"dim", "dims", "dimension", "dimensions", "shape", "shapes", "size", "sizes"})
+_LOSS_WORDS = frozenset({"loss", "losses", "criterion", "crit", "metric", "metrics"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -211,12 +215,12 @@ def _region(
     if any(differentiates_itself(module, run) for run in runs):
         return None
     questions = module.questions(carrying(call.result).conditions)
-    if questions is None:
+    if questions is None or ends_of(module, flow, call.root).raises:
         return None
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
-    if by_use and not _is_built_here(call):
-        evidence = evidence or _by_use(module, flow, call)
+    if evidence is None and not _is_built_here(call):
+        evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, call)
     if evidence is None or _somebody_may_differentiate(flow, loop, call) or _holder_gets(flow, call, runs):
         return None
     leaves = _graph_leaves(module, flow, call)
@@ -312,6 +316,33 @@ def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
     if not call.is_forward or _graph_leaves(module, flow, call) or _is_put_away(module, flow, call):
         return None
     return f"`{flow.scope.name}` takes only numbers from its output"
+
+
+def _by_ends(module: Module, flow: Flow, call: Call) -> str | None:
+    """Numbers or arrays are taken from the output, and no graph of it goes anywhere."""
+    if not call.is_forward or module.is_test_file or not call.scope.is_function or not _HOOKS.isdisjoint(module.words):
+        return None
+    if _graph_leaves(module, flow, call) or _is_put_away(module, flow, call) or "volatile" in call.scope.words:
+        return None
+    ends = ends_of(module, flow, call.root)
+    trains = flow.has_backward or flow.has_step
+    if not (ends.is_counted or ends.is_on_host) and (trains or not ends.is_ranked):
+        return None  # `fake = G(z)`, of which the discriminator's step gets a detached copy
+    path = path_of(call.call.func) or ""
+    if _is_put_into_training(call.scope, path) or not words_of(path.rpartition(".")[2]).isdisjoint(_LOSS_WORDS):
+        return None
+    what = "arrays" if ends.is_on_host else "numbers"
+    return f"`{flow.scope.name}` takes nothing but {what} from it"
+
+
+def _is_put_into_training(scope: Scope, model: str) -> bool:
+    """Where the model is used, or around it, somebody calls its `train()`."""
+    current: Scope | None = scope
+    while current is not None and not current.is_class:
+        if "train" in current.methods_called.get(model, ()):
+            return True
+        current = current.parent
+    return False
 
 
 def _is_put_away(module: Module, flow: Flow, call: Call) -> bool:

@@ -49,6 +49,8 @@ class Expressions(Effects):
     has_forward: bool
     has_backward: bool
     has_step: bool
+    read_as_data: set[int]
+    compared: set[int]
     differentiating: set[tuple[tuple[int, int], ...]]
 
     def eval(self, node: cst.CSTNode) -> Value:
@@ -110,6 +112,7 @@ class Expressions(Effects):
         ):
             return self.with_kind(self.unknown(node, NOTHING), PARAMETER)
         if name == "data" and base.kind is not Kind.MODULE:
+            self.read_as_data |= self.all_roots(base)
             return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
         if name in ("T", "mT", "H", "mH") and base.grad is not Grad.NO:
             return self.derived(base.kind, node, [base])
@@ -291,6 +294,8 @@ class Expressions(Effects):
             self.use(value, "operand", "comparison", node)
         if all(isinstance(target.operator, _TRUTH_OPERATORS) for target in node.comparisons):
             return NUMBER  # `x is None`
+        for value in values:
+            self.compared |= self.all_roots(value)
         return NO_GRAD_TENSOR if any(value.is_tensor for value in values) else Value(Kind.UNKNOWN)
 
     def _conditional(self, node: cst.IfExp) -> Value:

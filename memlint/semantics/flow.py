@@ -67,6 +67,10 @@ class Flow(Expressions):
         self.has_forward = False
         self.has_backward = False
         self.has_step = False
+        self.read_as_data: set[int] = set()
+        """Definitions that hold, or may, what `.data` is read of."""
+        self.compared: set[int] = set()
+        """Those that hold what is compared: `out > 0.5`."""
         self.differentiating: set[tuple[tuple[int, int], ...]] = set()
         """The branches in which something computed in the caller's grad mode is differentiated."""
         self.backed_at_end: frozenset[int] | None = None

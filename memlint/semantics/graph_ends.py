@@ -1,0 +1,101 @@
+"""Where the graph of an output ends in a function: in numbers, in decisions, in a detached copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.events import Call
+from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.module import Module
+from memlint.semantics.values import Value
+
+# What tells nothing of the values: shapes, addresses, new tensors.
+_LOOKS = frozenset(
+    """size stride dim ndimension numel nelement element_size data_ptr get_device storage untyped_storage storage_offset
+    is_contiguous is_floating_point requires_grad_enabled new_zeros new_ones new_empty new_full new_tensor""".split()
+)
+_NUMBERS = (known.NEVER_GRAD_METHODS | known.HOST_VALUE_METHODS) - _LOOKS - {"numpy"}
+# `values, indices = out.max(1)`: of two results one is a decision.
+_RANKING = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode"})
+_RANKING_FUNCTIONS = frozenset(f"torch.{name}" for name in _RANKING)
+_DECIDING_FUNCTIONS = frozenset(f"torch.{name}" for name in known.NEVER_GRAD_FUNCTIONS - {"numel", "is_tensor"})
+_TO_HOST = frozenset({"cpu", "numpy", "tolist", "item"})
+_NUMBER_FUNCTIONS = frozenset({"float", "int", "bool"})
+_ARRAY_FUNCTIONS = frozenset({"numpy.array", "numpy.asarray"})
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What takes something without its graph from an output."""
+
+    is_detached: bool
+    """`.detach()`, `.data`: whoever writes that takes the output to carry a graph."""
+    is_on_host: bool
+    """What is detached goes to the host: `.detach().cpu()`, `.data.numpy()`."""
+    is_counted: bool
+    """A number, a comparison, an index."""
+    is_ranked: bool
+    """`out.max(1)`, `torch.topk(out, 5)`: of the two results one is a decision, and maybe only that is used."""
+    raises: bool
+    """`.numpy()` of what carries the graph: it raises, so that grad is off here, or nothing needs a gradient."""
+
+
+def ends_of(module: Module, flow: Flow, root: int) -> Ends:
+    """Of everything that the function computes from the definition."""
+    is_detached = root in flow.read_as_data
+    is_counted = root in flow.compared
+    is_ranked = raises = is_on_host = False
+    detached: set[int] = set()
+    for call in flow.calls:
+        if call.method in _TO_HOST and not call.callee.quals:
+            is_on_host |= _is_of_detached(call, detached, is_data=root in flow.read_as_data)
+        taken = _taken_from(call)
+        if taken is None or root not in flow.all_roots(taken):
+            continue
+        if call.method in known.DETACHING_METHODS and not call.callee.quals:
+            is_detached = True
+            detached.add(call.root)
+        is_counted |= _counts(call)
+        is_ranked |= _ranks(call)
+        raises |= (_is_numpy(call) or call.names(_ARRAY_FUNCTIONS)) and _surely_carries(module, call, taken)
+    return Ends(is_detached, is_on_host, is_counted, is_ranked, raises)
+
+
+def _is_of_detached(call: Call, detached: set[int], *, is_data: bool) -> bool:
+    if call.receiver is not None and not call.receiver.idents.isdisjoint(detached):
+        return True
+    node = call.receiver_node
+    while isinstance(node, (cst.Attribute, cst.Call, cst.Subscript)):
+        if isinstance(node, cst.Attribute) and (node.attr.value == "detach" or (is_data and node.attr.value == "data")):
+            return True
+        node = node.func if isinstance(node, cst.Call) else node.value
+    return False
+
+
+def _taken_from(call: Call) -> Value | None:
+    if not call.callee.quals and call.receiver is not None:
+        return call.receiver
+    return call.positional[0].value if call.positional else None
+
+
+def _surely_carries(module: Module, call: Call, value: Value) -> bool:
+    """Not so for one of several outputs, which the model may have made without a graph (boxes, indices)."""
+    return value.carries_graph and not call.in_try and module.questions(value.conditions) is not None
+
+
+def _is_numpy(call: Call) -> bool:
+    return call.method == "numpy" and not call.callee.quals
+
+
+def _counts(call: Call) -> bool:
+    if call.callee.quals:
+        return call.names(_DECIDING_FUNCTIONS | _NUMBER_FUNCTIONS)
+    return call.method in _NUMBERS
+
+
+def _ranks(call: Call) -> bool:
+    is_ranking = call.names(_RANKING_FUNCTIONS) if call.callee.quals else call.method in _RANKING
+    return is_ranking and call.result.elements is not None
