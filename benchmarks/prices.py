@@ -28,7 +28,6 @@ STEPS = 6
 
 # Why a rule has no pair: what its waste costs, no backend that runs here can see.
 UNMEASURED = {
-    "grad-mode-thread-local": "the model runs in another thread, which the instrument does not follow",
     "step-outputs-never-cleared": "Lightning's trainer calls the steps; the growth is that of MEM102",
     "oom-retry-inside-except": "it takes a card that runs out of memory",
     "load-without-map-location": "it takes a file that was saved from a GPU, and several processes for the worst of it",

@@ -176,7 +176,7 @@ def _environment(job: Job, temporary: Path) -> dict[str, str]:
         "HF_DATASETS_CACHE": str(_view_of(_datasets_cache(), temporary / "datasets")),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_OFFLINE": "1",
-        "HF_DEACTIVATE_ASYNC_LOAD": "1",  # the instrument follows one thread: weights are to be loaded in it
+        "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights are allocated in the same order in each run
         "WANDB_MODE": "disabled",
         "WANDB_SILENT": "true",
         "NEPTUNE_MODE": "debug",

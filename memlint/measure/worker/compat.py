@@ -14,9 +14,10 @@ import re
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as optimizers
 from torch.utils import _foreach_utils
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memlint.measure.worker.backend import Unsupported
@@ -43,7 +50,7 @@ __all__ = [
     "DispatchKey",
     "DispatchMode",
     "FakeTensor",
-    "FakeTensorMode",
+    "OneFakeMode",
     "TorchDispatchMode",
     "WeakIdKeyDictionary",
     "compose",
@@ -51,6 +58,7 @@ __all__ = [
     "creates_graph",
     "cuda_autocast_lists",
     "cuda_without_a_card",
+    "entered_modes",
     "fake_cuda_tensors",
     "grad_fn",
     "has_kernel",
@@ -98,6 +106,41 @@ class DispatchMode(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+
+class _FakeState(threading.local):
+    in_kernel_invocation = False
+
+    def __init__(self) -> None:
+        self.enter_stack: list[Any] = []
+
+
+class OneFakeMode(FakeTensorMode):
+    """A fake mode that threads may share: what says how far an operation has come is each thread's own.
+
+    Its caches are shared. So operations are to take turns (`turn`).
+    """
+
+    def __init__(self) -> None:
+        self._here = _FakeState()
+        self.turn = threading.RLock()
+        super().__init__(allow_non_fake_inputs=True)
+
+    @property
+    def in_kernel_invocation(self) -> bool:
+        return self._here.in_kernel_invocation
+
+    @in_kernel_invocation.setter
+    def in_kernel_invocation(self, value: bool) -> None:
+        self._here.in_kernel_invocation = value
+
+    @property
+    def enter_stack(self) -> list[Any]:
+        return self._here.enter_stack
+
+    @enter_stack.setter
+    def enter_stack(self, value: list[Any]) -> None:
+        self._here.enter_stack = value
 
 
 without_torch_function = torch._C.DisableTorchFunction
@@ -214,6 +257,23 @@ def sdp_priority() -> tuple[str, ...]:
 def is_entered(mode: Any) -> bool:
     """Whether a mode above autograd sees the calls that are made now: in what a mode calls, it does not."""
     return mode in torch.overrides._get_current_function_mode_stack()
+
+
+def entered_modes() -> Callable[[], AbstractContextManager[None]]:
+    """The modes of this thread, to be entered in another: PyTorch's modes belong to a thread."""
+    above, below = torch.overrides._get_current_function_mode_stack(), _get_current_dispatch_mode_stack()
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        with ExitStack() as stack:
+            for mode in below:
+                _push_mode(mode)
+                stack.callback(_pop_mode)
+            for mode in above:
+                stack.enter_context(mode)
+            yield
+
+    return entered
 
 
 def is_composite(operator: Any) -> bool:

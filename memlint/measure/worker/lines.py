@@ -6,6 +6,7 @@ a node allocates belongs to that line.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,7 +95,7 @@ class NodeTags(TorchFunctionMode):
         """How many were alive when the last one was made."""
         self._frames = frames
         self._steps_ended = steps_ended
-        self._serial = 0
+        self._serials = itertools.count()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
@@ -135,7 +136,7 @@ class NodeTags(TorchFunctionMode):
             new.append((node, crosses, bool(children)))
         place = self._frames.innermost()
         for node, crosses, inner in new:
-            serial = self._serial = self._serial + 1
+            serial = next(self._serials)
             live = LiveNode(place, step, crossings, crosses)
             node.metadata[_KEY] = _Tag(live, serial, self.live)
             if inner:

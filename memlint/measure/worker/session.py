@@ -7,11 +7,12 @@ import gc
 import linecache
 import os
 import sys
+import threading
 import time
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,11 +36,18 @@ from memlint.measure.worker.names import user_frames
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.saved import noting_saved_tensors
 from memlint.measure.worker.steps import Mark, Steps
+from memlint.measure.worker.threads import followed_threads, wake_main_thread, woken_by_a_signal
 from memlint.measure.worker.tracker import Tracker
 
 
 class StopMeasuring(BaseException):
     """Enough steps were seen. Raised through the user's code, and swallowed by the session."""
+
+
+class _Here(threading.local):
+    """Of each thread."""
+
+    module_depth = 0
 
 
 class Session:
@@ -71,7 +79,9 @@ class Session:
         self._ended: int | None = None
         self._calls = 0
         self._closings = 0
-        self._module_depth = 0
+        self._here = _Here()
+        self._turn = threading.RLock()
+        """Held while a step is closed: the program's threads may call models at the same time."""
         self._generation_noticed = False
         self._patches = Patches()
         self._backward: list[bool] = []
@@ -97,8 +107,9 @@ class Session:
                 stack.enter_context(hook)
             stack.enter_context(self._patches)
             self._wrap()
-            if Layer.SAVED_TENSORS in self._job.layers:
-                stack.enter_context(noting_saved_tensors(self._tracker))
+            stack.enter_context(self._noting_saved_tensors())
+            stack.enter_context(woken_by_a_signal(StopMeasuring))
+            stack.enter_context(followed_threads(self._in_a_thread(compat.entered_modes())))
             self._stack = stack.pop_all()
         return self
 
@@ -109,6 +120,19 @@ class Session:
         self._end()
         self._stack.close()
         return kind is not None and issubclass(kind, StopMeasuring)
+
+    def _noting_saved_tensors(self) -> AbstractContextManager[None]:
+        return noting_saved_tensors(self._tracker) if Layer.SAVED_TENSORS in self._job.layers else nullcontext()
+
+    def _in_a_thread(self, modes: Callable[[], AbstractContextManager[None]]) -> Callable[[Callable[[], None]], None]:
+        def run_followed(run: Callable[[], None]) -> None:
+            try:
+                with modes(), self._noting_saved_tensors():
+                    run()
+            except StopMeasuring:
+                wake_main_thread()
+
+        return run_followed
 
     def _end(self) -> None:
         """What follows is the unwinding of the user's code: no part of the log."""
@@ -203,9 +227,13 @@ class Session:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Around what may close a step: does what is due at its end, and stops after the last one."""
-        if self._finished:
-            raise StopMeasuring
-        yield
+        with self._turn:
+            if self._finished:
+                raise StopMeasuring
+            yield
+            self._stop_when_enough()
+
+    def _stop_when_enough(self) -> None:
         if self._steps.begun and self._tracker.phase is Phase.SETUP:
             self._tracker.phase = Phase.FORWARD
         self._after_closing()
@@ -299,16 +327,17 @@ class Session:
 
     def _forward_starts(self, module: torch.nn.Module, _inputs: object) -> None:
         self._categories.saw_module(module)
-        if self._module_depth == 0 and not self._backward and _is_model(module):
+        if self._here.module_depth == 0 and compat.running_node() is None and _is_model(module):
             if not self._steps.spans:  # at each step's end, from then on
                 self._categories.mark_parameters()
             with self._watching():
                 self._steps.model_called(self._key(module, id(module)))
-        self._module_depth += 1
+        self._here.module_depth += 1
 
     def _forward_ends(self, _module: object, _inputs: object, output: object) -> None:
-        self._module_depth -= 1
-        if self._fingerprints is not None and self._module_depth == 0 and not self._backward:
+        here = self._here
+        here.module_depth -= 1
+        if self._fingerprints is not None and here.module_depth == 0 and compat.running_node() is None:
             self._fingerprints.given(output, self._tracker.time())
 
     def _key(self, item: object, key: int) -> int:
@@ -325,7 +354,7 @@ class Session:
         self._categories.mark_trained(optimizer)
         if self._fingerprints is not None:
             self._fingerprints.before_optimizer(optimizer, _trained_by(optimizer))
-        self._tracker.phase = Phase.OPTIMIZER
+        self._tracker.phase, self._tracker.optimizing = Phase.OPTIMIZER, threading.get_ident()
         if keywords.get("closure") is not None:
             return arguments, {**keywords, "closure": self._in_forward_phase(keywords["closure"])}
         if len(arguments) > 1 and callable(arguments[1]):
@@ -432,7 +461,8 @@ class Session:
 
     @contextmanager
     def _differentiating(self, create_graph: bool) -> Iterator[None]:
-        if not self._backward:
+        outermost = compat.running_node() is None
+        if outermost:
             with self._watching():
                 self._steps.backward_started()
         caller = self._tracker.backward_caller
@@ -445,7 +475,7 @@ class Session:
         finally:
             self._backward.pop()
             self._tracker.backward_caller = caller
-        if not self._backward:
+        if outermost:
             self._categories.mark_gradients()
             if self._fingerprints is not None:
                 self._fingerprints.backward_ended()

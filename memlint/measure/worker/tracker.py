@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -69,6 +70,8 @@ class Tracker(compat.DispatchMode):
         self.storages: list[Storage] = []
         self.events: list[int] = []
         self.phase = Phase.SETUP
+        self.optimizing = 0
+        """The thread that the phase of an optimizer is of."""
         self.recomputing: Callable[[], bool] = bool
         """Whether the backward pass is running a forward pass again."""
         self.arrivals: list[tuple[int, tuple[int, ...]]] = []
@@ -87,6 +90,8 @@ class Tracker(compat.DispatchMode):
         self._frames = frames
         self._live: dict[int, _Live] = {}
         self._facts: dict[int, _Facts] = {}
+        self._lock = threading.RLock()
+        """Held while the log is written: threads of the program take turns between any two of our steps."""
         self._composite: dict[Any, bool] = {}
 
     def time(self) -> int:
@@ -150,11 +155,12 @@ class Tracker(compat.DispatchMode):
         if live is None or live.record.size == storage.nbytes():
             return
         old = live.record
-        if storage.nbytes():
-            live.record = self._born(storage.nbytes(), "aten::resize_", old.category)
-        else:
-            self._live.pop(storage._cdata)
-        self._died(old)
+        with self._lock:
+            if storage.nbytes():
+                live.record = self._born(storage.nbytes(), "aten::resize_", old.category)
+            else:
+                self._live.pop(storage._cdata)
+            self._died(old)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with compat.without_torch_function():
@@ -202,15 +208,16 @@ class Tracker(compat.DispatchMode):
         size = storage.nbytes()
         if size == 0:
             return
-        if from_host:
-            self.arrivals.append((len(self.events), tuple(tensor.shape)))
-        live = _Live(self._born(size, operator, Category.INPUTS if from_host else None))
-        live.reference = weakref.ref(storage, partial(self._released, key, live))
-        self._live[key] = live
+        with self._lock:
+            if from_host:
+                self.arrivals.append((len(self.events), tuple(tensor.shape)))
+            live = _Live(self._born(size, operator, Category.INPUTS if from_host else None))
+            live.reference = weakref.ref(storage, partial(self._released, key, live))
+            self._live[key] = live
 
     def _born(self, size: int, operator: str, category: Category | None) -> Storage:
         node = compat.running_node()
-        phase = self.phase if node is None else Phase.BACKWARD
+        phase = self._phase() if node is None else Phase.BACKWARD
         recomputing = node is not None and self.recomputing()
         place = caller = None
         if self._frames is not None:
@@ -232,6 +239,11 @@ class Tracker(compat.DispatchMode):
         self.peak = max(self.peak, self.allocated)
         return record
 
+    def _phase(self) -> Phase:
+        """Of this thread: another one may be in an optimizer."""
+        optimizing = self.phase is Phase.OPTIMIZER and self.optimizing != threading.get_ident()
+        return Phase.FORWARD if optimizing else self.phase
+
     def _lines(self, node: Any, recomputing: bool) -> tuple[Place | None, Place | None]:
         """The line that something belongs to, and the one that runs."""
         assert self._frames is not None
@@ -249,9 +261,10 @@ class Tracker(compat.DispatchMode):
         return running_node_place() or caller, caller
 
     def _released(self, key: int, live: _Live, _: object) -> None:
-        if self._live.get(key) is live:
-            del self._live[key]
-            self._died(live.record)
+        with self._lock:
+            if self._live.get(key) is live:
+                del self._live[key]
+                self._died(live.record)
 
     def _died(self, record: Storage) -> None:
         record.died = len(self.events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,13 @@ _KERNELS = {id(operator): kernel for operator, kernel in KERNELS.items()}
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
 
 
+class _Here(threading.local):
+    """Of each thread."""
+
+    forced: bool | None = None
+    """The side on which results are, whatever the inputs: True for the device."""
+
+
 class Labels(DispatchMode):
     """An operation's result is on the device when the call asked for `cuda`, or one of its inputs is.
 
@@ -35,8 +43,7 @@ class Labels(DispatchMode):
         self._ever = False
         self._aliasing: dict[int, tuple[Any, bool]] = {}
         """By the operator's identity, for its hash is slow: so the operator is kept."""
-        self._forced: bool | None = None
-        """The side on which results are, whatever the inputs: True for the device."""
+        self._here = _Here()
 
     @property
     def ever(self) -> bool:
@@ -65,11 +72,12 @@ class Labels(DispatchMode):
     @contextmanager
     def results(self, on_device: bool) -> Iterator[None]:
         """What operations make in the block is on the device, or is not."""
-        before, self._forced = self._forced, on_device
+        here = self._here
+        before, here.forced = here.forced, on_device
         try:
             yield
         finally:
-            self._forced = before
+            here.forced = before
 
     def made(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a function makes of data, on the device: a copy, where the function only wraps the host's memory."""
@@ -96,7 +104,8 @@ class Labels(DispatchMode):
                 )
         labelled = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
         result = self._run(func, args, kwargs or {}, labelled)
-        if labelled or asked if self._forced is None else self._forced:
+        forced = self._here.forced
+        if labelled or asked if forced is None else forced:
             self._label(result, (*args, *(kwargs or {}).values()) if self._aliases(func) else ())
         return result
 

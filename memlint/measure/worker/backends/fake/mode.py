@@ -22,7 +22,7 @@ from memlint.measure.worker.compat import (
     UNKNOWN_OPERATOR_ERRORS,
     UNKNOWN_VALUE_ERRORS,
     FakeTensor,
-    FakeTensorMode,
+    OneFakeMode,
     TorchDispatchMode,
 )
 
@@ -38,7 +38,7 @@ class OnlyCudaIsFake(TorchDispatchMode):
         self.assumptions = assumptions
         self.deferred = DeferredWeights(assumptions, host)
         self._routes = routes
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.fake_mode = OneFakeMode()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -60,7 +60,7 @@ class OnlyCudaIsFake(TorchDispatchMode):
     def run_fake(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Shapes only. Raises Unsupported where the operator has none without values."""
         try:
-            with self.fake_mode:
+            with self.fake_mode.turn, self.fake_mode:
                 result = func(*args, **kwargs)
         except UNKNOWN_VALUE_ERRORS as error:
             raise Unsupported(

@@ -67,7 +67,7 @@ def _copy_to(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     if known is not None:
         return known.to(dtype, copy=True)
     mode.assumptions.note("values copied from the device are zeros")
-    with mode.fake_mode:
+    with mode.fake_mode.turn, mode.fake_mode:
         like = func(*args, **kwargs)
     return torch.empty_strided(like.shape, like.stride(), dtype=dtype).zero_()
 
@@ -122,14 +122,14 @@ def _known_result(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 def _to_device(mode: Any, real: Any) -> Any:
     if not isinstance(real, torch.Tensor):
         return type(real)(_to_device(mode, item) for item in real)
-    with mode.fake_mode:
+    with mode.fake_mode.turn, mode.fake_mode:
         fake = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="cuda")
     mode.values.learn(fake, real)
     return fake
 
 
 def _new(mode: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    with mode.fake_mode:
+    with mode.fake_mode.turn, mode.fake_mode:
         return torch.empty(shape, dtype=dtype, device="cuda")
 
 
@@ -205,6 +205,6 @@ def _reduced_in_place(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[
     if result.dim() == 0:
         shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
         whole = _new(mode, shape, result.dtype)
-        with mode.fake_mode:
+        with mode.fake_mode.turn, mode.fake_mode:
             return whole.resize_(())
     return result

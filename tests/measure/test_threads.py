@@ -1,0 +1,137 @@
+"""Threads that the program starts are measured as the one that it began in."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from measuring import measured
+
+from memlint.measure.analysis import peak
+from memlint.measure.job import Job, Layer, Target
+from memlint.measure.launch import run
+from memlint.measure.recording import Category, Recording
+
+TRAINING = """
+import threading
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 1)).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+def step():
+    inputs = torch.ones(64, 256).cuda()
+    hidden = model(inputs)
+    loss = hidden.square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+for number in range(8):
+    {call}
+"""
+IN_A_THREAD = "thread = threading.Thread(target=step); thread.start(); thread.join()"
+
+
+def log(recording: Recording) -> list[tuple[object, ...]]:
+    """What happened, in order: which line made what, and what was released."""
+
+    def words(event: int) -> tuple[object, ...]:
+        storage = recording.storages[event if event >= 0 else ~event]
+        line = storage.place.line if storage.place else None
+        return (event >= 0, storage.size, storage.operator, storage.category, storage.phase, line)
+
+    return [words(event) for event in recording.events]
+
+
+def test_steps_in_threads_are_those_of_one_thread() -> None:
+    there = measured(TRAINING.format(call=IN_A_THREAD), Path("train.py"))
+    here = measured(TRAINING.format(call="step()"), Path("train.py"))
+    assert [step.kind for step in there.steps] == ["training"] * 6
+    assert log(there) == log(here)
+    assert {storage.category for storage in there.storages} >= {Category.GRADIENTS, Category.ACTIVATIONS}
+
+
+def test_two_runs_with_threads_have_the_same_log() -> None:
+    text = """
+        import torch
+        from concurrent.futures import ThreadPoolExecutor
+
+        model = torch.nn.Linear(64, 64).cuda().eval()
+
+        def predict(size):
+            return model(torch.ones(size, 64).cuda()).relu()
+
+        with ThreadPoolExecutor(1) as pool:
+            for outputs in pool.map(predict, [8, 16, 32]):
+                del outputs
+        """
+    one, two = (measured(text, Path("serve.py")) for _ in range(2))
+    assert log(one) == log(two)
+    assert {8 * 64 * 4, 16 * 64 * 4, 32 * 64 * 4} <= {storage.size for storage in one.storages}
+    made = {storage.place.line for storage in one.storages if storage.place and storage.operator == "aten::relu"}
+    assert made == {8}
+
+
+def test_threads_at_the_same_time_lose_nothing() -> None:
+    text = """
+        import threading, torch
+
+        start = threading.Barrier(4)
+
+        def work(number):
+            start.wait()
+            for _ in range(200):
+                x = torch.ones(number + 1, 128, device="cuda")
+                y = torch.ones(number + 1, 128, device="cpu")
+                z = x + x
+                assert z.is_cuda and not y.is_cuda
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """
+    recording = measured(text, Path("threads.py"))
+    assert sorted(storage.id for storage in recording.storages) == list(range(4 * 400))
+    assert all(storage.died is not None for storage in recording.storages)
+    alive: set[int] = set()
+    for event in recording.events:
+        (alive.add if event >= 0 else alive.remove)(event if event >= 0 else ~event)
+    assert not alive
+
+
+def test_a_thread_that_has_made_enough_steps_ends_the_program_that_waits_for_it(tmp_path: Path) -> None:
+    text = TRAINING.format(call="pass") + textwrap.dedent("""
+        import queue
+
+        results = queue.Queue()
+
+        def train():
+            while True:
+                step()
+            results.put("done")
+
+        threading.Thread(target=train, daemon=True).start()
+        results.get()
+        """)
+    path = tmp_path / "train.py"
+    path.write_text(text)
+    outcome = run(Job(Target("script", str(path)), "cpu", str(tmp_path), steps=3), "discard")
+    assert outcome.recording is not None, outcome.message
+    assert [step.kind for step in outcome.recording.steps] == ["training"] * 3
+
+
+def test_what_autograd_saves_in_a_thread_is_marked() -> None:
+    recording = measured(TRAINING.format(call=IN_A_THREAD), Path("train.py"), layers={Layer.SAVED_TENSORS})
+    assert any(storage.saved for storage in recording.storages)
+
+
+@pytest.mark.parametrize("call", [IN_A_THREAD, "step()"], ids=["thread", "main"])
+def test_a_prediction_follows_threads(tmp_path: Path, call: str) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(TRAINING.format(call=call))
+    outcome = run(Job(Target("script", str(path)), "fake", str(tmp_path)), "discard")
+    assert outcome.recording is not None, outcome.message
+    assert peak(outcome.recording).bytes == peak(measured(TRAINING.format(call="step()"), path)).bytes
