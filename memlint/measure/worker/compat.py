@@ -126,6 +126,10 @@ class OneFakeMode(FakeTensorMode):
         self.turn = threading.RLock()
         super().__init__(allow_non_fake_inputs=True)
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> OneFakeMode:
+        """Fake tensors refer to it, and a copied model's are of the same mode."""
+        return self
+
     @property
     def in_kernel_invocation(self) -> bool:
         return self._here.in_kernel_invocation
