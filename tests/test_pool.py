@@ -29,6 +29,14 @@ def _work(job: str) -> str:
     if job == "hang":
         while True:
             pass
+    if job == "compute":
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+    if job == "sleep":
+        time.sleep(60)
+    if job == "nap":
+        time.sleep(0.6)
     if job == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "crash":
@@ -90,8 +98,33 @@ def test_a_job_that_hangs_is_lost_and_the_others_finish() -> None:
     started = time.monotonic()
     first, lost, last = run_files(["a", "hang", "b"], _work, timeout=0.3)
     assert (first, last) == ("A", "B")
-    assert lost == Lost("hang", "timeout", "took longer than 0.3 s")
+    assert isinstance(lost, Lost) and lost.reason == "timeout"
     assert time.monotonic() - started < 5
+
+
+@needs_posix_signals
+def test_a_job_that_computes_too_long_is_told_from_one_that_waits_too_long() -> None:
+    assert list(run_files(["hang", "sleep"], _work, timeout=0.2)) == [
+        Lost("hang", "timeout", "takes more than 0.2 s of CPU time"),
+        Lost("sleep", "timeout", "is not done after 2 s"),
+    ]
+
+
+@needs_posix_signals
+@pytest.mark.parametrize("processes", [1, 2])
+def test_time_in_which_others_compute_is_not_the_job_s(processes: int) -> None:
+    """As long by the clock as on a machine that is busy with something else."""
+    outcomes = run_side_by_side(["nap", "hang", "nap"], _work, timeout=0.3, processes=processes)
+    assert [outcome.reason if isinstance(outcome, Lost) else outcome for outcome in outcomes] == [
+        "NAP",
+        "timeout",
+        "NAP",
+    ]
+
+
+@needs_posix_signals
+def test_the_time_of_the_jobs_before_does_not_count() -> None:
+    assert list(run_files(["compute"] * 5, _work, timeout=0.4)) == ["COMPUTE"] * 5
 
 
 @needs_posix_signals

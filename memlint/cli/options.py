@@ -74,7 +74,7 @@ _OPTIONS = (
         "--timeout-per-file",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Give up on a file after this long.  [default: 10]",
+        help="Give up on a file that takes more CPU time than this.  [default: 10]",
     ),
 )
 

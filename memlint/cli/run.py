@@ -271,7 +271,7 @@ def _unfixed(result: FileResult) -> FixResult:
 def _lost(lost: Lost[Job]) -> FileResult:
     shown = lost.job.shown
     if lost.reason == "timeout":
-        return FileResult(shown, (_own(lost.job, "MEM005", _timed_out(lost.job)),))
+        return FileResult(shown, (_own(lost.job, "MEM005", _timed_out(lost)),))
     if lost.reason == "overflowed":
         return FileResult(shown, (_own(lost.job, "MEM006", _overflowed(lost)),))
     if lost.reason == "died":
@@ -279,9 +279,9 @@ def _lost(lost: Lost[Job]) -> FileResult:
     return FileResult(shown, trouble=f"internal error; please report it with these lines:\n{lost.detail.rstrip()}")
 
 
-def _timed_out(job: Job) -> str:
+def _timed_out(lost: Lost[Job]) -> str:
     return (
-        f"checking this file takes longer than {job.timeout_seconds:g} s, so it was not checked: "
+        f"checking this file {lost.detail}, so it was not checked: "
         "allow more with `--timeout-per-file`, or name the file in `exclude`"
     )
 

@@ -32,6 +32,12 @@ FORKS = START_METHOD == "fork"
 
 START_TIMEOUT_SECONDS = 60.0
 
+# A job's time is the CPU time of its worker: what else the machine does is not the file's fault. The system counts it
+# and ends the process, also in native code. Windows has no such timer; there the clock on the wall decides.
+_COUNTS_CPU_TIME = hasattr(signal, "ITIMER_PROF")
+# A worker that waits for something uses none: so much longer by the clock, it is given up all the same.
+_PATIENCE = 10 if _COUNTS_CPU_TIME else 1
+
 _LONGEST_RUN = 64
 # The little garbage that there is comes to some 5 kB a file.
 _COLLECT_EVERY = 1000
@@ -50,7 +56,7 @@ _OVERFLOW_STATUSES = frozenset({0xC00000FD, 0xC0000005})
 class Lost(Generic[Job]):
     """A job that gave no result, and why.
 
-    `timeout`: it took longer than allowed. `overflowed`: native code crashed the worker process, as on a stack
+    `timeout`: it took more time than allowed. `overflowed`: native code crashed the worker process, as on a stack
     overflow. `died`: the process ended otherwise (the system's out-of-memory killer). `raised`: the work function
     raised. `detail` says it in words; for `raised` it is the traceback.
     """
@@ -74,9 +80,10 @@ def run_files(
 ) -> Iterator[Result | Lost[Job]]:
     """Yield `work(job)` for each job, or `Lost`, in the order of the jobs: one after the other.
 
-    One worker process handles the jobs one after the other. When a job takes longer than `timeout` seconds (wall
-    clock), or the worker ends, that job is lost and a new worker takes the next one. An exception raised by
-    `work` is `Lost` too, with its traceback: no job is dropped and none hides the others.
+    One worker process handles the jobs one after the other. When a job takes more than `timeout` seconds of CPU time
+    (or ten times as long by the clock; on Windows, `timeout` seconds by the clock), or the worker ends, that job is
+    lost and a new worker takes the next one. An exception raised by `work` is `Lost` too, with its traceback: no job is
+    dropped and none hides the others.
 
     `work`, `prepare`, the jobs and the results must be picklable; `work` and `prepare` are module-level functions.
     `prepare` runs once in each worker before its first job, off the clock: slow imports go there. `jobs` may be
@@ -92,8 +99,8 @@ def run_files(
     try:
         for job in jobs:
             if worker is None or not worker.is_alive():
-                worker = _Worker(work, prepare, start_method)
-            outcome = worker.run(job, timeout)
+                worker = _Worker(work, prepare, timeout, start_method)
+            outcome = worker.run(job)
             if isinstance(outcome, Lost) and outcome.reason != "raised":
                 worker.end()
                 worker = None
@@ -169,8 +176,8 @@ class _Crew(Generic[Job, Result]):
                 continue
             if bench.worker is None or not bench.worker.is_alive():
                 bench.clear()
-                bench.worker = _Worker(self._work, self._prepare, START_METHOD)
-            bench.index, bench.deadline = index, time.monotonic() + self._timeout
+                bench.worker = _Worker(self._work, self._prepare, self._timeout, START_METHOD)
+            bench.index, bench.deadline = index, time.monotonic() + self._timeout * _PATIENCE
             bench.worker.begin(self._jobs[index])
 
     def _next_run(self, benches: int) -> Iterator[int]:
@@ -192,25 +199,28 @@ class _Crew(Generic[Job, Result]):
     def _finish(self, bench: _Bench[Job, Result], *, in_time: bool) -> None:
         assert bench.worker is not None and bench.index is not None
         job = self._jobs[bench.index]
-        outcome = bench.worker.outcome(job) if in_time else timed_out(job, self._timeout)
+        outcome = bench.worker.outcome(job) if in_time else bench.worker.waited_in_vain(job)
         if isinstance(outcome, Lost) and outcome.reason != "raised":
             bench.clear()
         self.outcomes[bench.index], bench.index = outcome, None
 
 
-def timed_out(job: Job, timeout: float) -> Lost[Job]:
-    return Lost(job, "timeout", f"took longer than {timeout:g} s")
-
-
 class _Worker(Generic[Job, Result]):
     """A worker process, seen from the parent."""
 
-    def __init__(self, work: Callable[[Job], Result], prepare: Callable[[], object] | None, start_method: str) -> None:
+    def __init__(
+        self,
+        work: Callable[[Job], Result],
+        prepare: Callable[[], object] | None,
+        timeout: float,
+        start_method: str,
+    ) -> None:
+        self._timeout = timeout
         context = multiprocessing.get_context(start_method)
         self.connection, theirs = context.Pipe()
         # mypy knows no Process on the context of a start method that is not a literal.
         self._process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(work, prepare, theirs, self.connection), name="memlint-worker", daemon=True
+            target=_serve, args=(work, prepare, timeout, theirs, self.connection), name="memlint-worker", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -231,12 +241,12 @@ class _Worker(Generic[Job, Result]):
     def is_alive(self) -> bool:
         return bool(self._process.is_alive())
 
-    def run(self, job: Job, timeout: float) -> Result | Lost[Job]:
-        deadline = time.monotonic() + timeout
+    def run(self, job: Job) -> Result | Lost[Job]:
         self.begin(job)
-        if not self.connection.poll(max(0.0, deadline - time.monotonic())):
-            return timed_out(job, timeout)
-        return self.outcome(job)
+        return self.outcome(job) if self.connection.poll(self._timeout * _PATIENCE) else self.waited_in_vain(job)
+
+    def waited_in_vain(self, job: Job) -> Lost[Job]:
+        return Lost(job, "timeout", f"is not done after {self._timeout * _PATIENCE:g} s")
 
     def begin(self, job: Job) -> None:
         with suppress(OSError):  # the worker is gone: its outcome will say so
@@ -256,6 +266,8 @@ class _Worker(Generic[Job, Result]):
     def _lost_with_the_process(self, job: Job) -> Lost[Job]:
         detail = self._how_it_ended()
         code = self._process.exitcode
+        if _COUNTS_CPU_TIME and code == -signal.SIGPROF:
+            return Lost(job, "timeout", f"takes more than {self._timeout:g} s of CPU time")
         overflowed = code is not None and (code in _OVERFLOW_STATUSES or _signal_name(code) in _OVERFLOW_SIGNALS)
         return Lost(job, "overflowed" if overflowed else "died", detail)
 
@@ -287,6 +299,7 @@ def _signal_name(exit_code: int) -> str:
 def _serve(
     work: Callable[[Job], Result],
     prepare: Callable[[], object] | None,
+    timeout: float,
     connection: Connection,
     parents_end: Connection,
 ) -> None:
@@ -294,14 +307,16 @@ def _serve(
     parents_end.close()  # or a forked worker would hold it open itself, and outlive a killed parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _COUNTS_CPU_TIME:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
     threading.stack_size(STACK_BYTES)
-    thread = threading.Thread(target=_work_until_closed, args=(work, prepare, connection))
+    thread = threading.Thread(target=_work_until_closed, args=(work, prepare, timeout, connection))
     thread.start()
     thread.join()
 
 
 def _work_until_closed(
-    work: Callable[[Job], Result], prepare: Callable[[], object] | None, connection: Connection
+    work: Callable[[Job], Result], prepare: Callable[[], object] | None, timeout: float, connection: Connection
 ) -> None:
     if prepare is not None:
         try:
@@ -318,9 +333,18 @@ def _work_until_closed(
             job: Job = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send_bytes(_outcome(work, job))
+        _allow_cpu_time(timeout)
+        outcome = _outcome(work, job)
+        _allow_cpu_time(0.0)
+        connection.send_bytes(outcome)
         if number % _COLLECT_EVERY == 0:
             gc.collect()
+
+
+def _allow_cpu_time(seconds: float) -> None:
+    """From now on; 0: as much as it takes."""
+    if _COUNTS_CPU_TIME:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _outcome(work: Callable[[Job], Result], job: Job) -> bytes:

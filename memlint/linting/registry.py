@@ -82,7 +82,7 @@ Never.
     ),
     "MEM005": (
         "file-timeout",
-        """Checking the file took longer than `--timeout-per-file`.
+        """Checking the file took more CPU time than `--timeout-per-file` allows.
 
 ## What it does
 The file is given up and the others are checked. The usual cause is a generated file with a huge expression, on which
