@@ -11,14 +11,22 @@ from memlint.semantics.events import Backward, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
+from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.recurrent import retains_for_state
-from memlint.semantics.scopes import walk
-from memlint.semantics.values import Root
+from memlint.semantics.retention import makes_leaf
+from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.values import Grad, Root, Value
 
 # A parameter so named is no tensor.
 _NAMESPACES = frozenset(
     "losses criterion criterions criteria model models net network module trainer agent engine accelerator".split()
 )
+# A parameter with one of these words in its name is a batch, or a number.
+_DATA_WORDS = frozenset(
+    """x y data batch batches input inputs target targets label labels image images img imgs gt mask masks tokens
+    lengths ids text texts epoch step iteration ratio eps epsilon alpha beta gamma num n size lr""".split()
+)
+_CONSTRUCTORS = frozenset({"__init__", "__post_init__", "setup", "build"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +37,8 @@ class NeedlessRetain:
     argument: cst.Arg
     is_last: bool
     """Others differentiated the graph before; this is the last."""
+    questions: frozenset[Question]
+    certain: bool
 
     @property
     def differentiated(self) -> cst.BaseExpression:
@@ -46,32 +56,39 @@ def needless_retains(module: Module) -> Iterator[NeedlessRetain]:
             argument = backward.call.keywords.get("retain_graph")
             if argument is None or argument.value.literal is not True or "create_graph" in backward.call.keywords:
                 continue
-            found = _needless(module, flow, backward)
+            found = _needless(module, flow, backward, argument.node)
             if found is not None and not retains_for_state(module, backward):
-                yield NeedlessRetain(backward, argument.node, found)
+                yield found
 
 
-def _needless(module: Module, flow: Flow, backward: Backward) -> bool | None:
-    """Whether it is the last of several; None where the graph may be needed again."""
-    loop = _step_loop(backward)
-    if loop is None:
+def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg) -> NeedlessRetain | None:
+    """None where the graph may be needed again."""
+    loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots)
+    if not graph or (loop is None and not _is_step(flow, backward)):
         return None  # the caller may differentiate again
-    graph = _saved(module, backward.differentiated.roots)
-    if not graph:
-        return None
-    inside = _nodes_inside(loop) | _nodes_of_callees(module, flow, loop)
+    inside = _nodes_inside(loop) if loop is not None else {id(node) for node in walk(backward.scope.node)}
+    inside |= _nodes_of_callees(module, flow, loop)
     if any(id(module.analysis.roots[root].node) not in inside for root in graph):
         return None  # part of the graph was built before the loop: every round needs it
-    if _may_carry_from_outside(module, backward, inside):
+    outside = _Outside(module, backward, inside)
+    if outside.may_carry():
         return None
-    if loop.carried & backward.differentiated.roots:
+    if loop is not None and loop.carried & backward.differentiated.roots:
         return None  # a hidden state, a running sum: the next iteration walks this graph again
     others = [item for item in flow.backwards if item is not backward and graph & item.differentiated.roots]
     if any(item.order > backward.order or item.guarded for item in others):
         return None  # GAN steps, per-task gradients, gradient penalties
     if _handed_on(module, flow, backward, graph):
         return None
-    return bool(others)
+    returns = bool(graph & flow.return_roots) and any(graph & value.roots for value in flow.returned)
+    questions = frozenset({ResultNotDifferentiated(backward.scope.qualname)} if returns else ())
+    return NeedlessRetain(backward, argument, bool(others), questions, loop is not None and not outside.by_name)
+
+
+def _is_step(flow: Flow, backward: Backward) -> bool:
+    """A function that makes one training step for whoever calls it: what it has built is gone when it ends."""
+    is_method = isinstance(flow.scope.node, cst.FunctionDef) and flow.scope.name != "forward"
+    return is_method and flow.has_step and backward.loop is None and not backward.handler and not flow.scope.has_yield
 
 
 def _nodes_inside(loop: Loop) -> set[int]:
@@ -81,9 +98,9 @@ def _nodes_inside(loop: Loop) -> set[int]:
     return {id(node) for part in parts for node in walk(part)}
 
 
-def _nodes_of_callees(module: Module, flow: Flow, loop: Loop) -> set[int]:
+def _nodes_of_callees(module: Module, flow: Flow, loop: Loop | None) -> set[int]:
     """The nodes of the functions of this file that the function calls only in the loop: each iteration reads them."""
-    calls = [(call, call.loop is not None and loop in call.loop.outer()) for call in flow.calls]
+    calls = [(call, loop is None or (call.loop is not None and loop in call.loop.outer())) for call in flow.calls]
     outside = {name for call, is_inside in calls if not is_inside for name in call.callee.quals}
     names = {name for call, is_inside in calls if is_inside for name in call.callee.quals} - outside
     scopes = [module.analysis.scope_named(name) for name in names if name.startswith(":")]
@@ -100,22 +117,80 @@ def _saved(module: Module, roots: frozenset[int]) -> frozenset[int]:
     return frozenset(root for root in roots if module.analysis.roots[root].saves)
 
 
-def _may_carry_from_outside(module: Module, backward: Backward, inside: set[int]) -> bool:
-    """Whether a value from before the loop that may carry a graph is an ancestor of the loss.
+class _Outside:
+    """What the loss was computed from that the iteration (or the call of a training step) finds made."""
 
-    What the loop iterates over is data.
-    """
-    analysis = module.analysis
-    loops = backward.loop.outer() if backward.loop is not None else ()
-    iterated = {root for loop in loops for root in loop.iterates.roots | {loop.element}}
-    data = {id(node) for loop in loops if loop.iterable is not None for node in walk(loop.iterable)}
-    return any(
-        analysis.roots[root].may_carry
-        and id(analysis.roots[root].node) not in inside | data
-        and not _is_namespace(analysis.roots[root])
-        and not _set_by_forward(module, backward, root)
-        for root in backward.differentiated.roots - iterated
-    )
+    def __init__(self, module: Module, backward: Backward, inside: set[int]) -> None:
+        self._module = module
+        self._backward = backward
+        self._inside = inside
+        self.by_name = False
+        """A name was part of the evidence: a parameter called `labels`."""
+
+    def may_carry(self) -> bool:
+        """Whether any of it may carry a graph. What the loop iterates over is data, and so is a leaf."""
+        loops = self._backward.loop.outer() if self._backward.loop is not None else ()
+        iterated = {root for loop in loops for root in loop.iterates.roots | {loop.element}}
+        self._inside |= {id(node) for loop in loops if loop.iterable is not None for node in walk(loop.iterable)}
+        return any(self._carries(root, set()) for root in self._backward.differentiated.roots - iterated)
+
+    def _carries(self, root: int, seen: set[int]) -> bool:
+        made = self._module.analysis.roots[root]
+        if root in seen or not made.may_carry or _is_namespace(made):
+            return False
+        seen.add(root)
+        if id(made.node) in self._inside:
+            return self._backward.loop is None and self._is_kept(made)
+        if _set_by_forward(self._module, self._backward, root) or makes_leaf(self._module.call_at(made.node)):
+            return False
+        if isinstance(made.node, cst.Param):
+            return self._is_given(made.node, seen)
+        sources = made.ancestors - {root}
+        is_computed = bool(sources) and not made.saves
+        return not is_computed or any(self._carries(source, seen) for source in sources)
+
+    def _is_kept(self, made: Root) -> bool:
+        """`self.fake`, which another method may have computed before the step."""
+        node, owner = made.node, self._backward.scope.enclosing_class()
+        if not isinstance(node, cst.Attribute) or made.ancestors or owner is None or path_of(node.value) != "self":
+            return False
+        setters = {child.name for child in owner.children if node.attr.value in child.attributes_stored}
+        return not setters or not setters <= _CONSTRUCTORS
+
+    def _is_given(self, param: cst.Param, seen: set[int]) -> bool:
+        """Whether a caller may give a parameter that carries a graph."""
+        if not words_of(param.name.value).isdisjoint(_DATA_WORDS):
+            self.by_name = True
+            return False
+        scope = next((scope for scope in self._module.scopes if param in _parameters(scope)), None)
+        if scope is None or scope.name in _CONSTRUCTORS:
+            return scope is None  # `self.weight = weight`
+        given = _given(self._module, scope, param)
+        return not given or any(
+            value.grad is not Grad.NO and any(self._carries(root, seen) for root in value.roots) for value in given
+        )
+
+
+def _parameters(scope: Scope) -> list[cst.Param]:
+    return parameters(scope.node.params) if isinstance(scope.node, cst.FunctionDef) else []
+
+
+def _given(module: Module, scope: Scope, param: cst.Param) -> list[Value]:
+    """What the callers in view give for a parameter; nothing where that is not known of all of them."""
+    if scope.qualname in module.analysis.handed_over:
+        return []
+    is_method = scope.parent is not None and scope.parent.is_class
+    place = _parameters(scope).index(param) - is_method
+    found = []
+    for call in module.calls_of(frozenset({scope.qualname})):
+        by_name = call.keywords.get(param.name.value)
+        if by_name is not None:
+            found.append(by_name.value)
+        elif place < len(call.positional):
+            found.append(call.positional[place].value)
+        elif param.default is None or call.unpacks:
+            return []
+    return found
 
 
 def _is_namespace(made: Root) -> bool:
@@ -144,9 +219,7 @@ def _set_by_forward(module: Module, backward: Backward, root: int) -> bool:
 
 
 def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
-    """Whether code out of view, a later return, an attribute or a closure gets hold of the graph."""
-    if graph & flow.return_roots and any(graph & value.roots for value in flow.returned):
-        return True
+    """Whether code out of view, an attribute or a closure gets hold of the graph."""
     if graph & module.analysis.shared:
         return True
     for call in flow.calls:

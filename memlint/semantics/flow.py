@@ -419,7 +419,7 @@ class Flow(Expressions):
         self.quiet -= 1
 
         head = merge(before.copy(), after_one)
-        self._mark_carried(loop, before, head)
+        self._mark_carried(loop, before, after_one, head)
         breaks: list[State] = []
         end = head
         if not self.quiet:
@@ -433,9 +433,12 @@ class Flow(Expressions):
         self.loop = loop.parent
         self.guards = guards
 
-    def _mark_carried(self, loop: Loop, before: State, head: State) -> None:
-        """Mark what an iteration finds in a variable that the one before it has changed."""
+    def _mark_carried(self, loop: Loop, before: State, after_one: State, head: State) -> None:
+        """Mark what an iteration finds in a variable that the one before it has changed, and left with a graph."""
         for path, value in head.vars.items():
+            left = after_one.vars.get(path) if after_one.alive else None
+            if left is not None and left.grad is Grad.NO and left.kind in (Kind.TENSOR, Kind.UNKNOWN):
+                continue
             known = path in before.vars or path in loop.sums
             if known and value is not before.vars.get(path) and value.grad is not Grad.NO:
                 marker = self.analysis.carried_marker(loop.node, path)

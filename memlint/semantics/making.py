@@ -23,6 +23,7 @@ from memlint.semantics.values import (
 
 if TYPE_CHECKING:
     from memlint.semantics.analysis import Analysis
+    from memlint.semantics.events import Loop
     from memlint.semantics.scopes import Scope
     from memlint.semantics.state import State
 
@@ -33,6 +34,7 @@ class Making:
     analysis: Analysis
     scope: Scope
     state: State
+    loop: Loop | None
 
     def root(self, node: cst.CSTNode, *, saves: bool = False, is_forward: bool = False) -> int:
         """The definition that an expression makes, each time it is read."""
@@ -97,7 +99,7 @@ class Making:
         mode = self.state.mode
         idents = NOTHING if ident is None else frozenset({ident})
         if mode is Mode.OFF:
-            return Value(kind, roots=NOTHING, idents=idents)
+            return Value(kind, roots=self._given_by_loops(roots), idents=idents)
         if mode is Mode.ENTRY:
             conditions = conditions | {GradOnEntry(self.scope.qualname)}
         elif mode is Mode.UNKNOWN:
@@ -117,6 +119,12 @@ class Making:
             kind, Grad.YES, conditions=conditions, roots=roots | idents, idents=idents, weak=weak, proves=proves
         )
 
+    def _given_by_loops(self, roots: frozenset[int]) -> frozenset[int]:
+        """What of these are no graphs, but the marks of what an iteration is given."""
+        if self.loop is None or not roots:
+            return NOTHING
+        return roots.intersection(loop.element for loop in self.loop.outer())
+
     def derived(self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], ident: int | None = None) -> Value:
         """The result of a differentiable operation on these operands."""
         operands = list(operands)
@@ -124,12 +132,12 @@ class Making:
         carrying = [operand for operand in operands if operand.grad is Grad.YES]
         if not carrying:
             if any(operand.grad is Grad.MIXED for operand in operands):
-                return self._at_times(kind, operands, roots if ident is None else roots | {ident})
+                return self._at_times(kind, operands, roots, ident)
             return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
         # An attribute that some method sets, `self.decay`, is the weaker witness.
         best = min(carrying, key=lambda operand: (self.analysis.unproven(operand), operand.weak))
         if any(operand.partly is not None for operand in operands) and self.analysis.unproven(best):
-            return self._at_times(kind, operands, roots if ident is None else roots | {ident})
+            return self._at_times(kind, operands, roots, ident)
         # `weight * loss`: of what a caller gave and what was computed, the latter has the graph.
         sources = carrying if len(carrying) == 1 else [operand for operand in carrying if self._is_computed(operand)]
         only = len(sources) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
@@ -148,11 +156,16 @@ class Making:
         roots = self.analysis.roots
         return not value.idents or any(roots[ident].saves or roots[ident].ancestors - {ident} for ident in value.idents)
 
-    def _at_times(self, kind: Kind, operands: Iterable[Value], roots: frozenset[int]) -> Value:
+    def _at_times(self, kind: Kind, operands: Iterable[Value], roots: frozenset[int], ident: int | None) -> Value:
         """The result of an operation on what carries a graph on some paths only."""
         partly = [operand.partly for operand in operands if operand.partly is not None]
+        idents = NOTHING if ident is None else frozenset({ident})
         return Value(
-            kind, Grad.MIXED, roots=roots, partly=partly[0] if partly and self.state.mode is not Mode.OFF else None
+            kind,
+            Grad.MIXED,
+            roots=roots | idents,
+            idents=idents,
+            partly=partly[0] if partly and self.state.mode is not Mode.OFF else None,
         )
 
     def operation(self, left: Value, right: Value, node: cst.CSTNode) -> Value:

@@ -9,14 +9,17 @@ import libcst as cst
 
 from memlint.semantics.devices import Place, moved_to, uses_a_device
 from memlint.semantics.events import Call, Loop, Store
+from memlint.semantics.host_moves import Collection, moved_after, takes
+from memlint.semantics.knowledge import lightning_hooks as hooks
 from memlint.semantics.knowledge import predictions as known
 from memlint.semantics.loaders import is_named_loader, unwrapped
+from memlint.semantics.model_outputs import Key, Outputs, Source, display_parts, runs_a_model
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import chain_of, path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode, Value
-
-_DEPTH = 8
+from memlint.semantics.retention import retentions
+from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, target_names, walk
+from memlint.semantics.step_outputs import attribute_of, empties, is_lightning, reached_from
+from memlint.semantics.values import Grad, Mode, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +29,8 @@ class PiledPredictions:
     node: cst.CSTNode
     """The store into the list, or the comprehension that makes it."""
     output: cst.BaseExpression
-    moved: Call
-    """The call that moves everything to the host."""
+    moved: Call | None
+    """The call that moves everything to the host; None: whoever reads it is out of view."""
     certain: bool
     """It surely loops over a loader."""
     grows: bool = False
@@ -46,23 +49,9 @@ def piled_predictions(module: Module) -> Iterator[PiledPredictions]:
     if module.words.isdisjoint(known.TRIGGERS) or "torch" not in module.words:
         return
     for store in module.stores:
-        if store.how not in ("append", "extend") or not store.boxes:
-            continue
-        if (
-            store.value.grad is not Grad.NO
-            and store.mode is not Mode.OFF
-            and not _ran_without_grad(module, store.value)
-        ):
-            continue
-        loop = _evaluating_loop(module, store)
-        if loop is None or not _is_output(module, store.value_node, loop.node, _DEPTH):
-            continue
-        if not module.once(uses_a_device):
-            return
-        moved = _moved_together(module, store.boxes, loop, store)
-        if moved is not None:
-            pieces = _cuts_one_input(module, loop)
-            yield PiledPredictions(store.node, store.value_node, moved, loop.draws_from_loader, of_one_input=pieces)
+        found = _in_loop(module, store)
+        if found is not None:
+            yield found
     for loop in module.loops:
         found = _in_comprehension(module, loop)
         if found is not None:
@@ -72,16 +61,138 @@ def piled_predictions(module: Module) -> Iterator[PiledPredictions]:
             found = _growing(module, call)
             if found is not None:
                 yield found
+    yield from _in_hooks(module)
+
+
+# --- a list that a loop fills ---
+
+
+def _in_loop(module: Module, store: Store) -> PiledPredictions | None:
+    if not _is_collected(store) or not store.carried_by:
+        return None
+    if not _keeps_no_graph(module, store):
+        return None
+    may_train = store.value.grad is Grad.NO and store.mode is not Mode.OFF  # `preds.append(out.detach())`
+    kept: list[tuple[Key, cst.BaseExpression]] = []
+    source: Source | None = None
+    for loop in store.carried_by:
+        outputs = Outputs(module, loop.node)
+        kept = _outputs_in(outputs, store.value_node)
+        if kept:
+            source = outputs.source(kept[0][1])
+            break
+    found = _evaluating(module, store.carried_by, store.boxes, source, may_train=may_train) if kept else None
+    if found is None or not _piles_up(module, store, found) or not module.once(uses_a_device):
+        return None
+    later = [call for call in module.calls if not _within(call, found) and not _earlier(call, store)]
+    return _moved_later(module, store, kept, later, found.draws_from_loader, _cuts_one_input(module, found))
+
+
+def _keeps_no_graph(module: Module, store: Store) -> bool:
+    """Whether what is put away carries no graph; where the caller decides about grad mode, unless MEM102 asks it."""
+    if store.value.grad is Grad.NO or store.mode is Mode.OFF or _ran_without_grad(module, store.value):
+        return True
+    is_asked = any(retention.store is store for retention in retentions(module))
+    return store.mode in (Mode.ENTRY, Mode.UNKNOWN) and not is_asked
+
+
+def _is_collected(store: Store) -> bool:
+    return store.how in ("append", "extend", "insert", "setitem") and bool(store.boxes)
+
+
+def _outputs_in(outputs: Outputs, node: cst.BaseExpression) -> list[tuple[Key, cst.BaseExpression]]:
+    """The outputs in what is put away, with their place in it: `("logits", out)` of `{"logits": out, "y": y}`."""
+    parts = list(display_parts(node)) or [(None, node)]
+    return [(key, part) for key, part in parts if outputs.source(part) is not None]
+
+
+def _moved_later(
+    module: Module,
+    store: Store,
+    kept: list[tuple[Key, cst.BaseExpression]],
+    later: list[Call],
+    certain: bool,
+    pieces: bool = False,
+) -> PiledPredictions | None:
+    for key, output in kept:
+        moved = Collection(module, store.boxes, key, later).moved()
+        if moved is not None:
+            return PiledPredictions(store.node, output, moved, certain, of_one_input=pieces)
+    return None
+
+
+def _piles_up(module: Module, store: Store, loop: Loop) -> bool:
+    """Whether each batch brings new keys: `results[name] = out` for each name of the batch, no `feats[layer] = out`."""
+    if isinstance(store.node, cst.Subscript):
+        return any(_is_of_the_batch(loop, part) for element in store.node.slice for part in walk(element))
+    call = store.node if isinstance(store.node, cst.Call) else None
+    is_update = call is not None and isinstance(call.func, cst.Attribute) and call.func.attr.value == "update"
+    return not is_update or not list(display_parts(store.value_node))
+
+
+def _is_of_the_batch(loop: Loop, node: cst.CSTNode) -> bool:
+    """A name that the loop, or what it is given, decides."""
+    if not isinstance(node, cst.Name) or not isinstance(loop.node, cst.For):
+        return False
+    names = set(target_names(loop.node.target))
+    for part in walk(loop.node.body):
+        if isinstance(part, cst.Assign) and _mentions(part.value, names):
+            names.update(name for target in part.targets for name in target_names(target.target))
+        elif isinstance(part, (cst.For, cst.CompFor)) and _mentions(part.iter, names):
+            names.update(target_names(part.target))
+    return node.value in names
+
+
+def _mentions(node: cst.CSTNode, names: set[str]) -> bool:
+    return any(isinstance(part, cst.Name) and part.value in names for part in walk(node))
+
+
+# --- a list that the hooks of a framework fill ---
+
+
+def _in_hooks(module: Module) -> Iterator[PiledPredictions]:
+    """`self.preds.append(outputs)` in `on_predict_batch_end`, `torch.cat(self.preds).cpu()` at the end of the epoch."""
+    if module.words.isdisjoint(hooks.EVALUATION_STEPS):
+        return
+    for owner in module.scopes:
+        if not owner.is_class or not any(is_lightning(base) for base in module.analysis.base_names(owner.qualname)):
+            continue
+        steps = reached_from(module, owner, hooks.EVALUATION_STEPS)
+        training = reached_from(module, owner, hooks.TRAINING_STEPS)
+        later = [call for call in module.calls if call.scope not in steps]
+        for store in module.stores:
+            if store.scope in steps and store.scope not in training and _is_collected(store):
+                found = _in_hook(module, owner, store, steps, later)
+                if found is not None:
+                    yield found
+
+
+def _in_hook(
+    module: Module, owner: Scope, store: Store, steps: dict[Scope, str], later: list[Call]
+) -> PiledPredictions | None:
+    attribute = attribute_of(store)
+    if attribute is None or any(module.box(box).bounded for box in store.boxes):
+        return None
+    if any(empties(module, scope, attribute, owner) for scope in steps):
+        return None  # once a batch
+    node = store.scope.node
+    names = {param.name.value for param in parameters(node.params)} if isinstance(node, cst.FunctionDef) else set()
+    given = hooks.OUTPUT_PARAMETERS & names
+    kept = _outputs_in(Outputs(module, node, given), store.value_node)
+    found = _moved_later(module, store, kept, later, certain=True)
+    if found is None and kept and steps[store.scope] in hooks.AFTER_PREDICTING and not module.words & {"cpu", "to"}:
+        return PiledPredictions(store.node, kept[0][1], None, certain=False)
+    return found
+
+
+# --- a list that a comprehension makes, a tensor that grows ---
 
 
 def _ran_without_grad(module: Module, value: Value) -> bool:
     """The models that may have made it all ran with grad off, whatever the mode is where it is kept."""
     made = (module.call_at(module.analysis.roots[root].node) for root in value.roots)
-    models = [call for call in made if call is not None and _runs_a_model(call)]
+    models = [call for call in made if call is not None and runs_a_model(call)]
     return bool(models) and all(call.mode is Mode.OFF for call in models)
-
-
-# --- a tensor that grows ---
 
 
 def _growing(module: Module, call: Call) -> PiledPredictions | None:
@@ -92,18 +203,18 @@ def _growing(module: Module, call: Call) -> PiledPredictions | None:
     statement = call.statement
     if path is None or added is None or not isinstance(statement, cst.Assign):
         return None
-    loop = _evaluating(module, call.loop.outer(), frozenset())
-    if loop is None or not _only_grows(loop.node, path) or not _is_output(module, added, loop.node, _DEPTH):
+    loop = _evaluating(module, call.loop.outer(), frozenset(), None)
+    if loop is None or not _only_grows(loop.node, path) or Outputs(module, loop.node).source(added) is None:
         return None
     if not _carries_no_graph(module, call, added):
         return None
     inside = [other for other in module.calls_in(call.scope) if _within(other, loop) and other is not call]
     roots = call.result.idents
-    if not roots or any(_takes(other, roots) for other in inside) or not module.once(uses_a_device):
+    if not roots or any(takes(other, roots) for other in inside) or not module.once(uses_a_device):
         return None
     last = max((other.order for other in (*inside, call)), default=0)
     after = [other for other in module.calls_in(call.scope) if other.order > last]
-    moved = _moved_after(module, call, after, last)
+    moved = moved_after(module, call, after, last)
     if moved is None:
         return None
     pieces = _cuts_one_input(module, loop)
@@ -149,12 +260,6 @@ def _carries_no_graph(module: Module, call: Call, added: cst.BaseExpression) -> 
     return _ran_without_grad(module, call.result)
 
 
-def _takes(call: Call, roots: frozenset[int]) -> bool:
-    given = (*call.positional, *call.keywords.values())
-    received = call.receiver.idents if call.receiver is not None else frozenset()
-    return bool(received & roots) or any(argument.value.idents & roots for argument in given)
-
-
 def _in_comprehension(module: Module, loop: Loop) -> PiledPredictions | None:
     """`torch.cat([model(x.to(device)) for x in loader]).cpu()`."""
     node = loop.node
@@ -166,29 +271,56 @@ def _in_comprehension(module: Module, loop: Loop) -> PiledPredictions | None:
     if not calls or any(call.mode is not Mode.OFF for call in calls) or loop.runs_layers:
         return None
     box = next((index for index, box in enumerate(module.analysis.boxes) if box.node is node), None)
-    if box is None or not _is_output(module, node.elt, node, _DEPTH) or not module.once(uses_a_device):
+    if box is None or Outputs(module, node).source(node.elt) is None or not module.once(uses_a_device):
         return None
-    moved = _moved_together(module, frozenset({box}), loop, None)
+    later = [call for call in module.calls if not _within(call, loop)]
+    moved = Collection(module, frozenset({box}), None, later).moved()
     if moved is None:
         return None
     pieces = _cuts_one_input(module, loop)
     return PiledPredictions(node, node.elt, moved, loop.draws_from_loader, of_one_input=pieces)
 
 
-def _evaluating_loop(module: Module, store: Store) -> Loop | None:
+# --- the loop over batches ---
+
+
+def _evaluating(
+    module: Module,
+    loops: Sequence[Loop],
+    boxes: frozenset[int],
+    source: Source | None,
+    *,
+    may_train: bool = False,
+) -> Loop | None:
     """The loop over batches around the store; nothing in it trains, nothing empties the list."""
-    return _evaluating(module, store.carried_by, store.boxes)
-
-
-def _evaluating(module: Module, loops: Sequence[Loop], boxes: frozenset[int]) -> Loop | None:
     for loop in loops:
-        if loop.is_comprehension or loop.is_training_loop:
+        if loop.is_comprehension or (loop.is_training_loop and not may_train):
             return None
         if any(loop.node in module.box(box).emptied_in or module.box(box).bounded for box in boxes):
             return None
-        if not loop.runs_layers and (loop.draws_from_loader or loop.feeds_forward or _takes_batches(module, loop)):
+        if loop.runs_layers:
+            continue
+        if loop.draws_from_loader or loop.feeds_forward or _takes_batches(module, loop) or _draws_noise(loop, source):
             return loop
     return None
+
+
+def _draws_noise(loop: Loop, source: Source | None) -> bool:
+    """`generator(torch.randn(64, 100))`: each round makes samples of its own."""
+    if not isinstance(source, Call):
+        return False
+    return any(_is_noise(loop, argument.expression) for argument in (*source.positional, *source.keywords.values()))
+
+
+def _is_noise(loop: Loop, node: cst.BaseExpression) -> bool:
+    """`torch.randn(64, 100).to(device)`, or a name that the loop gives nothing else."""
+    if isinstance(node, cst.Name):
+        assigned = [item for item in walk(loop.node) if isinstance(item, cst.Assign)]
+        made = [item.value for item in assigned if any(node.value in target_names(to.target) for to in item.targets)]
+        return bool(made) and all(not isinstance(value, cst.Name) and _is_noise(loop, value) for value in made)
+    for call in chain_of(node):
+        node = call if path_of(call.func) in known.NOISE else call.func.value  # type: ignore[attr-defined]
+    return isinstance(node, cst.Call) and path_of(node.func) in known.NOISE
 
 
 def _takes_batches(module: Module, loop: Loop) -> bool:
@@ -223,263 +355,26 @@ def _cuts_one_input(module: Module, loop: Loop) -> bool:
     cut = call.names(known.SPLITS) or (call.method in known.SPLITTING_METHODS and not call.callee.quals)
     if not cut and not (call.names({"range"}) and _slices_by(target, node)):
         return False
-    inside = (item for item in module.calls_in(loop.scope) if _within(item, loop))
-    return not any(moved_to(module, item) in (Place.DEVICE, Place.VARIABLE) for item in inside)
+    inside = [item for item in module.calls_in(loop.scope) if _within(item, loop)]
+    every = (*inside, *_calls_in_callees(module, inside))
+    return not any(_moves_in(module, item) for item in every)
 
 
-# --- is it what a model gives for a batch? ---
+def _moves_in(module: Module, call: Call) -> bool:
+    """`.cuda()`, `.to(device)`, whatever the device is by default."""
+    place = moved_to(module, call)
+    by_variable = call.method == "to" and bool(call.positional) and path_of(call.positional[0].expression) is not None
+    return place in (Place.DEVICE, Place.VARIABLE) or (place is Place.HOST and by_variable)
 
 
-def _is_output(module: Module, node: cst.BaseExpression, inside: cst.CSTNode, depth: int) -> bool:
-    """The output of a model, as large as it came: not reduced to numbers or classes, not on the host.
-
-    `inside` is the loop, or the function, whose assignments say what a name is.
-    """
-    if depth == 0:
-        return False
-    if isinstance(node, cst.Name):
-        made = list(_assigned_in(inside, node.value))
-        return bool(made) and all(_is_output(module, item, inside, depth - 1) for item in made)
-    if isinstance(node, cst.List) and len(node.elements) == 1:  # `outputs += [model(x)]`
-        return _is_output(module, node.elements[0].value, inside, depth - 1)
-    if isinstance(node, cst.Attribute):
-        named = words_of(node.attr.value)
-        return named.isdisjoint(known.LOSS_WORDS) and _is_output(module, node.value, inside, depth - 1)
-    if isinstance(node, cst.Subscript):
-        return _words_in(node).isdisjoint(known.LOSS_WORDS) and _is_output(module, node.value, inside, depth - 1)
-    call = module.call_at(node)
-    if call is None:
-        return False
-    if _runs_a_model(call):
-        return not _is_criterion(call)
-    own = next(iter(call.callee.quals), "") if len(call.callee.quals) == 1 else ""
-    if own.startswith(":"):
-        return not _is_criterion(call) and _returns_output(module, own, depth)
-    name = call.method or own.rpartition(".")[2]
-    if name not in known.SAME_SIZE or moved_to(module, call) is Place.HOST:
-        return False
-    if call.receiver_node is not None and not call.callee.quals:
-        return _is_output(module, call.receiver_node, inside, depth - 1)
-    return bool(call.positional) and _is_output(module, call.positional[0].expression, inside, depth - 1)
-
-
-def _runs_a_model(call: Call) -> bool:
-    """The call of a module, `model.encode(x)`, or of something unknown that is called a model."""
-    if call.is_forward:
-        return True
-    if call.receiver is not None and call.receiver.kind is Kind.MODULE and not call.callee.quals:
-        return call.method is not None and call.method not in known.NO_OUTPUT_METHODS
-    path = path_of(call.call.func)
-    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.MODEL_WORDS)
-    return named and call.callee.kind is Kind.UNKNOWN and not call.callee.quals
-
-
-def _returns_output(module: Module, function: str, depth: int) -> bool:
-    """A function of this file whose every return is the output of a model."""
-    scope = module.analysis.scope_named(function)
-    if scope is None or not isinstance(scope.node, cst.FunctionDef) or scope.has_yield:
-        return False
-    returned = [node.value for node in walk(scope.node) if isinstance(node, cst.Return) and node.value is not None]
-    return bool(returned) and all(_is_output(module, node, scope.node, depth - 1) for node in returned)
-
-
-def _assigned_in(inside: cst.CSTNode, name: str) -> Iterator[cst.BaseExpression]:
-    """What the code assigns to a name; of an unpacked call the call."""
-    for node in walk(inside):
-        if not isinstance(node, cst.Assign):
-            continue
-        for item in node.targets:
-            names = [part.value for part in walk(item.target) if isinstance(part, cst.Name)]
-            # `out = out.squeeze()`: what it was before decides.
-            is_target = name in names and isinstance(item.target, (cst.Name, cst.Tuple))
-            if is_target and (not _is_about(node.value, name) or _moves(node.value)):
-                yield node.value
-
-
-def _moves(node: cst.BaseExpression) -> bool:
-    """`out[:n].to("cpu", non_blocking=True)`: where it is from now on, this decides."""
-    return any(call.func.attr.value in ("to", "cpu") for call in chain_of(node))  # type: ignore[attr-defined]
-
-
-def _is_about(node: cst.BaseExpression, name: str) -> bool:
-    """A method chain, or a function of the same size, on the name itself."""
-    while True:
-        if isinstance(node, cst.Call):
-            function = node.func.attr if isinstance(node.func, cst.Attribute) else node.func
-            if not isinstance(function, cst.Name) or function.value not in known.SAME_SIZE:
-                return False
-            if node.args and _is_name(node.args[0].value, name):
-                return True  # `torch.softmax(out, 1)`
-            if not isinstance(node.func, cst.Attribute):
-                return False
-            node = node.func.value
-        elif isinstance(node, (cst.Subscript, cst.Attribute)):
-            node = node.value
-        else:
-            return _is_name(node, name)
-
-
-def _is_name(node: cst.CSTNode, name: str) -> bool:
-    return isinstance(node, cst.Name) and node.value == name
-
-
-def _is_criterion(call: Call) -> bool:
-    cls, path = call.callee.cls, path_of(call.call.func)
-    if cls is not None and cls.rpartition(".")[2].endswith("Loss"):
-        return True
-    return path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.LOSS_WORDS)
-
-
-def _words_in(node: cst.Subscript) -> frozenset[str]:
-    keys = (item.raw_value for element in node.slice for item in walk(element) if isinstance(item, cst.SimpleString))
-    return frozenset(word for key in keys for word in words_of(key))
-
-
-# --- does all of it go to the host? ---
-
-
-def _moved_together(module: Module, boxes: frozenset[int], loop: Loop, store: Store | None) -> Call | None:
-    """The call that moves all that is in the list to the host."""
-    calls = [call for call in module.calls if not _within(call, loop) and not _earlier(call, store)]
-    for call in calls:
-        if call.names(known.JOINS) and call.positional and call.positional[0].value.boxes & boxes:
-            moved = _moved_after(module, call, calls) or _moved_by_callers(module, call, calls)
-            if moved is not None:
-                return moved
-    for call in calls:
-        if call.loop is None or call.method not in known.HOST_METHODS | {"to"} or not _goes_to_host(module, call):
-            continue
-        reading = [item for item in call.loop.outer() if item.iterates.boxes & boxes]
-        if any(call.receiver is not None and item.element in call.receiver.roots for item in reading):
-            return call
-    return None
-
-
-def _goes_to_host(module: Module, call: Call) -> bool:
-    return call.method == "tolist" or moved_to(module, call) is Place.HOST
-
-
-def _moved_by_callers(module: Module, joined: Call, calls: list[Call]) -> Call | None:
-    """`return torch.cat(outputs)`, of which every caller in view makes `predict(model, loader).cpu()`."""
-    name = joined.scope.qualname
-    callers = list(module.calls_of(frozenset({name})))
-    if not callers or name in module.analysis.handed_over or any(caller.scope is joined.scope for caller in callers):
-        return None
-    if any(_takes(call, joined.result.idents) for call in calls if call.scope is joined.scope and call is not joined):
-        return None
-    index = _returned_at(joined)
-    if index is None:
-        return None
-    moves = [_moved_by(module, caller, index) for caller in callers]
-    return moves[0] if None not in moves else None
-
-
-def _moved_by(module: Module, caller: Call, index: int) -> Call | None:
-    """The call that moves what the function returned to the host, if that is what the caller does with it."""
-    statement = caller.statement
-    if not isinstance(statement, cst.Assign) or statement.value is not caller.node or len(statement.targets) != 1:
-        return _moved_chain(module, caller.node) if index < 0 else None
-    target: cst.BaseExpression = statement.targets[0].target
-    if index >= 0:
-        if not isinstance(target, cst.Tuple) or index >= len(target.elements):
-            return None
-        target = target.elements[index].value
-    if not isinstance(target, cst.Name):
-        return None
-    found: Call | None = None
-    nodes = list(walk(caller.scope.node))
-    at = next((place for place, node in enumerate(nodes) if node is statement), len(nodes))
-    bound = {id(node.target) for node in nodes if isinstance(node, (cst.AssignTarget, cst.For, cst.CompFor))}
-    within = {id(node) for node in walk(statement)}
-    for node in nodes[at:]:
-        if not _is_name(node, target.value) or id(node) in within:
-            continue
-        if id(node) in bound:
-            break  # `feats = feats.cpu()`: its value, which is read first, decides below
-        moved = _moved_chain(module, node)
-        if moved is None:
-            return None
-        found = found or moved
-    again = next((node for node in nodes[at + 1 :] if _binds(node, target.value)), None)
-    if found is None and isinstance(again, cst.Assign):
-        return _first_moved(module, again.value, target.value)
-    return found
-
-
-def _first_moved(module: Module, value: cst.BaseExpression, name: str) -> Call | None:
-    for node in walk(value):
-        if _is_name(node, name):
-            return _moved_chain(module, node)
-    return None
-
-
-def _binds(node: cst.CSTNode, name: str) -> bool:
-    return isinstance(node, cst.Assign) and any(_is_name(target.target, name) for target in node.targets)
-
-
-def _moved_chain(module: Module, node: cst.CSTNode) -> Call | None:
-    """`node.float().cpu()`."""
-    for _ in range(_DEPTH):
-        call = next((item for item in module.calls if item.receiver_node is node), None)
-        if call is None or _goes_to_host(module, call):
-            return call
-        if call.method not in known.AFTER_JOINING:
-            return None
-        node = call.node
-    return None
-
-
-def _returned_at(joined: Call) -> int | None:
-    """Where the result is in what the function returns: -1 for all of it; None where it is not returned, once."""
-    statement = joined.statement
-    path = None
-    if isinstance(statement, cst.Assign) and statement.value is joined.node and len(statement.targets) == 1:
-        path = path_of(statement.targets[0].target)
-        if path is None or "." in path:
-            return None
-    returned = [
-        node.value for node in walk(joined.scope.node) if isinstance(node, cst.Return) and node.value is not None
-    ]
-    if len(returned) != 1:
-        return None
-    parts = [item.value for item in returned[0].elements] if isinstance(returned[0], cst.Tuple) else [returned[0]]
-    places = [at for at, part in enumerate(parts) if part is joined.node or (path is not None and _is_name(part, path))]
-    if len(places) != 1:
-        return None
-    return places[0] if isinstance(returned[0], cst.Tuple) else -1
-
-
-def _moved_after(module: Module, joined: Call, calls: list[Call], since: int = 0) -> Call | None:
-    """The call that moves the joined tensor to the host, if that is all that happens to it since then."""
-    nodes, roots = {id(joined.node)}, set(joined.result.idents)
-    found: Call | None = None
-    for call in calls:
-        if call.scope is not joined.scope or call is joined:
-            continue
-        receiver = call.receiver_node
-        while isinstance(receiver, cst.Attribute) and receiver.attr.value == "data":
-            receiver = receiver.value
-        is_on_it = id(receiver) in nodes or (call.receiver is not None and bool(call.receiver.idents & roots))
-        if not is_on_it:
-            if any(argument.value.idents & roots for argument in (*call.positional, *call.keywords.values())):
-                if not _is_same_size_function(call):
-                    return None  # computed with, on the device
-                nodes.add(id(call.node))
-                roots |= call.result.idents
-            continue
-        if _goes_to_host(module, call):
-            found = found or call
-        elif call.method in known.AFTER_JOINING:
-            nodes.add(id(call.node))
-            roots |= call.result.idents
-        else:
-            return None
-    uses = (use for root in joined.result.idents for use in module.uses_of(root))
-    return None if any(use.how == "operand" and use.order >= since for use in uses) else found
-
-
-def _is_same_size_function(call: Call) -> bool:
-    return bool(call.callee.quals) and all(qual.rpartition(".")[2] in known.AFTER_JOINING for qual in call.callee.quals)
+def _calls_in_callees(module: Module, calls: list[Call], depth: int = 3) -> Iterator[Call]:
+    """What functions of this file call in turn: `self.embed(texts[i : i + 32])` may move its inputs itself."""
+    names = {name for call in calls for name in call.callee.quals if name.startswith(":")}
+    for scope in (module.analysis.scope_named(name) for name in names):
+        if scope is not None and depth > 0:
+            inner = module.calls_in(scope)
+            yield from inner
+            yield from _calls_in_callees(module, inner, depth - 1)
 
 
 def _within(call: Call, loop: Loop) -> bool:

@@ -112,10 +112,11 @@ def _parts(store: Store) -> list[Value]:
 def _is_leaf(module: Module, value: Value) -> bool:
     """A tensor that was told to require grad: others' graphs end at it, it keeps none."""
     made = module.definitions(value)
-    return bool(made) and all(_makes_leaf(module.call_at(node)) for node in made)
+    return bool(made) and all(makes_leaf(module.call_at(node)) for node in made)
 
 
-def _makes_leaf(call: Call | None) -> bool:
+def makes_leaf(call: Call | None) -> bool:
+    """Whether the call makes a tensor that is told to require grad."""
     if call is None:
         return False
     if call.method == "requires_grad_":

@@ -57,11 +57,11 @@ def step_outputs(module: Module) -> Iterator[StepOutputs]:
     if module.words.isdisjoint(known.STEPS):
         return
     for scope in module.scopes:
-        if scope.is_class and any(_is_lightning(base) for base in module.analysis.base_names(scope.qualname)):
+        if scope.is_class and any(is_lightning(base) for base in module.analysis.base_names(scope.qualname)):
             yield from _of_class(module, scope)
 
 
-def _is_lightning(base: str) -> bool:
+def is_lightning(base: str) -> bool:
     return base.partition(".")[0] in known.PACKAGES and base.rpartition(".")[2] in known.CLASSES
 
 
@@ -71,7 +71,7 @@ def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
     reported: set[str] = set()
     for store in module.stores:
         step = steps.get(store.scope)
-        attribute = _attribute(store)
+        attribute = attribute_of(store)
         if step is None or attribute is None or not store.boxes or _is_bounded(module, store):
             continue
         end = None
@@ -96,7 +96,7 @@ def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
         )
 
 
-def _attribute(store: Store) -> str | None:
+def attribute_of(store: Store) -> str | None:
     """`outputs` of `self.outputs.append(x)` and `self.outputs["val"].append(x)`."""
     owner, _, attribute = (store.path or "").partition(".")
     return attribute if owner == "self" and attribute.isidentifier() and store.how != "accumulate" else None
@@ -143,12 +143,17 @@ def is_emptied(module: Module, owner: Scope, attribute: str, store: Store) -> bo
     """By anybody in this file who may: not only by the right hook."""
     if owner.words_within & known.DYNAMIC_WORDS:
         return True
-    if any(_clears_path(scope, attribute, _is_relative(module, scope, owner)) for scope in module.scopes):
-        return True
-    functions = (scope for scope in module.scopes if scope.is_function)
-    if any(_sets_anew(scope, attribute, _is_relative(module, scope, owner)) for scope in functions):
+    if any(empties(module, scope, attribute, owner) for scope in module.scopes):
         return True
     return any(_may_empty(module, call, store) for flow in module.flows for call in flow.calls)
+
+
+def empties(module: Module, scope: Scope, attribute: str, owner: Scope) -> bool:
+    """Whether the scope clears the attribute of an object of the class, or sets it anew."""
+    is_relative = _is_relative(module, scope, owner)
+    return _clears_path(scope, attribute, is_relative) or (
+        scope.is_function and _sets_anew(scope, attribute, is_relative)
+    )
 
 
 def _is_relative(module: Module, scope: Scope, owner: Scope) -> bool:
@@ -344,6 +349,6 @@ def _is_loss_key(key: cst.BaseExpression) -> bool:
 def _is_certain(module: Module, owner: Scope, store: Store) -> bool:
     """All bases in view, and a tensor is stored."""
     bases = module.analysis.base_names(owner.qualname)
-    if not all(is_known_base(base) or _is_lightning(base) for base in bases):
+    if not all(is_known_base(base) or is_lightning(base) for base in bases):
         return False
     return store.value.kind in (Kind.TENSOR, Kind.CONTAINER) or store.value.carries_graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memlint.linting.edits import RemoveArgument
-from memlint.linting.finding import Cost, CostClass
+from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, Rule, unsafe_fix
 from memlint.semantics.backwards import needless_retains
 from memlint.semantics.module import Module
@@ -16,7 +16,9 @@ class RetainGraphNotNeeded(Rule):
 
     ## What it does
     Flags `loss.backward(retain_graph=True)` in a loop when nothing in the same iteration differentiates the graph
-    again, no part of it was built before the loop, and no variable carries it into the next iteration.
+    again, no part of it was built before the loop, and no variable carries it into the next iteration. Also in a
+    function that makes one training step (it steps the optimizer) when all of the graph was built in it (medium
+    confidence).
 
     ## What it costs
     All activations stay alive until the last name that holds the graph is bound anew, which is after the next forward
@@ -49,9 +51,10 @@ class RetainGraphNotNeeded(Rule):
 
     ## When it stays silent
     When another backward pass or `autograd.grad` follows on the same graph (GAN steps, per-task gradients, gradient
-    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration;
-    when it is returned, stored on an object or handed to code out of view; when the argument is no literal `True`;
-    outside loops, where the caller may differentiate again.
+    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration:
+    a parameter that some caller gives something with a graph, or whose callers are out of view and whose name does not
+    say that it is data, an attribute that other methods set; when it is returned to a caller that may differentiate it,
+    stored on an object or handed to code out of view; when the argument is no literal `True`.
 
     ## References
     - `torch.Tensor.backward` documentation: "in nearly all cases setting this option to True is not needed"
@@ -71,6 +74,8 @@ class RetainGraphNotNeeded(Rule):
                 f"`retain_graph=True` is not needed: this is {which} over the graph of `{loss}`, whose activations now "
                 "stay on the device until the next iteration has built its own",
                 cost=Cost(CostClass.RAISES_PEAK, "A"),
+                confidence=Confidence.HIGH if found.certain else Confidence.MEDIUM,
+                questions=found.questions,
                 fix=unsafe_fix(
                     "let the backward pass free the graph", RemoveArgument(found.backward.call.call, found.argument)
                 ),

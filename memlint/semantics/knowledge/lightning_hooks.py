@@ -5,7 +5,7 @@ from __future__ import annotations
 # The classes whose hooks these are, whatever name they are imported by: `pl.LightningModule`,
 # `lightning.pytorch.core.module.LightningModule`.
 PACKAGES = frozenset({"lightning", "pytorch_lightning"})
-CLASSES = frozenset({"LightningModule", "Callback"})
+CLASSES = frozenset({"LightningModule", "Callback", "BasePredictionWriter"})
 
 # Once a batch. `predict_step` is left out: whoever predicts wants all of the outputs, once.
 TRAINING_STEPS = frozenset({"training_step", "training_step_end", "on_train_batch_start", "on_train_batch_end"})
@@ -14,6 +14,14 @@ VALIDATION_STEPS = frozenset(
 )
 TEST_STEPS = frozenset({"test_step", "test_step_end", "on_test_batch_start", "on_test_batch_end"})
 STEPS = TRAINING_STEPS | VALIDATION_STEPS | TEST_STEPS
+PREDICTION_STEPS = frozenset({"predict_step", "on_predict_batch_start", "on_predict_batch_end", "write_on_batch_end"})
+# pytorch_lightning/loops: these run with grad mode off.
+EVALUATION_STEPS = VALIDATION_STEPS | TEST_STEPS | PREDICTION_STEPS
+# What the hooks at the end of a batch are given, by its name.
+OUTPUT_PARAMETERS = frozenset({"outputs", "output", "outs", "out", "prediction", "predictions", "preds"})
+# pytorch_lightning/loops/prediction_loop.py, `_predict_step`: Lightning itself moves what it keeps of each batch to the
+# host. Whoever keeps it here wants it when the run is over.
+AFTER_PREDICTING = frozenset({"on_predict_batch_end", "write_on_batch_end"})
 
 # Once an epoch.
 EPOCH_ENDS = frozenset(
