@@ -10,6 +10,7 @@ from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
 from memlint.semantics.detached_outputs import detached_forwards
 from memlint.semantics.module import Module
+from memlint.semantics.target_networks import target_forwards
 from memlint.semantics.untrained import UntrainedForward, averaged_copies, untrained_forwards
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ class FrozenModelTracksGrad(Rule):
     Flags the forward pass, in a training step with grad mode on, of a model that is built in view, whose parameters
     are given to no optimizer and which nobody freezes, where the backward pass goes through its output. Also the
     forward pass of a teacher whose every output is detached later, while the student runs or the backward pass does;
-    and the copy that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers
-    and never freezes.
+    the copy that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers and
+    never freezes; and a target network, into which the weights of the network that is trained are copied again and
+    again (`load_state_dict`, `copy_` in a loop over the parameters, `soft_update(target, net)`), in a function that
+    trains, whether the loss goes through its output or the output is detached later.
 
     ## What it costs
     The activations that gradients of its parameters need (A of that model), and gradients for all its parameters (P),
@@ -80,8 +83,10 @@ class FrozenModelTracksGrad(Rule):
     When not everything that is done with the model is in view: its parameters are given to an optimizer, a list or a
     function; it is returned, kept in a container or handed to unknown code; it comes from a caller out of view, or from
     a function that may freeze it; it is a part of a module whose optimizer is made elsewhere. When its output is
-    detached at once, or its forward pass runs with grad off. What is detached later, and averaged copies, are left
-    alone where the file, or one of the project that mentions the class, speaks of `requires_grad` or of freezing.
+    detached at once, or its forward pass runs with grad off. What is detached later, averaged copies
+    and target networks are left alone where the file, or one of the project that mentions the class, speaks of
+    `requires_grad` or of freezing; a target network also where a network that is trained gives it its input, and where
+    its own gradients are used.
 
     ## References
     - PyTorch notes, "Autograd mechanics", section on setting `requires_grad`
@@ -94,6 +99,23 @@ class FrozenModelTracksGrad(Rule):
     triggers = frozenset({"backward", "manual_backward", "training_step", "compute_loss", "detach", "deepcopy"})
 
     def check(self, module: Module) -> Iterator[Draft]:
+        told: set[int] = set()
+        for draft in self._untrained(module):
+            told.add(id(draft.node))
+            yield draft
+        for target in target_forwards(module):
+            if id(target.call.node) not in told:
+                yield self.finding(
+                    target.call.node,
+                    f"`{target.path}` takes over the weights of `{target.sync.source}` and no optimizer trains it, but "
+                    "it runs with grad on: its activations are kept for gradients that nobody uses; run it under "
+                    "`torch.no_grad()`",
+                    cost=Cost(CostClass.RAISES_PEAK, "A + P of that model"),
+                    confidence=Confidence.MEDIUM,
+                    related=[(target.sync.node, "it takes them over here")],
+                )
+
+    def _untrained(self, module: Module) -> Iterator[Draft]:
         for detached in detached_forwards(module):
             yield self.finding(
                 detached.call.node,
