@@ -21,12 +21,12 @@ from memlint.semantics.values import Grad, Root, Value
 _NAMESPACES = frozenset(
     "losses criterion criterions criteria model models net network module trainer agent engine accelerator".split()
 )
-# A parameter with one of these words in its name is a batch, or a number.
+# A parameter or attribute with one of these words in its name is a batch, or a number: the weight of a loss.
 _DATA_WORDS = frozenset(
     """x y data batch batches input inputs target targets label labels image images img imgs gt mask masks tokens
-    lengths ids text texts epoch step iteration ratio eps epsilon alpha beta gamma num n size lr""".split()
+    lengths ids text texts epoch step iteration ratio eps epsilon alpha beta gamma num n size lr
+    weight weights lambda lam coef coeff scale temperature tau""".split()
 )
-_CONSTRUCTORS = frozenset({"__init__", "__post_init__", "setup", "build"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,8 @@ def needless_retains(module: Module) -> Iterator[NeedlessRetain]:
 
 def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg) -> NeedlessRetain | None:
     """None where the graph may be needed again."""
-    loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots)
-    if not graph or (loop is None and not _is_step(flow, backward)):
+    loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots - _iterated(backward))
+    if not graph or (loop is None and not _is_step(module, flow, backward)):
         return None  # the caller may differentiate again
     inside = _nodes_inside(loop) if loop is not None else {id(node) for node in walk(backward.scope.node)}
     inside |= _nodes_of_callees(module, flow, loop)
@@ -85,10 +85,19 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
     return NeedlessRetain(backward, argument, bool(others), questions, loop is not None and not outside.by_name)
 
 
-def _is_step(flow: Flow, backward: Backward) -> bool:
-    """A function that makes one training step for whoever calls it: what it has built is gone when it ends."""
-    is_method = isinstance(flow.scope.node, cst.FunctionDef) and flow.scope.name != "forward"
-    return is_method and flow.has_step and backward.loop is None and not backward.handler and not flow.scope.has_yield
+def _is_step(module: Module, flow: Flow, backward: Backward) -> bool:
+    """A function that builds what it differentiates, for whoever calls it: its graph is gone when it ends."""
+    if not isinstance(flow.scope.node, cst.FunctionDef) or flow.scope.name == "forward" or flow.scope.has_yield:
+        return False
+    if backward.loop is not None or backward.handler or module.is_test_file:
+        return False
+    return not backward.call.positional or backward.differentiated is not backward.call.receiver  # no `gradient`
+
+
+def _iterated(backward: Backward) -> frozenset[int]:
+    """What the loops around it iterate over, and what they are given of it."""
+    loops = backward.loop.outer() if backward.loop is not None else ()
+    return frozenset(root for loop in loops for root in loop.iterates.roots | {loop.element})
 
 
 def _nodes_inside(loop: Loop) -> set[int]:
@@ -130,9 +139,10 @@ class _Outside:
     def may_carry(self) -> bool:
         """Whether any of it may carry a graph. What the loop iterates over is data, and so is a leaf."""
         loops = self._backward.loop.outer() if self._backward.loop is not None else ()
-        iterated = {root for loop in loops for root in loop.iterates.roots | {loop.element}}
         self._inside |= {id(node) for loop in loops if loop.iterable is not None for node in walk(loop.iterable)}
-        return any(self._carries(root, set()) for root in self._backward.differentiated.roots - iterated)
+        return any(
+            self._carries(root, set()) for root in self._backward.differentiated.roots - _iterated(self._backward)
+        )
 
     def _carries(self, root: int, seen: set[int]) -> bool:
         made = self._module.analysis.roots[root]
@@ -154,8 +164,7 @@ class _Outside:
         node, owner = made.node, self._backward.scope.enclosing_class()
         if not isinstance(node, cst.Attribute) or made.ancestors or owner is None or path_of(node.value) != "self":
             return False
-        setters = {child.name for child in owner.children if node.attr.value in child.attributes_stored}
-        return not setters or not setters <= _CONSTRUCTORS
+        return words_of(node.attr.value).isdisjoint(_DATA_WORDS)
 
     def _is_given(self, param: cst.Param, seen: set[int]) -> bool:
         """Whether a caller may give a parameter that carries a graph."""
@@ -163,8 +172,8 @@ class _Outside:
             self.by_name = True
             return False
         scope = next((scope for scope in self._module.scopes if param in _parameters(scope)), None)
-        if scope is None or scope.name in _CONSTRUCTORS:
-            return scope is None  # `self.weight = weight`
+        if scope is None:
+            return True
         given = _given(self._module, scope, param)
         return not given or any(
             value.grad is not Grad.NO and any(self._carries(root, seen) for root in value.roots) for value in given

@@ -239,6 +239,7 @@ def _backward(flow: Flow, reading: Reading) -> Value:
     analysis.differentiated |= differentiated
     _note_grad_on(flow, target)
     analysis.prove(target)
+    _note_carries(flow, reading, target)
     flow.has_backward = True
     retain = reading.keywords.get("retain_graph")
     create = reading.keywords.get("create_graph")
@@ -268,6 +269,33 @@ def _backward(flow: Flow, reading: Reading) -> Value:
             else Value()
         )
     return PLAIN
+
+
+def _note_carries(flow: Flow, reading: Reading, target: Value) -> None:
+    """`loss = 0`, `loss += part` for each part, `loss.backward()`: from then on it carries a graph, or it raises."""
+    nodes = (reading.receiver_node, *(argument.expression for argument in reading.positional[:1]))
+    for node in nodes:
+        path = _differentiated_path(node) if node is not None else None
+        value = flow.state.vars.get(path) if path is not None else None
+        if path is None or value is None or value.grad is not Grad.MIXED or not value.roots <= target.roots:
+            continue
+        if value.kind in (Kind.UNKNOWN, Kind.TENSOR) and not value.boxes and value.elements is None:
+            flow.state.vars[path] = Value(
+                value.kind, Grad.YES, roots=value.roots, idents=value.idents, weak=value.weak, proves=value.proves
+            )
+
+
+def _differentiated_path(node: cst.BaseExpression) -> str | None:
+    """`loss` of `scaler.scale(loss / steps)`."""
+    while True:
+        if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, (cst.Divide, cst.Multiply)):
+            node = node.left
+        elif isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value == "scale":
+            if not node.args:
+                return None
+            node = node.args[0].value
+        else:
+            return path_of(node)
 
 
 def _note_grad_on(flow: Flow, target: Value) -> None:
@@ -462,7 +490,17 @@ def _returned(
         boxes=value.boxes,
         mode=value.mode,
         weak=value.weak,
+        partly=_partly_for_caller(flow, value, callee, given),
     )
+
+
+def _partly_for_caller(
+    flow: Flow, value: Value, callee: Callee, given: dict[int, Value]
+) -> frozenset[Condition] | None:
+    if value.partly is None:
+        return None
+    grad, conditions = _grad_for_caller(flow, value.when_carrying(), callee, given)
+    return conditions if grad is Grad.YES else None
 
 
 def _grad_for_caller(

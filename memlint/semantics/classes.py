@@ -245,8 +245,10 @@ class Classes(Definitions):
                 flow = self.flow(method)
                 if flow is None:
                     complete = False
-                    continue
-                found = flow.final.get(f"self.{name}")
+                    flow = self._flows.get(method)  # it is being read: it calls the method that asks
+                    found = flow.state.vars.get(f"self.{name}") if flow is not None else None
+                else:
+                    found = flow.final.get(f"self.{name}")
                 if found is not None:
                     found = _seen_from_inside(found)
                     value = found if value is None else join(value, found)

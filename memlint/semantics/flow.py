@@ -428,6 +428,7 @@ class Flow(Expressions):
         after = merge(before, end) if end.alive else before
         for state in breaks:
             after = merge(after, state)
+        _note_sums(before, end, after)
         after.guarded = guarded
         self.state = after
         self.loop = loop.parent
@@ -567,6 +568,16 @@ class Flow(Expressions):
             value = join(value, other)
         # `None` at the end is mostly never reached (`if kind == "a": return ... elif ...`): it takes only the proof.
         return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
+
+
+def _note_sums(before: State, end: State, after: State) -> None:
+    """What was a number, or None, before a loop that gave it a graph has one whenever the loop ran at all."""
+    for path, value in end.vars.items():
+        start, left = before.vars.get(path), after.vars.get(path)
+        if value.grad is not Grad.YES or start is None or left is None or left.grad is not Grad.MIXED:
+            continue
+        if start.kind in (Kind.NUMBER, Kind.NONE) and left.elements is None and not left.boxes:
+            after.vars[path] = left.at_times(value.conditions)
 
 
 def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:

@@ -424,8 +424,19 @@ def imported_classes(module: Module, value: Value) -> frozenset[str]:
     imported = module.analysis.imported
     makers = value.idents or (value.roots if value.boxes else NOTHING)
     names = [imported[root].replace(":", ".") for root in makers if root in imported]
+    if not names and module.once(_imports_a_star):  # `from utils import *`: nobody else can have brought the name
+        names = [called for root in makers if "." not in (called := module.analysis.called.get(root, "."))]
     if (value.idents and len(names) != len(makers)) or any(
         name.startswith(meters.CONVERTING_LIBRARIES) for name in names
     ):
         return frozenset()
     return frozenset(name.rpartition(".")[2] for name in names)
+
+
+def _imports_a_star(module: Module) -> bool:
+    lines = (line for line in module.tree.body if isinstance(line, cst.SimpleStatementLine))
+    return any(
+        isinstance(part, cst.ImportFrom) and isinstance(part.names, cst.ImportStar)
+        for line in lines
+        for part in line.body
+    )

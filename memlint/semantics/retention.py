@@ -227,7 +227,28 @@ def _copied_by(module: Module, store: Store) -> str | None:
 def _graph_roots(module: Module, store: Store) -> frozenset[int]:
     """The operations whose saved tensors the stored value keeps."""
     roots = module.analysis.roots
-    return frozenset(root for root in store.value.roots if roots[root].saves) or store.value.idents
+    saving = frozenset(root for root in store.value.roots if roots[root].saves)
+    return (saving - _of_losses(module, saving)) or store.value.idents
+
+
+def _of_losses(module: Module, saving: frozenset[int]) -> frozenset[int]:
+    """`reduce_loss(loss)`: what a call made of a loss that was differentiated saves no more than a few numbers."""
+    analysis = module.analysis
+    differentiated = module.once(_losses)
+    found = set()
+    for root in saving:
+        made = analysis.roots[root]
+        losses = made.ancestors & differentiated - {root}
+        behind = losses.union(*(analysis.roots[loss].ancestors for loss in losses))
+        others = (item for item in made.ancestors if analysis.roots[item].saves)
+        if losses and all(item in behind or analysis.roots[item].node is made.node for item in others):
+            found.add(root)
+    return frozenset(found)
+
+
+def _losses(module: Module) -> frozenset[int]:
+    """The definitions on which a backward pass begins."""
+    return frozenset().union(*(backward.differentiated.idents for backward in module.backwards))
 
 
 def _kept(module: Module, store: Store, loop: Loop) -> Kept:
@@ -288,9 +309,11 @@ def _returning(module: Module, store: Store) -> frozenset[str]:
 
 def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozenset[Question] | None:
     """The graph is alive when the loop ends: is it certain that nobody wants it? None: it is not."""
+    analysis = module.analysis
     if module.evaluation_evidence(store.scope, loop) is not None:
         return frozenset()
-    analysis = module.analysis
+    if store.value.idents and store.value.idents <= analysis.proven:
+        return frozenset()  # the very loss that was differentiated, if with `retain_graph=True`
     boxes = [module.box(index) for index in store.boxes]
     if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
         return None

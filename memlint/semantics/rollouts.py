@@ -86,6 +86,8 @@ def _pushed(module: Module, call: Call) -> RolloutStore | None:
         if not _lives_on(module, call, keeping.attribute if keeping is not None else None):
             continue
         for node, value in handed.carriers:
+            if keeping is None and not words_of(path_of(node) or "").isdisjoint(known.ON_POLICY_WORDS):
+                continue  # what comes out of it may well be differentiated
             asked = _carries(module, value)
             if asked is None:
                 continue

@@ -15,7 +15,7 @@ from memlint.semantics.knowledge import snapshots as known
 from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, chain_of, path_of, walk
+from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, walk
 from memlint.semantics.values import Kind, Value
 
 # A function called so runs the model that it is given.
@@ -57,7 +57,8 @@ def snapshots(module: Module) -> Iterator[Snapshot]:
         node, what, source, cloned = found
         if on_device is None:
             on_device = module.once(uses_a_device)
-        if not on_device and (what is Copied.MODEL or _trains(module)):
+        given = what is not Copied.MODEL or _is_given(call)
+        if not on_device and (not given or _trains(module)):
             continue  # whoever trains without naming a device trains on the host
         if _is_on_host(module, call, source) or not _is_kept(module, call, node, what):
             continue
@@ -128,6 +129,12 @@ def _copied_one_by_one(module: Module, items: Call) -> _Found | None:
 
 
 # --- where is the model? ---
+
+
+def _is_given(call: Call) -> bool:
+    """`copy.deepcopy(model)` of a parameter."""
+    node, path = call.scope.node, path_of(call.positional[0].expression)
+    return isinstance(node, cst.FunctionDef) and path in {param.name.value for param in parameters(node.params)}
 
 
 def _trains(module: Module) -> bool:

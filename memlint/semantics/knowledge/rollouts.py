@@ -12,6 +12,8 @@ BUFFER_CLASSES = frozenset(
     """ReplayBuffer ReplayMemory PrioritizedReplayBuffer PrioritizedReplay PrioritizedReplayMemory ExperienceReplay
     ReplayPool RolloutBuffer RolloutMemory EpisodeBuffer EpisodicMemory TrajectoryBuffer SequentialMemory""".split()
 )
+# What policy gradients are computed from (REINFORCE, A2C), by its name.
+ON_POLICY_WORDS = frozenset("log logp logps logprob logprobs prob probs entropy entropies value values".split())
 STORING_METHODS = frozenset("push add store append insert remember put store_transition add_experience".split())
 # Distributions whose log-probabilities carry the graph of their parameters.
 DISTRIBUTIONS = "torch.distributions."
