@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -20,6 +20,9 @@ from memlint.measure.recording import Place
 from memlint.measure.user_code import is_user_file
 from memlint.measure.worker import compat
 
+if TYPE_CHECKING:
+    from memlint.measure.worker.tracker import Tracker
+
 _KEY = "memlint"
 
 
@@ -27,24 +30,28 @@ class Frames:
     """Finds the innermost frame of the user's code. One answer a code object, kept."""
 
     def __init__(self) -> None:
-        self._paths: dict[CodeType, str | None] = {}
-        self._places: dict[tuple[CodeType, int], Place] = {}
+        self._paths: dict[int, str | None] = {}
+        """By the identity of a code object, whose hash is slow."""
+        self._places: dict[tuple[int, int], Place] = {}
+        self._codes: list[CodeType] = []
+        """Kept, since they are known by their identity."""
 
     def innermost(self) -> Place | None:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             code = frame.f_code
             try:
-                path = self._paths[code]
+                path = self._paths[id(code)]
             except KeyError:
-                path = self._paths[code] = _path(code)
+                self._codes.append(code)
+                path = self._paths[id(code)] = _path(code)
             if path is not None:
                 return self._place(code, path, frame.f_lineno)
             frame = frame.f_back
         return None
 
     def _place(self, code: CodeType, path: str, line: int | None) -> Place:
-        key = (code, line or code.co_firstlineno)
+        key = (id(code), line or code.co_firstlineno)
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = Place(path, key[1], getattr(code, "co_qualname", code.co_name))
@@ -81,14 +88,25 @@ class _Tag:
         self.live.pop(self.serial, None)
 
 
-class NodeTags(TorchFunctionMode):
+class Calls(TorchFunctionMode):
+    """Runs each call of one of torch's functions in the backend's way."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._tracker.call(func, args, kwargs)
+
+
+class NodeTags(Calls):
     """Tags the autograd nodes that a call makes with the line that calls.
 
     One call may make several nodes, so all untagged ones that its results reach are of this call.
     """
 
-    def __init__(self, frames: Frames, steps_ended: Callable[[], int]) -> None:
-        super().__init__()
+    def __init__(self, tracker: Tracker, frames: Frames, steps_ended: Callable[[], int]) -> None:
+        super().__init__(tracker)
         self.live: dict[int, LiveNode] = {}
         """The nodes alive now, less those that only add up a leaf's gradient."""
         self.latest = 0
@@ -98,7 +116,7 @@ class NodeTags(TorchFunctionMode):
         self._serials = itertools.count()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **kwargs) if kwargs else func(*args)
+        result = self._tracker.call(func, args, kwargs)
         if isinstance(result, (torch.Tensor, tuple, list)):
             self.tag_results(result)
         elif result is None and args and isinstance(args[0], torch.Tensor):  # x[...] = y

@@ -31,7 +31,7 @@ from memlint.measure.worker.backend import Backend
 from memlint.measure.worker.categories import Categories
 from memlint.measure.worker.fingerprints import Fingerprinter
 from memlint.measure.worker.growth import Growth
-from memlint.measure.worker.lines import Frames, NodeTags
+from memlint.measure.worker.lines import Calls, Frames, NodeTags
 from memlint.measure.worker.names import user_frames
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.saved import noting_saved_tensors
@@ -63,7 +63,8 @@ class Session:
         self._backend = backend
         self._frames = Frames() if Layer.LINES in job.layers or Layer.GROWTH in job.layers else None
         self._tracker = Tracker(backend, self._frames)
-        self._tags = NodeTags(self._frames, self._steps_ended) if self._frames is not None else None
+        self._tags = NodeTags(self._tracker, self._frames, self._steps_ended) if self._frames is not None else None
+        self._calls_mode = self._tags or Calls(self._tracker)
         self._categories = Categories(self._tracker)
         self._steps = Steps(self._mark)
         self._growth = None
@@ -101,8 +102,7 @@ class Session:
             stack.callback(gc.unfreeze)
             stack.enter_context(self._backend.running(self._tracker))
             stack.enter_context(self._tracker)
-            if self._tags is not None:
-                stack.enter_context(self._tags)
+            stack.enter_context(self._calls_mode)
             for hook in self._hooks():
                 stack.enter_context(hook)
             stack.enter_context(self._patches)
@@ -453,7 +453,7 @@ class Session:
             if self._fingerprints is not None:
                 self._fingerprints.differentiated(roots, self._tracker.time())
             # Who calls `loss.backward()` calls it from a mode, which does not see what a checkpoint runs again.
-            again = self._tags if self._tags is not None and not compat.is_entered(self._tags) else nullcontext()
+            again = nullcontext() if compat.is_entered(self._calls_mode) else self._calls_mode
             with self._differentiating(compat.creates_graph(arguments)), again:
                 return run(roots, *arguments, **keywords)
 

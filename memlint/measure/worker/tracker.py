@@ -47,6 +47,8 @@ class _Facts(NamedTuple):
     """Whether it may bring a tensor from the host."""
     resizes: bool
     """Whether its result may be a storage that was there before, with another size."""
+    aliases: bool
+    """Whether all that it returns are views of its arguments, or they themselves: there is nothing new to see."""
 
 
 class _Live:
@@ -79,6 +81,10 @@ class Tracker(compat.DispatchMode):
         self.backward_caller: Place | None = None
         self.operate: Callable[[Any, Any, Any], Any] = _operate
         """Runs an operation. A backend may put its own here: a mode of its own would cost as much as this one again."""
+        self.call: Callable[[Any, Any, Any], Any] = _operate
+        """The same above autograd: runs a call of one of torch's functions."""
+        self.sees_aliases = False
+        """Whether a view may be the first that is seen of a storage."""
         self.allocated = 0
         self.peak = 0
         self.last_operation = 0
@@ -174,7 +180,9 @@ class Tracker(compat.DispatchMode):
             result = self.operate(func, args, kwargs)
             # An operator is one object, whose hash is slow.
             facts = self._facts.get(id(func)) or self._learn(func)
-            if isinstance(result, torch.Tensor):
+            if facts.aliases and not self.sees_aliases:
+                pass
+            elif isinstance(result, torch.Tensor):
                 self._see(result, facts.name, facts.copies and self._is_host(args[0]))
                 if facts.resizes:
                     self._check_sizes(result)
@@ -197,7 +205,7 @@ class Tracker(compat.DispatchMode):
         return all(part.untyped_storage()._cdata not in self._live for part in parts(tensor))
 
     def _see(self, tensor: torch.Tensor, operator: str, from_host: bool) -> None:
-        if not is_plain(tensor):
+        if not (type(tensor) in _PLAIN and tensor.layout is torch.strided) and not is_plain(tensor):
             for part in parts(tensor):
                 self._see(part, operator, from_host)
             return
@@ -281,7 +289,8 @@ class Tracker(compat.DispatchMode):
     def _learn(self, func: Any) -> _Facts:
         schema = func._schema
         resizes = schema.name.startswith(_RESIZING) or any(argument.is_out for argument in schema.arguments)
-        facts = self._facts[id(func)] = _Facts(func, schema.name, func in _COPYING, resizes)
+        aliases = not resizes and all(value.alias_info is not None for value in schema.returns)
+        facts = self._facts[id(func)] = _Facts(func, schema.name, func in _COPYING, resizes, aliases)
         return facts
 
     def _check_sizes(self, result: torch.Tensor) -> None:

@@ -77,14 +77,16 @@ class CpuBackend:
             stack.enter_context(cuda_autocast())
             stack.enter_context(as_on_a_card(self._labels, self._routes))
             if isinstance(meter, Tracker):
-                stack.enter_context(Patches()).set(meter, "operate", self._labels.operate)
+                meter.sees_aliases = True
+                patches.set(meter, "operate", self._labels.operate)
+                patches.set(meter, "call", DeviceArguments(self._labels).call)
             else:
                 stack.enter_context(self._labels)
-            stack.enter_context(DeviceArguments(self._labels))
+                stack.enter_context(DeviceArguments(self._labels))
             yield
 
     def holds(self, tensor: torch.Tensor) -> bool:
-        return not self._labels.ever or self._labels.on_device(tensor)
+        return not self._labels.ever or self._labels.holds(tensor.untyped_storage())
 
     def step_ended(self, _number: int) -> AllocatorPeaks | None:
         return None
@@ -95,3 +97,5 @@ class CpuBackend:
     def _said_cuda(self) -> None:
         if self._meter is not None:
             self._meter.forget()
+        if isinstance(self._meter, Tracker):
+            self._meter.sees_aliases = False

@@ -32,6 +32,10 @@ class DeviceArguments(TorchFunctionMode):
         self._labels = labels
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.call(func, args, kwargs)
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a call of one of torch's functions."""
         if not kwargs:
             if func is torch.device and args and type(args[0]) is int:
                 return torch.device("cuda", args[0])  # of a bare number PyTorch asks which accelerator there is

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,9 +18,22 @@ from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
 _NO_KERNEL = "with arguments from the 'CPU' backend"
-_KERNELS = {id(operator): kernel for operator, kernel in KERNELS.items()}
-"""By the operator's identity: its hash is slow."""
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
+
+
+class _Facts(NamedTuple):
+    """What an operator does, by its schema."""
+
+    operator: Any
+    """Kept, since it is known by its identity."""
+    kernel: Any
+    """What runs on device memory in its place, or itself."""
+    aliases: bool
+    """Whether something that it returns may be one of the arguments, or a view of it."""
+    makes_one: bool
+    """Whether it returns one thing, and that is new."""
+    makes_nothing: bool
+    """Whether all that it returns are its arguments, or views of them, and it runs as it is."""
 
 
 class _Here(threading.local):
@@ -41,7 +54,7 @@ class Labels(DispatchMode):
         self._labelled: dict[int, weakref.ref[Any]] = {}
         self._on_first_label = on_first_label
         self._ever = False
-        self._aliasing: dict[int, tuple[Any, bool]] = {}
+        self._facts: dict[int, _Facts] = {}
         """By the operator's identity, for its hash is slow: so the operator is kept."""
         self._here = _Here()
 
@@ -92,6 +105,12 @@ class Labels(DispatchMode):
 
     def operate(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation, and label what it makes."""
+        facts = self._facts.get(id(func)) or self._learn(func)
+        if facts.makes_nothing and not kwargs:
+            try:
+                return func(*args)
+            except RuntimeError as error:
+                return self._despite(error, func, args, {}, self._any(args))
         asked = False
         if kwargs:
             device = kwargs.get("device")
@@ -103,32 +122,37 @@ class Labels(DispatchMode):
                     else {**kwargs, "device": _CPU}
                 )
         labelled = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
-        result = self._run(func, args, kwargs or {}, labelled)
+        try:
+            result = (facts.kernel if labelled else func)(*args, **(kwargs or {}))
+        except RuntimeError as error:  # NotImplementedError, too
+            result = self._despite(error, func, args, kwargs or {}, labelled)
         forced = self._here.forced
         if labelled or asked if forced is None else forced:
-            self._label(result, (*args, *(kwargs or {}).values()) if self._aliases(func) else ())
+            if facts.makes_one and type(result) is torch.Tensor and result.layout is torch.strided:
+                self.put(result.untyped_storage())
+            else:
+                self._label(result, (*args, *(kwargs or {}).values()) if facts.aliases else ())
         return result
 
-    def _aliases(self, func: Any) -> bool:
-        """Whether a result may be one of the arguments, or a view of it."""
-        known = self._aliasing.get(id(func))
-        if known is None:
-            aliases = any(value.alias_info is not None for value in func._schema.returns)
-            known = self._aliasing[id(func)] = (func, aliases)
-        return known[1]
+    def _learn(self, func: Any) -> _Facts:
+        returns = func._schema.returns
+        new = [value.alias_info is None for value in returns]
+        kernel = KERNELS.get(func)
+        facts = self._facts[id(func)] = _Facts(
+            func, kernel or func, not all(new), returns and new == [True], kernel is None and not any(new)
+        )
+        return facts
 
     @staticmethod
-    def _run(func: Any, args: Any, kwargs: Any, labelled: bool) -> Any:
+    def _despite(error: RuntimeError, func: Any, args: Any, kwargs: Any, labelled: bool) -> Any:
+        """What a card would give where the CPU has no kernel. Raises Unsupported, or the error."""
         if not labelled:
-            return func(*args, **kwargs)
-        try:
-            return _KERNELS.get(id(func), func)(*args, **kwargs)
-        except RuntimeError as error:  # NotImplementedError, too
-            if _NO_KERNEL in str(error):
-                raise Unsupported(f"{func} has a kernel for GPUs only", "try `--backend fake`") from error
-            if not any(text in str(error) for text in _NO_HALF):
-                raise
-            return in_single_precision(func, args, kwargs)
+            raise error
+        if _NO_KERNEL in str(error):
+            raise Unsupported(f"{func} has a kernel for GPUs only", "try `--backend fake`") from error
+        if not any(text in str(error) for text in _NO_HALF):
+            raise error
+        return in_single_precision(func, args, kwargs)
 
     def _any(self, arguments: Any) -> bool:
         """Whether a tensor among the arguments is on the device."""
