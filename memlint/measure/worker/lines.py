@@ -117,7 +117,9 @@ class NodeTags(Calls):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = self._tracker.call(func, args, kwargs)
-        if isinstance(result, (torch.Tensor, tuple, list)):
+        if not torch.is_grad_enabled():
+            pass  # no node was made
+        elif isinstance(result, (torch.Tensor, tuple, list)):
             self.tag_results(result)
         elif result is None and args and isinstance(args[0], torch.Tensor):  # x[...] = y
             self.tag_results(args[0])
@@ -125,7 +127,8 @@ class NodeTags(Calls):
 
     def tag_results(self, result: object) -> None:
         with compat.without_torch_function():
-            nodes = [node for node in _nodes(result) if _KEY not in node.metadata]
+            found = [compat.grad_fn(result)] if type(result) is torch.Tensor else _nodes(result)
+            nodes = [node for node in found if node is not None and _KEY not in node.metadata]
             if nodes:
                 self._tag(nodes)
 

@@ -230,16 +230,10 @@ class Tracker(compat.DispatchMode):
         place = caller = None
         if self._frames is not None:
             place, caller = self._lines(node, recomputing)
+        category = category or _category(phase, recomputing)
+        # By position: this is done for every storage, and names take time.
         record = Storage(
-            id=len(self.storages),
-            size=size,
-            category=category or _category(phase, recomputing),
-            phase=phase,
-            step=SETUP_STEP,
-            operator=operator,
-            place=place,
-            caller=caller,
-            born=len(self.events),
+            len(self.storages), size, category, phase, SETUP_STEP, operator, place, caller, len(self.events)
         )
         self.storages.append(record)
         self.events.append(record.id)
