@@ -7,9 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pathspec import GitIgnoreSpec
 
 from memlint.config.discovery import find_files
 from memlint.config.errors import ConfigError
+from memlint.config.ignoring import PathPatterns
 from memlint.config.load import SettingsResolver
 from memlint.config.options import Options
 
@@ -224,3 +228,32 @@ def test_a_folder_that_cannot_be_read_is_reported_and_the_others_are_searched(
     result = find_files([], SettingsResolver(Options("the command line")))
     assert [file.shown for file in result.files] == ["a.py"]
     assert [(folder.shown, folder.reason) for folder in result.unreadable] == [("locked", "Permission denied")]
+
+
+NAMES = st.sampled_from(["a", "b.py", "build", "x.pyc", "keep", ".git"])
+PATTERNS = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["", "!", "/", "!/", "#", "\\"]),
+    st.sampled_from(["", "a/", "b.py/", "*/", "**/"]),
+    st.sampled_from(["a", "build", "*.pyc", "*c", "*", "k?ep", "[ab]", "keep", "a.", "**"]),
+    st.sampled_from(["", "/", "/**", " "]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(PATTERNS, max_size=4), st.lists(NAMES, min_size=1, max_size=3), st.booleans())
+def test_patterns_that_are_decided_by_names_match_as_pathspec_does(
+    lines: list[str], names: list[str], folder: bool
+) -> None:
+    lines = [line for line in lines if is_pattern(line)]
+    path = "/".join(names) + "/" * folder
+    include, _ = PathPatterns(lines).decide(path)
+    assert include == GitIgnoreSpec.from_lines(lines).check_file(path).include
+
+
+def is_pattern(line: str) -> bool:
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True

@@ -148,8 +148,8 @@ def _stdin_jobs(
 
 def job_of(file: SourcePath, content: bytes | None, policies: PolicyMaker, *, unsafe_fixes: bool = False) -> Job:
     """What is to be done with a file, as its settings say."""
-    timeout = policies.settings(file.path).timeout_per_file
-    return Job(file.shown, file.path, content, policies.policy(file.path), timeout, unsafe_fixes)
+    settings, policy = policies.settings_and_policy(file.path)
+    return Job(file.shown, file.path, content, policy, settings.timeout_per_file, unsafe_fixes)
 
 
 _ALONE = Means()
@@ -206,7 +206,7 @@ def _outcomes(
     from memlint.linting.pool import FORKS, Lost, WorkerDidNotStart, run_side_by_side
 
     processes = _processes(jobs, most)
-    if jobs and FORKS:
+    if processes > 1 and FORKS:
         _prepare()  # once, before the workers are forked
     try:
         for timeout, group in groupby(jobs, key=lambda job: job.timeout_seconds):

@@ -112,13 +112,13 @@ def _shown_argument(argument: str, path: Path) -> str:
 def _each_once(files: Sequence[SourcePath]) -> Iterator[SourcePath]:
     """Each file under one path: its own before that of a link to it."""
     seen: set[str] = set()
-    folders: dict[Path, str] = {}
+    folders: dict[str, str] = {}
     for file in sorted(files, key=lambda file: file.is_link):
-        folder = file.path.parent
+        folder, name = os.path.split(file.path)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         # To follow the links of each file on its own takes longer than to find it.
-        identity = os.path.realpath(file.path) if file.is_link else f"{folders[folder]}{os.sep}{file.path.name}"
+        identity = os.path.realpath(file.path) if file.is_link else f"{folders[folder]}{os.sep}{name}"
         if identity not in seen:
             seen.add(identity)
             yield file
@@ -142,24 +142,23 @@ class _Walk:
         self._excluders: dict[int, Excluder] = {}
 
     def __iter__(self) -> Iterator[SourcePath]:
-        folders = [(self._top, GitIgnores.above(self._top.path))]
+        # Paths as text: thousands of Path objects take longer than the search.
+        folders = [(str(self._top.path), self._top.shown, GitIgnores.above(self._top.path))]
         while folders:
-            folder, outer = folders.pop()
-            excluder = self._excluder(folder.path)
-            ignores = outer.inside(folder.path)
-            for entry in self._entries(folder):
-                path = folder.path / entry.name
+            folder, shown_folder, outer = folders.pop()
+            excluder = self._excluder(Path(folder))
+            ignores = outer.inside(Path(folder))
+            for entry in self._entries(folder, shown_folder):
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if not is_folder and not (entry.name.endswith(SUFFIXES) and _is_file(entry)):
                     continue
-                if excluder.match(path, folder=is_folder) or ignores.ignores(path, folder=is_folder):
+                if excluder.match(entry.path, folder=is_folder) or ignores.ignores(entry.path, folder=is_folder):
                     continue
-                shown = entry.name if folder.shown == "." else f"{folder.shown}{os.sep}{entry.name}"
-                found = SourcePath(path, shown, entry.is_symlink())
+                shown = entry.name if shown_folder == "." else f"{shown_folder}{os.sep}{entry.name}"
                 if is_folder:
-                    folders.append((found, ignores))
+                    folders.append((entry.path, shown, ignores))
                 else:
-                    yield found
+                    yield SourcePath(Path(entry.path), shown, entry.is_symlink())
 
     def _excluder(self, folder: Path) -> Excluder:
         settings = self._resolver.for_folder(folder)
@@ -167,10 +166,10 @@ class _Walk:
             self._excluders[id(settings)] = excluder_of(settings).without(self._top.path)
         return self._excluders[id(settings)]
 
-    def _entries(self, folder: SourcePath) -> list[os.DirEntry[str]]:
+    def _entries(self, folder: str, shown: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(folder.path) as entries:
+            with os.scandir(folder) as entries:
                 return list(entries)
         except OSError as error:
-            self._unreadable.append(Unreadable(folder.shown, error.strerror or str(error)))
+            self._unreadable.append(Unreadable(shown, error.strerror or str(error)))
             return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -12,6 +11,8 @@ class ConfigError(Exception):
 
 def nearest(wrong: str, valid: Iterable[str]) -> str:
     """`; did you mean "..."?` for the valid word closest to `wrong`, or else the list of valid words."""
+    import difflib
+
     words = list(valid)
     close = difflib.get_close_matches(wrong, words, n=1, cutoff=0.6)
     if close:

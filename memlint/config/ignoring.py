@@ -5,33 +5,74 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from memlint.config.errors import ConfigError
 from memlint.config.options import Patterns
 from memlint.config.paths import relative_to
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 class PathPatterns:
     """Patterns, ready to match."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._spec = GitIgnoreSpec.from_lines(lines)
-        parts = [pattern.regex.pattern for pattern in self._spec.patterns if pattern.regex is not None]
-        # Nearly all files match nothing, and to try the patterns one by one takes longer than to find the file.
-        self._any = re.compile("|".join(_GROUP_NAME.sub("(?:", part) for part in parts)) if parts else None
+        self._lines = tuple(lines)
+        # Nearly all files match nothing, and pathspec takes longer to be imported than to match a thousand files.
+        names = [_LAST_NAME.fullmatch(line) for line in self._lines]
+        self._names = {found["name"]: index for index, found in enumerate(names) if found and not found["any"]}
+        self._ends = {found["name"]: index for index, found in enumerate(names) if found and found["any"]}
+        self._others = tuple(
+            line for line, found in zip(self._lines, names, strict=True) if found is None and _says_something(line)
+        )
+        self._are_plain = not self._others and not any(found and (found["more"] or found["folder"]) for found in names)
 
     def decide(self, relative: str) -> tuple[bool | None, int | None]:
         """What the last pattern that matches says (True: take the path, False: do not), and its index."""
-        if self._any is None or self._any.search(relative) is None:
+        index = self._last_named(relative)
+        if self._are_plain:
+            return (None, None) if index is None else (True, index)
+        if index is None and (self._any_other is None or self._any_other.search(relative) is None):
             return None, None
         result = self._spec.check_file(relative)
         return result.include, result.index
 
+    def _last_named(self, relative: str) -> int | None:
+        """The last pattern with the name of the path, or of a folder above it, in its last place."""
+        names = relative.split("/")
+        found = [self._names[name] for name in names if name in self._names]
+        found += (index for end, index in self._ends.items() for name in names if name.endswith(end))
+        return max(found, default=None)
 
+    @cached_property
+    def _spec(self) -> GitIgnoreSpec:
+        return _spec_of(self._lines)
+
+    @cached_property
+    def _any_other(self) -> re.Pattern[str] | None:
+        """One pattern for all those without a plain last name: to try them one by one takes longer."""
+        if not self._others:
+            return None
+        parts = [pattern.regex.pattern for pattern in _spec_of(self._others).patterns if pattern.regex is not None]
+        return re.compile("|".join(_GROUP_NAME.sub("(?:", part) for part in parts)) if parts else None
+
+
+def _says_something(line: str) -> bool:
+    return bool(line.strip()) and not line.startswith("#")
+
+
+def _spec_of(lines: Iterable[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    return GitIgnoreSpec.from_lines(lines)
+
+
+# `build` and `*.pyc`, which match by their name alone; `/docs/_build/` and `!keep`, which match no path without it.
+_LAST_NAME = re.compile(r"(?P<more>!?/?(?:[^*?\[\]\\/!#\s]+/)*)(?P<any>\*?)(?P<name>[^*?\[\]\\/!#\s]+)(?P<folder>/?)")
 _GROUP_NAME = re.compile(r"\(\?P<\w+>")
 
 
@@ -48,7 +89,7 @@ def compiled(globs: tuple[str, ...], origin: str) -> PathPatterns:
 def _checked(glob: str, origin: str) -> str:
     glob = glob.removeprefix("./")
     try:
-        GitIgnoreSpec.from_lines([glob])
+        _require_pattern(glob)
     except ValueError as error:
         raise ConfigError(f'{origin}: "{glob}" is not a path pattern: {error}') from None
     return glob
@@ -74,18 +115,22 @@ class Excluder:
     def __init__(self, groups: Sequence[Patterns]) -> None:
         self._groups = tuple(groups)
 
-    def match(self, path: Path, *, folder: bool = False) -> Matched | None:
+    @cached_property
+    def _compiled(self) -> tuple[tuple[Patterns, str, PathPatterns], ...]:
+        return tuple((group, str(group.base), compiled(group.globs, group.origin)) for group in self._groups)
+
+    def match(self, path: Path | str, *, folder: bool = False) -> Matched | None:
         """The pattern that covers the absolute path, or a folder above it."""
-        for patterns in self._groups:
-            relative = relative_to(path, patterns.base)
+        for group, base, patterns in self._compiled:
+            relative = relative_to(path, base)
             if relative is None:
                 # Outside the project the place of a file means nothing; its own name still does.
-                relative = path.name
+                relative = Path(path).name
             if relative == ".":
                 continue
-            index = matching_glob(compiled(patterns.globs, patterns.origin), relative + "/" * folder)
+            index = matching_glob(patterns, relative + "/" * folder)
             if index is not None:
-                return Matched(patterns.globs[index], patterns.origin)
+                return Matched(group.globs[index], group.origin)
         return None
 
     def without(self, path: Path) -> Excluder:
@@ -108,7 +153,7 @@ class GitIgnores:
 
     specs: tuple[tuple[Path, PathPatterns], ...] = ()
 
-    def ignores(self, path: Path, *, folder: bool = False) -> bool:
+    def ignores(self, path: Path | str, *, folder: bool = False) -> bool:
         """Whether git would ignore the path, its parent folders not being ignored."""
         for base, patterns in reversed(self.specs):
             relative = relative_to(path, base)
@@ -170,7 +215,13 @@ def _read(file: Path) -> PathPatterns:
 def _is_pattern(line: str) -> bool:
     """git passes over lines that are no pattern; pathspec raises."""
     try:
-        GitIgnoreSpec.from_lines([line])
+        _require_pattern(line)
     except ValueError:
         return False
     return True
+
+
+def _require_pattern(line: str) -> None:
+    """Raises ValueError for what pathspec does not take."""
+    if _says_something(line) and _LAST_NAME.fullmatch(line) is None:
+        _spec_of([line])

@@ -40,8 +40,11 @@ class SettingsResolver:
         settings = self.for_folder(folder)
         if settings.target_torch is not None:
             return configured_target(settings.target_torch, settings.origins["target-torch"])
+        return self._declared_target(folder)
+
+    def _declared_target(self, folder: Path) -> Target:
         if folder not in self._targets:
-            self._targets[folder] = declared_target(folder)
+            self._targets[folder] = declared_target(folder) or self._declared_target(folder.parent)
         return self._targets[folder]
 
     def _find(self, folder: Path) -> Settings:

@@ -11,7 +11,7 @@ def absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() follows symbolic links
 
 
-def relative_to(path: Path, base: Path) -> str | None:
+def relative_to(path: Path | str, base: Path | str) -> str | None:
     """`path` seen from `base`, with forward slashes; None where it lies outside; "." for `base` itself."""
     # Asked of every file there is: pathlib's own answer takes ten times as long.
     inner, outer = str(path), str(base)

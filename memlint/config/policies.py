@@ -60,9 +60,13 @@ class PolicyMaker:
 
     def policy(self, file: Path) -> Policy:
         """What is wanted of a file (its absolute path)."""
+        return self.settings_and_policy(file)[1]
+
+    def settings_and_policy(self, file: Path) -> tuple[Settings, Policy]:
+        """The settings that hold for a file (its absolute path), and what is wanted of it."""
         settings, target, project = self._place(file)
         codes = self.selector(settings).codes_for(settings, file)
-        return Policy(codes, settings.confidence, target, project, file, settings.local_rules)
+        return settings, Policy(codes, settings.confidence, target, project, file, settings.local_rules)
 
     def settings(self, file: Path) -> Settings:
         """Those that hold for a file (its absolute path)."""

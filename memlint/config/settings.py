@@ -37,6 +37,7 @@ DEFAULT_EXCLUDE = (
     # caches and editors
     ".idea",
     ".ipynb_checkpoints",
+    ".memlint_cache",
     ".mypy_cache",
     ".pytest_cache",
     ".pytype",

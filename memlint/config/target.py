@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import configparser
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from memlint.config.options import TorchVersion
 from memlint.config.paths import shown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from memlint.config.toml_files import parse_toml
 
 # A torch requirement with its version specifiers. Names such as torchvision or torch-geometric do not match.
 _TORCH = re.compile(r"torch\s*(?:\[[^\]]*\])?\s*(?P<versions>[(<>=!~\s][^;#@]*)?(?:[;#].*)?\Z", re.IGNORECASE)
@@ -35,19 +29,20 @@ def configured_target(version: TorchVersion, origin: str) -> Target:
     return Target(version, origin)
 
 
-def declared_target(folder: Path) -> Target:
-    """The lowest torch that the nearest project files at or above the folder admit.
+NOT_DECLARED = Target(None, "no dependency names a lowest torch")
 
-    Looks no further than the project's root. A requirement without a lower bound says nothing, and neither does
-    a file that cannot be read: that is for the tools whose file it is to report.
+
+def declared_target(folder: Path) -> Target | None:
+    """The lowest torch that the project files in the folder admit; None where the folders above have to say.
+
+    A project's root has the last word. A requirement without a lower bound says nothing, and neither does a file that
+    cannot be read: that is for the tools whose file it is to report.
     """
-    for place in (folder, *folder.parents):
-        declared = list(_declared_in(place))
-        if declared:
-            return min(declared, key=lambda target: target.version or (0, 0))
-        if any((place / mark).exists() for mark in _MARKS_OF_A_PROJECT):
-            break
-    return Target(None, "no dependency names a lowest torch")
+    declared = list(_declared_in(folder))
+    if declared:
+        return min(declared, key=lambda target: target.version or (0, 0))
+    is_root = any((folder / mark).exists() for mark in _MARKS_OF_A_PROJECT) or folder.parent == folder
+    return NOT_DECLARED if is_root else None
 
 
 def _declared_in(folder: Path) -> Iterator[Target]:
@@ -102,6 +97,8 @@ def _of_poetry(dependencies: Mapping[str, object]) -> Iterator[str]:
 
 
 def _of_setup_cfg(text: str) -> Iterator[str]:
+    import configparser  # few projects have the file
+
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(text)
@@ -115,8 +112,8 @@ def _of_setup_cfg(text: str) -> Iterator[str]:
 
 def _document(file: Path) -> Mapping[str, object]:
     try:
-        return tomllib.loads(_text(file))
-    except tomllib.TOMLDecodeError:
+        return parse_toml(_text(file))
+    except ValueError:
         return {}
 
 

@@ -9,11 +9,6 @@ from pathlib import Path
 from memlint.config.errors import ConfigError
 from memlint.config.paths import shown
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 def read_toml(file: Path) -> Mapping[str, object]:
     """The document.
@@ -22,11 +17,22 @@ def read_toml(file: Path) -> Mapping[str, object]:
         ConfigError: the file cannot be opened, or is no TOML.
     """
     try:
-        document: Mapping[str, object] = tomllib.loads(read_bytes(file).decode("utf-8"))
+        return parse_toml(read_bytes(file).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{shown(file)}: not valid TOML: it is not UTF-8 (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{shown(file)}: not valid TOML: {error}") from None
+
+
+def parse_toml(text: str) -> Mapping[str, object]:
+    """The document. Raises ValueError for what is no TOML."""
+    if not text.strip():
+        return {}  # only to say so, the parser need not be imported
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    document: Mapping[str, object] = tomllib.loads(text)
     return document
 
 

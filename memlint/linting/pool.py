@@ -318,15 +318,15 @@ def _serve(
 def _work_until_closed(
     work: Callable[[Job], Result], prepare: Callable[[], object] | None, timeout: float, connection: Connection
 ) -> None:
+    # What is imported is here to stay, and a tree is many objects and no garbage: looking for some costs a tenth.
+    gc.disable()
     if prepare is not None:
         try:
             prepare()
         except Exception:  # noqa: BLE001 - the parent raises it
             connection.send(("raised", traceback.format_exc()))
             return
-    # What was imported is here to stay, and a tree is many objects and no garbage: looking for some costs a tenth.
     gc.freeze()
-    gc.disable()
     connection.send(("ready", ""))
     for number in count(1):
         try:

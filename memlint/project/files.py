@@ -22,12 +22,19 @@ def project_root(folder: Path) -> Path:
 
     Where there is none, the folder that the file's outermost package lies in.
     """
-    for candidate in (folder, *folder.parents):
-        if any((candidate / marker).exists() for marker in ROOT_MARKERS):
-            return candidate
+    marked = _marked_folder(folder)
+    if marked is not None:
+        return marked
     while (folder / "__init__.py").exists():
         folder = folder.parent  # an unpacked package: its outermost folder
     return folder
+
+
+@cache
+def _marked_folder(folder: Path) -> Path | None:
+    if any((folder / marker).exists() for marker in ROOT_MARKERS):
+        return folder
+    return _marked_folder(folder.parent) if folder.parent != folder else None
 
 
 @cache
@@ -52,6 +59,7 @@ def project_mentions(root: str, texts: tuple[str, ...]) -> bool:
 def forget_files() -> None:
     """What was found on disk is looked for anew."""
     project_root.cache_clear()
+    _marked_folder.cache_clear()
     project_mentions.cache_clear()
 
 

@@ -57,6 +57,8 @@ class PrintedLine:
 
 
 def _cells(text: str) -> int:
+    if text.isascii():
+        return len(text)
     return sum(_width(character) for character in text)
 
 
