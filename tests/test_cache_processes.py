@@ -168,6 +168,7 @@ def test_a_store_that_may_be_read_alone_is_read_and_says_once_that_it_keeps_noth
     locked()
     (project / "helper.py").write_text(HELPER.replace("y)\n", "y).item()\n"))
     fresh, run = checked(project, "--no-cache"), checked_without_rights(project)
-    assert (run.returncode, run.stdout) == (0, fresh.stdout)
+    assert (run.returncode, run.stdout) == (fresh.returncode, fresh.stdout)
+    assert "train_0.py" not in run.stdout
     assert run.stderr.count("cannot be used") == 1
     assert run.stderr.count("\n") == 1
