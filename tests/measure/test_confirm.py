@@ -15,7 +15,7 @@ from memlint.measure.confirm import as_json, report
 from memlint.measure.confirm.confirmation import Confirmation, Priced
 from memlint.measure.confirm.engine import Engine, NoBaseline
 from memlint.measure.confirm.saved import NotAConfirmation, SavedConfirmation
-from memlint.measure.confirm.verdicts import Grade, Price, Results, Verdict, compare, judge
+from memlint.measure.confirm.verdicts import Grade, Price, Results, Verdict, compare, compare_with_both, judge
 from memlint.measure.job import Job, Layer, Target
 from memlint.measure.outcome import Outcome, Status
 from memlint.measure.recording import Digest, Fingerprints, Recording
@@ -317,7 +317,37 @@ def test_findings_with_the_same_fix_share_a_run(script: Path) -> None:
     assert len(machine.jobs) == 3
 
 
-def test_a_program_that_differs_from_itself_is_not_compared(script: Path) -> None:
+def losses(value: float) -> Fingerprints:
+    return replace(SAME, losses=(digest(value), digest(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("again", "other", "grade", "words"),
+    [
+        (SAME, losses(1.0 + 1e-7), Grade.WITHIN_TOLERANCE, "losses 1.0e-07"),
+        (losses(1.001), losses(1.0015), Grade.WITHIN_TOLERANCE, "losses 5.0e-04; of two runs of the original: losses"),
+        (losses(1.001), losses(1.004), Grade.NOT_CHECKED, "losses 3.0e-03"),
+        (losses(1.001), losses(1.05), Grade.DIFFERENT, "losses 4.7e-02"),
+        # As near as ever, but the two originals are too far apart to say that it means anything.
+        (losses(1.1), losses(1.05), Grade.NOT_CHECKED, "differ too much to compare with: losses 9.1e-02"),
+        # What both originals agree on has no spread.
+        (losses(1.001), replace(losses(1.001), parameters=digest(3.3)), Grade.DIFFERENT, "parameters 9.1e-02"),
+        (losses(1.001), replace(losses(1.001), random_state="s"), Grade.DIFFERENT, "other random numbers were drawn"),
+        (replace(losses(1.001), random_state="s"), replace(SAME, random_state="t"), Grade.WITHIN_TOLERANCE, "none"),
+        (replace(SAME, losses=SAME.losses[:1]), SAME, Grade.NOT_CHECKED, "2 losses and 1"),
+        (losses(1.001), replace(SAME, losses=SAME.losses[:1]), Grade.DIFFERENT, "2 losses against 1"),
+        (losses(float("nan")), SAME, Grade.NOT_CHECKED, "losses inf"),
+    ],
+)
+def test_a_program_that_is_not_deterministic_has_its_own_spread(
+    again: Fingerprints, other: Fingerprints, grade: Grade, words: str
+) -> None:
+    results = compare_with_both(SAME, again, other)
+    assert results.grade is grade
+    assert words in results.detail
+
+
+def test_a_program_that_differs_too_much_from_itself_is_not_compared(script: Path) -> None:
     at = str(script)
     originals = iter([recording(30 * MIB, path=at, losses=1.0), recording(31 * MIB, path=at, losses=1.1)])
     fixed: dict[str, Recording | Outcome] = {with_line(2, "y = good(x)"): recording(20 * MIB, path=at)}
@@ -334,6 +364,7 @@ def test_a_program_that_differs_from_itself_is_not_compared(script: Path) -> Non
     assert priced.results.grade is Grade.NOT_CHECKED and "not deterministic" in priced.results.detail
     assert confirmation.noise_bytes == MIB
     assert "the program is not deterministic, two runs of it differ" in report.render(confirmation)
+    assert "results: not checked (the program is not deterministic" in report.render(confirmation)
 
 
 def test_fake_has_its_results_from_cpu_and_says_where_there_are_none(script: Path) -> None:

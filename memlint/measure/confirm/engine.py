@@ -12,7 +12,16 @@ from typing import Protocol
 from memlint.linting.apply import edited
 from memlint.linting.finding import Applicability, Finding
 from memlint.measure.confirm.confirmation import NOT_CHECKED, Confirmation, Priced, Remaining, Together
-from memlint.measure.confirm.verdicts import Grade, Price, Results, Verdict, compare, judge, saved_elsewhere
+from memlint.measure.confirm.verdicts import (
+    Grade,
+    Price,
+    Results,
+    Verdict,
+    compare,
+    compare_with_both,
+    judge,
+    saved_elsewhere,
+)
 from memlint.measure.job import BackendName, Job, Layer
 from memlint.measure.outcome import Outcome, Status
 from memlint.measure.recording import Fingerprints, Place, Recording
@@ -160,7 +169,7 @@ class _Baseline:
         self.price = Price.of(engine.first)
         self.ran: dict[str, frozenset[int]] = {}
         self.noise = 0
-        self._results: Fingerprints | None = None
+        self._results: tuple[Fingerprints, Fingerprints] | None = None
         self.deterministic = Results(Grade.NOT_CHECKED, "there is no fix to compare it with")
         if found:
             self._run_again(found)
@@ -179,7 +188,7 @@ class _Baseline:
             self.deterministic = self._compare_with_itself(second)
 
     def _compare_with_itself(self, second: Recording) -> Results:
-        """Two runs of the original. Where they differ, there is nothing that other runs could be compared with."""
+        """Two runs of the original: what other runs are compared with."""
         engine = self._engine
         if not engine.verify:
             return Results(Grade.NOT_CHECKED, "not asked for")
@@ -195,10 +204,8 @@ class _Baseline:
                 pair.append(fingerprints)
         first, again = pair
         assert first is not None and again is not None
-        compared = compare(first, again)
-        if compared.grade is Grade.IDENTICAL:
-            self._results = first
-        return compared
+        self._results = first, again
+        return compare(first, again)
 
     def try_overlay(self, overlay: dict[str, str]) -> _Tried:
         """Run with these texts. Findings with the same fix share a run."""
@@ -217,12 +224,15 @@ class _Baseline:
             results = Results(Grade.DIFFERENT, f"{steps} steps, not {first}")
             return _Tried(Price.of(recording), results, recording=recording)
         if self._results is None:
-            return _Tried(Price.of(recording), self._unchecked(), recording=recording)
+            return _Tried(Price.of(recording), self.deterministic, recording=recording)
         if recording.fingerprints is not None:
-            return _Tried(Price.of(recording), compare(self._results, recording.fingerprints), recording=recording)
+            results = compare_with_both(*self._results, recording.fingerprints)
+            return _Tried(Price.of(recording), results, recording=recording)
         return self._with_results(overlay, recording, self._results)
 
-    def _with_results(self, overlay: dict[str, str], recording: Recording, original: Fingerprints) -> _Tried:
+    def _with_results(
+        self, overlay: dict[str, str], recording: Recording, originals: tuple[Fingerprints, Fingerprints]
+    ) -> _Tried:
         """What was priced, and its results from a run of their own."""
         job = replace(results_job(self._engine.job), overlay=overlay)
         outcome = self._engine.run(job)
@@ -232,15 +242,9 @@ class _Baseline:
         if fingerprints is None:
             results = Results(Grade.NOT_CHECKED, f"with the fix, on {job.backend}: {why}")
         else:
-            compared = compare(original, fingerprints)
+            compared = compare_with_both(*originals, fingerprints)
             results = replace(compared, detail=f"on {job.backend}, {compared.detail}")
         return _Tried(Price.of(recording), results, recording=recording)
-
-    def _unchecked(self) -> Results:
-        """Why nothing is compared: two runs of the original are no measure if they differ from each other."""
-        if self.deterministic.grade is Grade.NOT_CHECKED:
-            return self.deterministic
-        return Results(Grade.NOT_CHECKED, "the program is not deterministic: two runs of the original differ")
 
 
 def _fingerprints(outcome: Outcome) -> tuple[Fingerprints | None, str]:

@@ -72,7 +72,7 @@ class _Report:
             yield f"results: not checked: {confirmation.deterministic.detail}"
         elif confirmation.deterministic.grade is not Grade.IDENTICAL:
             yield (
-                "results: not checked: the program is not deterministic, two runs of it differ "
+                "results: the program is not deterministic, two runs of it differ, and fixes are held against that "
                 f"({confirmation.deterministic.detail})"
             )
         assumed = sum(one.count for one in confirmation.assumptions)
@@ -94,7 +94,7 @@ class _Report:
     @property
     def _checked(self) -> bool:
         """Whether results were compared: else it is said once, for all."""
-        return self._confirmation.deterministic.grade is Grade.IDENTICAL
+        return self._confirmation.deterministic.grade is not Grade.NOT_CHECKED
 
     def _painted(self, verdict: Verdict) -> str:
         if verdict in _GOOD:

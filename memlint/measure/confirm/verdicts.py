@@ -58,6 +58,22 @@ class Grade(str, Enum):
 # does. Optimizers that divide by the size of the gradient (Adam) make more of a difference in one that is nearly 0.
 LOSS_TOLERANCE = 1e-4
 WEIGHTS_TOLERANCE = 1e-3
+_TOLERANCE = {
+    "losses": LOSS_TOLERANCE,
+    "parameters": WEIGHTS_TOLERANCE,
+    "buffers": WEIGHTS_TOLERANCE,
+    "first gradients": WEIGHTS_TOLERANCE,
+}
+
+# What a program that is not deterministic may be held against. Its spread is known from one pair of runs: a third one
+# may well be farther off than they are from each other; ten times as far, hardly. Where they are a hundredth apart,
+# everything of meaning is within the spread.
+MOST_SPREAD = 1e-2
+SPREADS = 2
+CLEARLY = 10
+
+_VARIES = "the program is not deterministic: two runs of the original differ too much to compare with"
+_DRAWN = "other random numbers were drawn"
 
 
 @dataclass(frozen=True)
@@ -142,30 +158,56 @@ def compare(original: Fingerprints, other: Fingerprints) -> Results:
     """Grade the results of another run against those of the original."""
     if len(original.losses) != len(other.losses):
         return Results(Grade.DIFFERENT, f"{len(original.losses)} losses against {len(other.losses)}")
-    tensors = {
-        "losses": list(zip(original.losses, other.losses, strict=True)),
-        "parameters": [(original.parameters, other.parameters)],
-        "buffers": [(original.buffers, other.buffers)],
-        "first gradients": [(original.first_gradients, other.first_gradients)],
-    }
-    apart = {name: max(map(_apart, pairs), default=0.0) for name, pairs in tensors.items() if not _same_bits(pairs)}
+    apart = _distances(original, other)
     same_random_state = original.random_state == other.random_state
     if not apart and same_random_state:
-        return Results(Grade.IDENTICAL, f"bitwise: {', '.join([*tensors, 'random state'])}")
-    detail = f"relative differences: {', '.join(f'{name} {difference:.1e}' for name, difference in apart.items())}"
+        return Results(Grade.IDENTICAL, f"bitwise: {', '.join([*_TOLERANCE, 'random state'])}")
+    detail = f"relative differences: {_in_words(apart)}"
     if not same_random_state:
-        drawn = "other random numbers were drawn"
-        return Results(Grade.DIFFERENT, f"{detail}; {drawn}" if apart else drawn)
+        return Results(Grade.DIFFERENT, f"{detail}; {_DRAWN}" if apart else _DRAWN)
     tolerated = all(difference <= _TOLERANCE[name] for name, difference in apart.items())
     return Results(Grade.WITHIN_TOLERANCE if tolerated else Grade.DIFFERENT, detail)
 
 
-_TOLERANCE = {
-    "losses": LOSS_TOLERANCE,
-    "parameters": WEIGHTS_TOLERANCE,
-    "buffers": WEIGHTS_TOLERANCE,
-    "first gradients": WEIGHTS_TOLERANCE,
-}
+def compare_with_both(first: Fingerprints, again: Fingerprints, other: Fingerprints) -> Results:
+    """Grade the results of another run against two runs of the original.
+
+    Where these are not the same bit by bit, the program is not deterministic: then the other run is held against what
+    they differ by themselves, as far as that is little enough to tell a program from another.
+    """
+    if compare(first, again).grade is Grade.IDENTICAL:
+        return compare(first, other)
+    if len(first.losses) != len(again.losses):
+        return Results(Grade.NOT_CHECKED, f"{_VARIES}: {len(first.losses)} losses and {len(again.losses)}")
+    spread = _distances(first, again)
+    if any(difference > MOST_SPREAD for difference in spread.values()):
+        return Results(Grade.NOT_CHECKED, f"{_VARIES}: {_in_words(spread)}")
+    if len(first.losses) != len(other.losses):
+        return Results(Grade.DIFFERENT, f"{len(first.losses)} losses against {len(other.losses)}")
+    if first.random_state == again.random_state != other.random_state:
+        return Results(Grade.DIFFERENT, _DRAWN)
+    one, two = _distances(first, other), _distances(again, other)
+    apart = {name: min(one[name], two[name]) for name in one if name in two}
+    excess = max((apart[name] / max(_TOLERANCE[name], SPREADS * spread.get(name, 0.0)) for name in apart), default=0.0)
+    detail = f"relative differences: {_in_words(apart) or 'none'}; of two runs of the original: {_in_words(spread)}"
+    if excess <= 1:
+        return Results(Grade.WITHIN_TOLERANCE, detail)
+    return Results(Grade.DIFFERENT if excess > CLEARLY else Grade.NOT_CHECKED, detail)
+
+
+def _distances(first: Fingerprints, other: Fingerprints) -> dict[str, float]:
+    """How far apart the groups of results are that are not the same bit by bit. As many losses are in both."""
+    pairs = {
+        "losses": list(zip(first.losses, other.losses, strict=True)),
+        "parameters": [(first.parameters, other.parameters)],
+        "buffers": [(first.buffers, other.buffers)],
+        "first gradients": [(first.first_gradients, other.first_gradients)],
+    }
+    return {name: max(map(_apart, group), default=0.0) for name, group in pairs.items() if not _same_bits(group)}
+
+
+def _in_words(apart: dict[str, float]) -> str:
+    return ", ".join(f"{name} {difference:.1e}" for name, difference in apart.items())
 
 
 def _same_bits(pairs: Sequence[tuple[Digest, Digest]]) -> bool:
