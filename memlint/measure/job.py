@@ -9,6 +9,10 @@ from typing import Literal
 BackendName = Literal["cuda", "fake", "cpu"]
 
 
+PROGRESS_FILE = "steps.txt"
+"""In the worker's temporary folder: the number of steps that it has made so far."""
+
+
 class Layer(str, Enum):
     """An optional part of the instrument. The peak is the same with and without it."""
 

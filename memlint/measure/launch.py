@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from memlint.measure.job import BackendName, Job
+from memlint.measure.job import PROGRESS_FILE, BackendName, Job
 from memlint.measure.outcome import Frame, Outcome, Status
 from memlint.measure.recording import Place
 from memlint.measure.user_code import is_user_file
@@ -119,7 +119,7 @@ class _Worker:
                 pickle.dump(self._job, stream)
             self._process.wait(self._job.timeout_seconds)
         except subprocess.TimeoutExpired:
-            return replace(_timed_out(self._job), frames=self._last_frames())
+            return replace(_timed_out(self._job, self._steps()), frames=self._last_frames())
         finally:
             self._end_group()
             # What the target started and left behind may hold the pipe open, so its end is not waited for.
@@ -132,6 +132,12 @@ class _Worker:
     def _read(self) -> None:
         with os.fdopen(self._our_outcome_end, "rb") as stream:
             self._received = stream.read()
+
+    def _steps(self) -> int:
+        try:
+            return int(self._crash.with_name(PROGRESS_FILE).read_text("ascii"))
+        except (OSError, ValueError):
+            return 0
 
     def _last_frames(self) -> tuple[Frame, ...]:
         """Where the target is: an abort makes Python write it down."""
@@ -220,10 +226,11 @@ def _pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
-def _timed_out(job: Job) -> Outcome:
+def _timed_out(job: Job, steps: int) -> Outcome:
+    made = f"it had made {steps} of {job.steps} steps" if steps else "it had not made a step"
     return Outcome(
         Status.TIMEOUT,
-        f"the target was stopped after {job.timeout_seconds:g} s, before it had made {job.steps} steps",
+        f"the target was stopped after {job.timeout_seconds:g} s: {made}",
         "allow more with `--timeout`, ask for fewer `--steps`, or give the target less data",
         seconds=job.timeout_seconds,
     )

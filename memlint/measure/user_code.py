@@ -37,6 +37,10 @@ def claim(place: str) -> None:
     is_user_file.cache_clear()
 
 
+def is_memlint_file(filename: str) -> bool:
+    return os.path.realpath(filename).startswith(str(_MEMLINT) + os.sep)
+
+
 @cache
 def is_user_file(filename: str) -> bool:
     """Whether code that was compiled under this name is the user's. False for `<string>` and its like."""

@@ -112,7 +112,15 @@ def test_a_process_ended_by_a_signal_names_the_line_where_it_can(ran: Runner, tm
     assert ended(left) == (Status.KILLED, "the target ended its own process with exit status 3")
 
 
-def test_a_timeout_ends_the_processes_that_the_target_started(ran: Runner, tmp_path: Path) -> None:
+def test_a_warning_of_torch_is_shown_at_the_line_that_it_is_about(
+    ran: Runner, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran("import torch\nx = torch.ones(2, device='cuda')\ny = torch.tensor(x)\n")
+    warned = [line for line in capfd.readouterr().err.splitlines() if "UserWarning: To copy construct" in line]
+    assert [line.partition(": UserWarning")[0] for line in warned] == [f"{tmp_path / 'target.py'}:3"]
+
+
+def test_a_timeout_ends_what_the_target_started_and_says_how_far_it_came(ran: Runner, tmp_path: Path) -> None:
     text = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -120,10 +128,10 @@ def test_a_timeout_ends_the_processes_that_the_target_started(ran: Runner, tmp_p
         "time.sleep(600)\n"
     )
     noted = tmp_path / "pid"
-    outcome = ran(text, str(noted), timeout_seconds=20.0, allow_write=True)
-    assert outcome.status is Status.TIMEOUT
-    assert "20 s" in outcome.message and "--timeout" in outcome.advice
-    assert [frame.place.line for frame in outcome.frames] == [4]
+    outcome = ran(TRAINING + text, str(noted), steps=30, timeout_seconds=20.0, allow_write=True)
+    assert ended(outcome) == (Status.TIMEOUT, "the target was stopped after 20 s: it had made 20 of 30 steps")
+    assert "--timeout" in outcome.advice
+    assert [frame.place.line for frame in outcome.frames] == [len(TRAINING.splitlines()) + 4]
     assert_gone(int(noted.read_text()))
 
 

@@ -269,6 +269,40 @@ def test_hooks_run_under_the_instrument() -> None:
     assert line_of(function, "register_hook") in {s.caller.line for s in hook if s.caller}
 
 
+class Nested(torch.autograd.Function):  # type: ignore[misc]
+    """Differentiates something else in its backward pass, that something in its own, and so on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, depth: int) -> torch.Tensor:
+        ctx.depth = depth
+        ctx.save_for_backward(x)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        if ctx.depth:
+            with torch.enable_grad():
+                inner = ctx.saved_tensors[0].detach().requires_grad_()
+                Nested.apply(inner, ctx.depth - 1).exp().sum().backward()
+        return gradient * 2, None
+
+
+def test_nodes_that_run_in_a_thread_of_the_engine_have_their_forward_lines() -> None:
+    """From 60 backward passes inside each other on, the engine runs the next in a thread of its own, where no line of
+    the user's is on the stack (MAX_DEPTH in torch/csrc/autograd/engine.h)."""
+
+    def function() -> None:
+        x = torch.zeros(256, device="cuda", requires_grad=True)
+        Nested.apply(x, 64).sum().backward()
+
+    recording = measured_function(function)
+    made = [s for s in recording.storages if s.operator == "aten::mul" and s.phase is Phase.BACKWARD and s.size == 1024]
+    assert len(made) == 3 * 64 + 1  # forwards, of `exp`, and backwards; the outermost only backwards
+    nested = line_of(Nested.backward, "Nested.apply")
+    assert {s.place.line for s in made if s.place} >= {nested, line_of(function, "Nested.apply")}
+    assert all(s.place is not None and s.place.path == HERE for s in made)
+
+
 LOADER = """
 import torch
 from torch.utils.data import DataLoader, TensorDataset

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from memlint.measure.recording import Place
-from memlint.measure.user_code import is_user_file
+from memlint.measure.user_code import is_memlint_file, is_user_file
 from memlint.measure.worker import compat
+from memlint.measure.worker.patching import Patches
 
 if TYPE_CHECKING:
     from memlint.measure.worker.tracker import Tracker
@@ -62,6 +65,30 @@ def _path(code: CodeType) -> str | None:
     if not is_user_file(code.co_filename):
         return None
     return str(Path(code.co_filename).absolute())
+
+
+@contextmanager
+def warnings_at_user_lines() -> Iterator[None]:
+    """What torch warns of while it is called by a mode of ours is shown at the user's line, not at ours."""
+    frames = Frames()
+    show = warnings.showwarning
+
+    def show_at_user_line(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        place = frames.innermost() if is_memlint_file(filename) else None
+        if place is not None:
+            filename, lineno, line = place.path, place.line, None
+        show(message, category, filename, lineno, file, line)
+
+    with Patches() as patches:
+        patches.set(warnings, "showwarning", show_at_user_line)
+        yield
 
 
 class LiveNode(NamedTuple):

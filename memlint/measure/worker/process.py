@@ -11,11 +11,11 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memlint.measure.job import BackendName, Job, Layer
+from memlint.measure.job import PROGRESS_FILE, BackendName, Job, Layer
 from memlint.measure.outcome import Frame, Outcome, Status
 from memlint.measure.recording import Place, Recording
 from memlint.measure.user_code import is_user_file
@@ -48,6 +48,16 @@ def serve(job_end: int, outcome_end: int, crash_file: str) -> None:
     os._exit(0)
 
 
+def progress_in(folder: str) -> Callable[[int], None]:
+    """Notes the number of steps where the parent finds it, should time run out."""
+    file = os.open(os.path.join(folder, PROGRESS_FILE), os.O_WRONLY | os.O_CREAT, 0o600)  # noqa: PTH118
+
+    def note(steps: int) -> None:
+        os.pwrite(file, f"{steps:<20}".encode(), 0)
+
+    return note
+
+
 def measured(job: Job, temporary: str) -> Outcome:
     """Run the job's target under its backend. It may write to the folder `temporary`."""
     try:
@@ -78,7 +88,7 @@ def measured(job: Job, temporary: str) -> Outcome:
         isolation.save_nothing()
         redirect(temporary)
         confine_writes(temporary)
-    session = Session(job, backend)
+    session = Session(job, backend, progress_in(temporary))
     with _host_memory_limited(job.host_memory_limit_bytes):
         ended = _run(job, sources, session)
     recording = session.recording()

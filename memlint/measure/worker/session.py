@@ -31,7 +31,7 @@ from memlint.measure.worker.backend import Backend
 from memlint.measure.worker.categories import Categories
 from memlint.measure.worker.fingerprints import Fingerprinter
 from memlint.measure.worker.growth import Growth
-from memlint.measure.worker.lines import Calls, Frames, NodeTags
+from memlint.measure.worker.lines import Calls, Frames, NodeTags, warnings_at_user_lines
 from memlint.measure.worker.names import user_frames
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.saved import noting_saved_tensors
@@ -58,8 +58,10 @@ class Session:
     instrument makes, and the numbers must not.
     """
 
-    def __init__(self, job: Job, backend: Backend) -> None:
+    def __init__(self, job: Job, backend: Backend, progress: Callable[[int], None] | None = None) -> None:
+        """`progress` is told after each step how many there were."""
         self._job = job
+        self._progress = progress
         self._backend = backend
         self._frames = Frames() if Layer.LINES in job.layers or Layer.GROWTH in job.layers else None
         self._tracker = Tracker(backend, self._frames)
@@ -108,6 +110,7 @@ class Session:
             stack.enter_context(self._patches)
             self._wrap()
             stack.enter_context(self._noting_saved_tensors())
+            stack.enter_context(warnings_at_user_lines())
             stack.enter_context(woken_by_a_signal(StopMeasuring))
             stack.enter_context(followed_threads(self._in_a_thread(compat.entered_modes())))
             self._stack = stack.pop_all()
@@ -246,6 +249,8 @@ class Session:
         if self._closings == self._steps.closings:
             return
         self._closings = self._steps.closings
+        if self._progress is not None:
+            self._progress(len(self._steps.spans))
         self._ask_allocator(len(self._steps.spans))
         self._categories.mark_parameters()
         self._categories.mark_kept_by_optimizer()
