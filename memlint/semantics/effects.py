@@ -20,6 +20,7 @@ class Effects(Making):
     quiet: int
     loop: Loop | None
     statement: cst.CSTNode
+    just_read: dict[int, Value]
     guards: int
     handlers: int
     tries: int
@@ -115,6 +116,9 @@ class Effects(Making):
 
     def reread(self, node: cst.BaseExpression) -> Value:
         """The value of an expression just read, without recording anything again."""
+        known = self.just_read.get(id(node))
+        if known is not None:
+            return known
         self.quiet += 1
         value = self.eval(node)
         self.quiet -= 1

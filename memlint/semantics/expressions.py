@@ -55,7 +55,9 @@ class Expressions(Effects):
 
     def eval(self, node: cst.CSTNode) -> Value:
         reader = _READERS.get(type(node))
-        return reader(self, node) if reader is not None else PLAIN
+        value = reader(self, node) if reader is not None else PLAIN
+        self.just_read[id(node)] = value
+        return value
 
     # --- names and attributes ---
 

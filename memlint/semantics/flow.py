@@ -41,6 +41,8 @@ class Flow(Expressions):
         """What carries a graph and is written into an attribute's own memory: `self.mean[:] = value`."""
         self.loop: Loop | None = None
         self.statement: cst.CSTNode = scope.node
+        self.just_read: dict[int, Value] = {}
+        """The values of the expressions of the statement, by the identity of their nodes."""
         self.guards = 0
         self.handlers = 0
         self.tries = 0
@@ -102,6 +104,7 @@ class Flow(Expressions):
                     self.execute(small)
             return
         self.statement = statement
+        self.just_read.clear()
         handler = _STATEMENTS.get(type(statement))
         if handler is not None:
             handler(self, statement)
