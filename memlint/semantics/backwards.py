@@ -14,7 +14,7 @@ from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.retention import makes_leaf
-from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, nodes_within, parameters, path_of, walk
 from memlint.semantics.values import Grad, Root, Value
 
 # A parameter so named is no tensor.
@@ -66,7 +66,7 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
     loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots - _iterated(backward))
     if not graph or (loop is None and not _is_step(module, flow, backward)):
         return None  # the caller may differentiate again
-    inside = _nodes_inside(loop) if loop is not None else {id(node) for node in walk(backward.scope.node)}
+    inside = _nodes_inside(loop) if loop is not None else nodes_within(backward.scope.node)
     inside |= _nodes_of_callees(module, flow, loop)
     if any(id(module.analysis.roots[root].node) not in inside for root in graph):
         return None  # part of the graph was built before the loop: every round needs it
@@ -100,11 +100,11 @@ def _iterated(backward: Backward) -> frozenset[int]:
     return frozenset(root for loop in loops for root in loop.iterates.roots | {loop.element})
 
 
-def _nodes_inside(loop: Loop) -> set[int]:
+def _nodes_inside(loop: Loop) -> frozenset[int]:
     """The nodes that each iteration reads anew: the target and the body, not what is iterated over."""
     assert isinstance(loop.node, (cst.For, cst.While))  # no comprehension: see _step_loop
     parts = [loop.node.body, loop.node.target] if isinstance(loop.node, cst.For) else [loop.node.body, loop.node.test]
-    return {id(node) for part in parts for node in walk(part)}
+    return nodes_within(parts[0]) | nodes_within(parts[1])
 
 
 def _nodes_of_callees(module: Module, flow: Flow, loop: Loop | None) -> set[int]:
@@ -129,7 +129,7 @@ def _saved(module: Module, roots: frozenset[int]) -> frozenset[int]:
 class _Outside:
     """What the loss was computed from that the iteration (or the call of a training step) finds made."""
 
-    def __init__(self, module: Module, backward: Backward, inside: set[int]) -> None:
+    def __init__(self, module: Module, backward: Backward, inside: frozenset[int]) -> None:
         self._module = module
         self._backward = backward
         self._inside = inside

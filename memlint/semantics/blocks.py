@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from memlint.semantics.scopes import parts_of, path_of, walk
+from memlint.semantics.scopes import parents_within, path_of, walk
 
 
 def followers(inside: cst.CSTNode, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
@@ -23,13 +23,8 @@ def followers(inside: cst.CSTNode, statement: cst.CSTNode) -> Sequence[cst.CSTNo
 
 def path_to(inside: cst.CSTNode, node: cst.CSTNode) -> list[cst.CSTNode]:
     """The nodes from `inside` down to `node`, both among them; empty where `node` is not in it."""
-    parents: dict[int, cst.CSTNode] = {}
-    for parent in walk(inside):
-        if parent is node:
-            break
-        for child in parts_of(parent):
-            parents[id(child)] = parent
-    else:
+    parents = parents_within(inside)
+    if node is not inside and id(node) not in parents:
         return []
     path = [node]
     while path[-1] is not inside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import libcst as cst
@@ -14,7 +15,7 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device as known
 from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
-from memlint.semantics.scopes import Scope, parts_of
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parts_of
 from memlint.semantics.values import Kind
 
 _SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda)
@@ -149,8 +150,7 @@ def _passes(module: Module, parent: cst.CSTNode, child: cst.CSTNode, inside: cst
     if isinstance(child, (cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)):
         return False
     if isinstance(parent, cst.IndentedBlock):
-        before = parent.body[: next(index for index, item in enumerate(parent.body) if item is child)]
-        return not any(_turns_back(item, isinstance(inside, _LOOPS)) for item in before)
+        return id(child) in _reached(parent, isinstance(inside, _LOOPS))
     return True
 
 
@@ -162,6 +162,13 @@ def _same_each_time(module: Module, test: cst.BaseExpression) -> bool:
         return _same_each_time(module, test.expression)
     call = module.call_at(test)
     return call is not None and call.names(known.DEVICE_CHECKS)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _reached(block: cst.IndentedBlock, in_loop: bool) -> frozenset[int]:
+    """The identities of the statements before which none turns back."""
+    turning = next((index for index, item in enumerate(block.body) if _turns_back(item, in_loop)), len(block.body))
+    return frozenset(map(id, block.body[: turning + 1]))
 
 
 def _turns_back(statement: cst.CSTNode, in_loop: bool) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -29,7 +30,7 @@ from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Grad, Kind, Mode
 
@@ -231,7 +232,7 @@ def _region(
         questions |= evaluated.asks
     if loop is None and leaves and not _is_named_for_evaluation(scope):
         return None  # a feature extractor in eval mode: gradients may flow through it to its input
-    if _is_told_grad_mode(scope):
+    if _is_told_grad_mode(scope.node):
         return None
     if loop is None and call.is_statement and "register_forward_hook" in module.words:
         return None  # the hooks take what they want out of it, maybe to be differentiated
@@ -260,21 +261,24 @@ def _region(
 def _is_built_here(call: Call) -> bool:
     """`search = BeamSearch(scorers=...)`, `search(x)`: no model that was trained, but something that runs one."""
     name = path_of(call.call.func)
-    return name in call.scope.bound and any(
-        isinstance(node, cst.Assign)
-        and isinstance(node.value, cst.Call)
-        and any(path_of(item.target) == name for item in node.targets)
-        for node in walk(call.scope.node)
-    )
+    return name in call.scope.bound and name in _built_in(call.scope.node)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _built_in(function: cst.CSTNode) -> frozenset[str | None]:
+    """The names and paths to which the results of calls are assigned."""
+    built = (node for node in walk(function) if isinstance(node, cst.Assign) and isinstance(node.value, cst.Call))
+    return frozenset(path_of(item.target) for node in built for item in node.targets)
 
 
 def _is_named_for_evaluation(scope: Scope) -> bool:
     return bool(words_of(scope.name) & EVALUATION_WORDS)
 
 
-def _is_told_grad_mode(scope: Scope) -> bool:
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _is_told_grad_mode(function: cst.CSTNode) -> bool:
     """`Encoder(options={"no_grad": "True"})`, `encode(x, no_grad=True)`: the model switches it itself."""
-    for node in walk(scope.node):
+    for node in walk(function):
         if isinstance(node, cst.SimpleString) and node.raw_value in _GRAD_MODE_OPTIONS:
             return True
         if isinstance(node, cst.Call) and (path_of(node.func) or "").rpartition(".")[2] != "Variable":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import libcst as cst
@@ -14,7 +15,7 @@ from memlint.semantics.knowledge import hooks as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.reads import is_read
-from memlint.semantics.scopes import Scope, parameters, path_of, target_names, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parameters, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
 _MAX_STEPS = 6
@@ -200,6 +201,7 @@ def _repeating_loop(module: Module, call: Call) -> Loop | None:
     return None
 
 
+@lru_cache(maxsize=NODES_REMEMBERED)
 def _bound_in(loop: cst.For | cst.While) -> set[str]:
     """The names that the loop binds anew."""
     bound: set[str] = set(target_names(loop.target)) if isinstance(loop, cst.For) else set()
@@ -243,6 +245,7 @@ def _makes_new(expression: cst.BaseExpression) -> bool:
     return False
 
 
+@lru_cache(maxsize=NODES_REMEMBERED)
 def _sources(inside: cst.CSTNode) -> dict[str, list[cst.BaseExpression]]:
     """Name -> the expressions that it is bound to, or is an element of, in the code."""
     found: dict[str, list[cst.BaseExpression]] = {}

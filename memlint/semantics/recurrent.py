@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -17,7 +18,7 @@ from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_within, path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Value
 
 _CUTTING_WORDS = ("detach", "repackage", "truncate")
@@ -94,7 +95,7 @@ def _in_loop(module: Module, flow: Flow, call: Call, retaining: list[Backward]) 
         if not call.is_forward and words_of(path).isdisjoint(_STATE_WORDS):
             continue
         for loop in _loops(call):
-            if loop.is_comprehension or not loop.carried & roots or _is_cut(loop, path):
+            if loop.is_comprehension or not loop.carried & roots or path.partition(".")[0] in _cut_in(loop.node):
                 continue
             if _unseen_between(module, call, loop, roots):
                 continue
@@ -134,34 +135,33 @@ def _paths(node: cst.BaseExpression) -> str | None:
 def _unseen_between(module: Module, call: Call, loop: Loop, roots: frozenset[int]) -> bool:
     """Whether code out of view handles the state on its way to the next iteration: it may detach it."""
     analysis = module.analysis
-    inside = {id(node) for node in walk(loop.node)}
+    inside = nodes_within(loop.node)
     for root in roots & analysis.unseen:
         made = analysis.roots[root]
         if root == call.root or made.is_forward:
             continue
-        if call.root in made.ancestors or (id(made.node) not in inside and not _stands_in(call.scope, made.node)):
+        if call.root in made.ancestors or (
+            id(made.node) not in inside and id(made.node) not in nodes_within(call.scope.node)
+        ):
             return True
     return False
 
 
-def _stands_in(scope: Scope, node: cst.CSTNode) -> bool:
-    return any(item is node for item in walk(scope.node))
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _cut_in(loop: cst.CSTNode) -> frozenset[str]:
+    """The names that a statement of the loop takes out of their graph, be it under a condition."""
+    found: set[str] = set()
+    for node in walk(loop):
+        if node is loop or not isinstance(node, (cst.Assign, cst.AnnAssign, cst.Expr, cst.For)):
+            continue
+        names = _names_in(node)
+        if any(_is_cutting(name) for name in names):
+            found |= _names_in(node.iter) if isinstance(node, cst.For) else names
+    return frozenset(found)
 
 
-def _is_cut(loop: Loop, path: str) -> bool:
-    """Whether a statement of the loop takes the state out of its graph, be it under a condition."""
-    head = path.partition(".")[0]
-    for node in walk(loop.node):
-        if node is loop.node or not isinstance(node, (cst.Assign, cst.AnnAssign, cst.Expr, cst.For)):
-            continue
-        if isinstance(node, cst.For) and head not in {
-            item.value for item in walk(node.iter) if isinstance(item, cst.Name)
-        }:
-            continue
-        names = {item.value for item in walk(node) if isinstance(item, cst.Name)}
-        if head in names and any(_is_cutting(name) for name in names):
-            return True
-    return False
+def _names_in(node: cst.CSTNode) -> set[str]:
+    return {item.value for item in walk(node) if isinstance(item, cst.Name)}
 
 
 def _is_cutting(name: str) -> bool:

@@ -14,7 +14,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.questions import Question, ResultNotDifferentiated
-from memlint.semantics.scopes import parameters, path_of, walk
+from memlint.semantics.scopes import nodes_within, parameters, path_of, walk
 from memlint.semantics.values import NOTHING, Kind, Value
 
 # Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
@@ -172,7 +172,7 @@ def _outlives_call(module: Module, store: Store) -> bool:
     boxes = [module.box(index) for index in store.boxes]
     if not store.in_object and not any(box.in_object for box in boxes):
         return False
-    inside = {id(node) for node in walk(store.scope.node)}
+    inside = nodes_within(store.scope.node)
     if any(box.bounded or id(box.node) in inside for box in boxes) or _is_local(store):
         return False
     if any(call.method in _EMPTYING and _path(call) == store.path for call in module.calls_in(store.scope)):

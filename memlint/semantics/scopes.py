@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import cast
 
 import libcst as cst
@@ -73,6 +73,22 @@ def parts_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
             yield from part
         elif part is not None and type(part) not in _NO_NODES:
             yield part
+
+
+# Questions about one node come together: the last answers are kept, and with each the node.
+NODES_REMEMBERED = 8
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def nodes_within(node: cst.CSTNode) -> frozenset[int]:
+    """The identities of the node and of all below it that hold code."""
+    return frozenset(map(id, walk(node)))
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def parents_within(node: cst.CSTNode) -> dict[int, cst.CSTNode]:
+    """Of each node below this one, by its identity: the one right above it."""
+    return {id(part): parent for parent in walk(node) for part in parts_of(parent)}
 
 
 def path_of(node: cst.CSTNode) -> str | None:

@@ -18,8 +18,8 @@ from memlint.semantics.knowledge import training as known
 from memlint.semantics.linear_sums import is_weighted_sum
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, path_of, walk
-from memlint.semantics.values import Kind, Value
+from memlint.semantics.scopes import Scope, nodes_within, path_of, walk
+from memlint.semantics.values import NOTHING, Kind, Value
 
 _MODEL_WORDS = frozenset({"model", "net", "network", "policy", "actor", "critic", "generator", "unet"})
 # A parameter so named holds data: no part of a graph that was built before.
@@ -67,7 +67,7 @@ def _summed(module: Module, flow: Flow, store: Store) -> SummedLosses | None:
     backward = _backward_of_all(module, flow, store, loop)
     if backward is None:
         return None
-    inside = {id(node) for node in walk(loop.node)} - _head(loop)
+    inside = nodes_within(loop.node) - _head(loop)
     forward = _forward_in(module, flow, store.value, inside)
     if forward is not None and _is_one_of_several(forward, loop):
         return None  # replicas, each on a device of its own
@@ -83,9 +83,9 @@ def _summed(module: Module, flow: Flow, store: Store) -> SummedLosses | None:
     return SummedLosses(store, loop, backward, forward, not forward.is_forward, reduces)
 
 
-def _head(loop: Loop) -> set[int]:
+def _head(loop: Loop) -> frozenset[int]:
     """What is iterated over is read once, before the loop."""
-    return {id(node) for node in walk(loop.node.iter)} if isinstance(loop.node, cst.For) else set()
+    return nodes_within(loop.node.iter) if isinstance(loop.node, cst.For) else NOTHING
 
 
 def _roots(module: Module, value: Value) -> frozenset[int]:
@@ -110,7 +110,7 @@ def _backward_of_all(module: Module, flow: Flow, store: Store, loop: Loop) -> Ba
     return backward if backward.order > store.order else None
 
 
-def _forward_in(module: Module, flow: Flow, value: Value, inside: set[int]) -> Call | None:
+def _forward_in(module: Module, flow: Flow, value: Value, inside: frozenset[int]) -> Call | None:
     """A forward pass of the loop's body that the value was computed from."""
     for root in sorted(_roots(module, value)):
         node = module.analysis.roots[root].node
@@ -160,9 +160,9 @@ def _runs_a_model(call: Call) -> bool:
     return any(argument.value.kind is Kind.MODULE for argument in (*call.positional, *call.keywords.values()))
 
 
-def _shares_graph(module: Module, flow: Flow, value: Value, inside: set[int], loop: Loop) -> bool:
+def _shares_graph(module: Module, flow: Flow, value: Value, inside: frozenset[int], loop: Loop) -> bool:
     """Whether a part of the graph may have been built before the loop: then its terms are not independent."""
-    own = {id(node) for node in walk(flow.scope.node)}
+    own = nodes_within(flow.scope.node)
     elements = {item.element for item in loop.outer()}
     iterated = frozenset().union(*(item.iterates.roots for item in loop.outer()))
     for root in _roots(module, value) - elements:
