@@ -368,6 +368,8 @@ def _forward(flow: Flow, reading: Reading) -> Value:
 
 def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots: frozenset[int]) -> Value:
     node, root = reading.node, reading.root
+    if callee is not None and callee.result.boxes and callee.result.cls is not None:
+        return Value(Kind.INSTANCE, roots=roots | {root})  # a dataclass: its fields are made in the forward pass
     if callee is None or callee.result.kind is Kind.NONE:
         return flow.graph(Kind.UNKNOWN, node, roots=roots, ident=root)  # no forward of a real module gives nothing back
     returned = callee.result
@@ -419,6 +421,9 @@ def _named(flow: Flow, reading: Reading, qual: str) -> Value:
 def _own(flow: Flow, reading: Reading, qual: str) -> Value:
     analysis = flow.analysis
     if analysis.is_class(qual):
+        record = _record(flow, reading, qual)
+        if record is not None:
+            return record
         for value in reading.values:
             # What a constructor is given it may keep.
             analysis.shared |= flow.all_roots(value)
@@ -437,6 +442,19 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
     if callee is None:
         return _unknown_call(flow, reading, qual)
     return _apply(flow, reading, callee)
+
+
+def _record(flow: Flow, reading: Reading, cls: str) -> Value | None:
+    """`Result(loss, logits=logits)` of a dataclass: a container of its fields."""
+    fields = flow.analysis.record_fields(cls)
+    if fields is None or reading.unpacks:
+        return None
+    given = [*zip(fields, reading.positional, strict=False), *reading.keywords.items()]
+    items = {name: argument.value for name, argument in given}
+    made = flow.box(reading.node, items.values())
+    for box in made.boxes:
+        flow.analysis.boxes[box].items = items
+    return Value(Kind.CONTAINER, cls=cls, boxes=made.boxes)
 
 
 def _apply(flow: Flow, reading: Reading, callee: Callee) -> Value:

@@ -31,6 +31,10 @@ _FROM_USE = {
     "scaler": Value(Kind.SCALER),
     "called as model": Value(Kind.MODULE, weak=True),
 }
+# What makes a class one of nothing but its fields.
+_RECORD_DECORATORS = frozenset({"dataclasses.dataclass"})
+_RECORD_BASES = frozenset({"typing.NamedTuple"})
+_BUILDERS = frozenset({"__init__", "__new__", "__post_init__"})
 
 
 class Classes(Definitions):
@@ -43,6 +47,7 @@ class Classes(Definitions):
         self.root = scan(tree)
         self._flows: dict[Scope, Flow] = {}
         self._running: set[Scope] = set()
+        self._records: dict[str, tuple[str, ...] | None] = {}
         self._members: dict[tuple[str, str], Value | None] = {}
         self._bases: dict[str, frozenset[str]] = {}
         self._called_in_class: dict[tuple[Scope, str], set[str]] = {}
@@ -352,12 +357,38 @@ class Classes(Definitions):
         kind = Kind.DATASET if bases & known.DATASET_BASES else Kind.LOADER if bases & known.LOADERS else Kind.INSTANCE
         return Value(kind, cls=cls)
 
+    def record_fields(self, cls: str) -> tuple[str, ...] | None:
+        """The fields of a dataclass or a named tuple of this file that is built from them; None: it is neither."""
+        if cls not in self._records:
+            scope = self._by_name.get(cls)
+            node = scope.node if scope is not None else None
+            if scope is not None and isinstance(node, cst.ClassDef) and self._is_record(scope, node):
+                self._records[cls] = tuple(_fields(node))
+            else:
+                self._records[cls] = None
+        return self._records[cls]
+
+    def _is_record(self, scope: Scope, node: cst.ClassDef) -> bool:
+        bases = {self.qualify(argument.value) for argument in node.bases}
+        if any(child.name in _BUILDERS for child in scope.children) or not bases <= _RECORD_BASES:
+            return False
+        decorators = [item.decorator for item in node.decorators]
+        names = {self.qualify(item.func if isinstance(item, cst.Call) else item) for item in decorators}
+        return names == _RECORD_DECORATORS or (not names and bases == _RECORD_BASES)
+
     def _freezes_itself(self, cls: str) -> bool:
         """Whether a method of the class, a constructor mostly, tells all its parameters to need no gradient."""
         if cls.startswith("@"):
             return self.view is not None and self.view.freezes(cls, "self")
         scope = self._by_name.get(cls)
         return scope is not None and any("self" in method.frozen for method in scope.children)
+
+
+def _fields(node: cst.ClassDef) -> Iterator[str]:
+    for line in node.body.body:
+        for part in line.body if isinstance(line, cst.SimpleStatementLine) else ():
+            if isinstance(part, cst.AnnAssign) and isinstance(part.target, cst.Name):
+                yield part.target.value
 
 
 def _seen_from_inside(value: Value) -> Value:

@@ -24,6 +24,8 @@ _ENVIRONMENT_WORDS = frozenset({"environ", "putenv"})
 # A loop over so few steps is an experiment.
 _FEW = 100
 _DEPTH = 3
+# So many statements has a function that switches the tool on, and returns something.
+_ONLY_SWITCHING = 2
 
 
 class Tool(Enum):
@@ -240,8 +242,11 @@ def _text(node: cst.BaseExpression) -> str | None:
 # --- is it always on? ---
 
 
-def _is_always_on(module: Module, node: cst.CSTNode) -> bool:
-    """Whether no condition decides, and the code is known to run when somebody trains."""
+def _is_always_on(module: Module, node: cst.CSTNode, asked: frozenset[Scope] = frozenset()) -> bool:
+    """Whether no condition decides, and the code is known to run when somebody trains.
+
+    `asked` are the functions that call it in turn, as far as they have been asked.
+    """
     path = path_to(module.tree, node)
     for parent, child in pairwise(path):
         if isinstance(parent, cst.If) and child is not parent.test and not _is_always_true(module, parent.test):
@@ -253,7 +258,7 @@ def _is_always_on(module: Module, node: cst.CSTNode) -> bool:
         if isinstance(child, cst.Else) and isinstance(parent, (cst.If, cst.Try)):
             return False
     functions = [item for item in path if isinstance(item, _FUNCTIONS)]
-    return all(_runs_in_training(module, module.analysis.scope_of(item)) for item in functions[-1:])
+    return all(_runs_in_training(module, module.analysis.scope_of(item), asked) for item in functions[-1:])
 
 
 def _is_always_true(module: Module, test: cst.BaseExpression) -> bool:
@@ -266,8 +271,8 @@ def _is_always_true(module: Module, test: cst.BaseExpression) -> bool:
     return call is not None and call.names(device.DEVICE_CHECKS)
 
 
-def _runs_in_training(module: Module, scope: Scope) -> bool:
-    if _is_on_purpose(scope.name):
+def _runs_in_training(module: Module, scope: Scope, asked: frozenset[Scope]) -> bool:
+    if scope in asked or _is_on_purpose(scope.name):
         return False
     owner = scope.enclosing_class()
     if owner is not None and _is_on_purpose(owner.name):
@@ -277,8 +282,35 @@ def _runs_in_training(module: Module, scope: Scope) -> bool:
         return True
     if not words_of(scope.name).isdisjoint(known.RUNNERS) or scope.name in known.RUNNERS:
         return True
+    if scope.name == "forward" and owner is not None and module.analysis.is_module_class(owner.qualname):
+        return True
     calls = [call for call in module.calls if scope.qualname in call.callee.quals]
-    return any(_is_always_on(module, call.node) for call in calls if call.scope is not scope)
+    asked |= {scope}
+    if any(_is_always_on(module, call.node, asked) for call in calls):
+        return True
+    return _does_more(scope) and any(_is_no_debugging(module, call, asked) for call in calls)
+
+
+def _does_more(scope: Scope) -> bool:
+    """It is there for something else than to switch the tool on: whoever calls it wants that, and gets the tool too."""
+    body = scope.node.body.body if isinstance(scope.node, cst.FunctionDef) else ()
+    lines = [line for line in body if not isinstance(line, cst.SimpleStatementLine) or not _is_text(line)]
+    return len(lines) > _ONLY_SWITCHING
+
+
+def _is_text(line: cst.SimpleStatementLine) -> bool:
+    small = line.body[0]
+    return isinstance(small, cst.Expr) and isinstance(small.value, (cst.SimpleString, cst.ConcatenatedString))
+
+
+def _is_no_debugging(module: Module, call: Call, asked: frozenset[Scope]) -> bool:
+    """A condition may decide, but none that speaks of debugging."""
+    path = path_to(module.tree, call.node)
+    tests = (item.test for item in path if isinstance(item, (cst.If, cst.IfExp)))
+    names = (node.value for test in tests for node in walk(test) if isinstance(node, cst.Name))
+    if any(_is_on_purpose(name) for name in names) or not call.scope.is_function:
+        return False
+    return _runs_in_training(module, call.scope, asked)
 
 
 def _has_batch_loop(flow: Flow) -> bool:

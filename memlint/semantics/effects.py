@@ -150,9 +150,13 @@ class Effects(Making):
         for element in value.elements or ():
             if element.grad is Grad.YES:
                 return element
-        for box in value.boxes:
-            if self.analysis.boxes[box].content.grad is Grad.YES:
-                return self.analysis.boxes[box].content
+        for box in (self.analysis.boxes[index] for index in value.boxes):
+            if box.content.grad is Grad.YES:
+                return box.content
+            items = box.items.values() if box.items is not None and not box.escaped else ()
+            for item in items:  # of `{"loss": loss, "step": step}` the loss
+                if item.grad is Grad.YES:
+                    return item
         return value
 
     def _as_left(self, loop: Loop, path: str) -> set[int]:

@@ -102,6 +102,8 @@ class Expressions(Effects):
             member = self.analysis.member(base.cls, name)
             if member is not None:
                 return member
+        if base.cls is not None and base.boxes and name in (self.analysis.record_fields(base.cls) or ()):
+            return self._content_of(base, name)
         if name == "device" and base.is_tensor:
             return Value(Kind.PLAIN, cls="torch.device")
         if base.kind is Kind.NUMBER or base.kind is Kind.PLAIN or name in known.PLAIN_TENSOR_ATTRIBUTES:

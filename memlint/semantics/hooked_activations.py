@@ -14,9 +14,12 @@ import libcst as cst
 from memlint.semantics.events import Call
 from memlint.semantics.hooks import handle_is_lost
 from memlint.semantics.knowledge import hooks as known
+from memlint.semantics.knowledge.predictions import MODEL_WORDS
 from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, target_names, walk
-from memlint.semantics.values import Mode
+from memlint.semantics.step_outputs import attribute_of, is_emptied
+from memlint.semantics.values import Kind, Mode
 
 # What leaves a tensor a tensor of the same size on the same device.
 _KEEPING = frozenset({"detach", "clone", "contiguous", "requires_grad_", "detach_", "data"})
@@ -31,6 +34,8 @@ class Left(Enum):
     """The hook is removed, its activation stays on the module."""
     WITH_GRAPH = "with graph"
     """A copy on the host, which keeps the graph on the device."""
+    PILED_UP = "piled up"
+    """One for each forward pass, in a list that nobody empties."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,7 @@ def hooked_activations(module: Module) -> Iterator[HookedActivation]:
         return
     seen: set[int] = set()
     for hook in _forward_hooks(module):
-        for found in (*_left_on_module(module, hook), *_copied_with_graph(module, hook)):
+        for found in (*_left_on_module(module, hook), *_copied_with_graph(module, hook), *_piled_up(module, hook)):
             if id(found.node) not in seen:
                 seen.add(id(found.node))
                 yield found
@@ -188,3 +193,31 @@ def _is_host_copy(expression: cst.BaseExpression, tensors: frozenset[str]) -> bo
     while isinstance(inner, cst.Subscript):
         inner = inner.value
     return path_of(inner) in tensors
+
+
+# --- in a list ---
+
+
+def _piled_up(module: Module, hook: _Hook) -> Iterator[HookedActivation]:
+    """`self.activations.append(output)`, of an object that runs the model in one of its methods."""
+    owner, flow = hook.scope.parent, module.flow_of(hook.scope)
+    if owner is None or not owner.is_class or flow is None or "remove" in owner.words_within:
+        return  # the hook goes, and the object mostly with it
+    if not any(_runs_it(call) for method in owner.children for call in module.calls_in(method)):
+        return
+    for store in flow.stores:
+        attribute = attribute_of(store)
+        if store.how not in _FILLING or store.how == "setitem" or attribute is None or store.guarded:
+            continue
+        boxes = [module.box(box) for box in store.boxes]
+        if not boxes or any(box.bounded for box in boxes) or not _is_activation(store.value_node, hook):
+            continue
+        if not is_emptied(module, owner, attribute, store):
+            yield HookedActivation(store.node, store.value_node, store.path or "", Left.PILED_UP)
+
+
+def _runs_it(call: Call) -> bool:
+    """`self.model(x)`, wherever the model came from."""
+    path = path_of(call.call.func) or ""
+    is_own = path.startswith("self.") and not words_of(path.rpartition(".")[2]).isdisjoint(MODEL_WORDS)
+    return call.scope.name != "__init__" and (call.is_forward or (is_own and call.callee.kind is Kind.UNKNOWN))

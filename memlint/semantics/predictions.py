@@ -18,7 +18,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.retention import retentions
 from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, target_names, walk
-from memlint.semantics.step_outputs import attribute_of, empties, is_lightning, reached_from
+from memlint.semantics.step_outputs import attribute_of, bases_in_view, empties, is_lightning, reached_from
 from memlint.semantics.values import Grad, Mode, Value
 
 
@@ -154,17 +154,21 @@ def _in_hooks(module: Module) -> Iterator[PiledPredictions]:
     """`self.preds.append(outputs)` in `on_predict_batch_end`, `torch.cat(self.preds).cpu()` at the end of the epoch."""
     if module.words.isdisjoint(hooks.EVALUATION_STEPS):
         return
+    seen: set[int] = set()
     for owner in module.scopes:
         if not owner.is_class or not any(is_lightning(base) for base in module.analysis.base_names(owner.qualname)):
             continue
-        steps = reached_from(module, owner, hooks.EVALUATION_STEPS)
-        training = reached_from(module, owner, hooks.TRAINING_STEPS)
+        bases = bases_in_view(module, owner)
+        steps = reached_from(module, owner, hooks.EVALUATION_STEPS, bases)
+        training = reached_from(module, owner, hooks.TRAINING_STEPS, bases)
         later = [call for call in module.calls if call.scope not in steps]
         for store in module.stores:
-            if store.scope in steps and store.scope not in training and _is_collected(store):
-                found = _in_hook(module, owner, store, steps, later)
-                if found is not None:
-                    yield found
+            if store.scope not in steps or store.scope in training or not _is_collected(store) or id(store) in seen:
+                continue
+            found = _in_hook(module, owner, store, steps, later)
+            if found is not None:
+                seen.add(id(store))
+                yield found
 
 
 def _in_hook(

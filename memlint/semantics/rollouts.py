@@ -76,6 +76,7 @@ def _pushed(module: Module, call: Call) -> RolloutStore | None:
         keeping = keeps(module, call, handed.argument)
         classes = imported_classes(module, call.receiver) if call.receiver is not None else frozenset()
         by_name = bool(classes) and classes <= known.BUFFER_CLASSES
+        by_name |= not classes and _is_replay(call)
         bounded = _bounded_list(module, call)
         if keeping is None and not by_name and not bounded:
             continue
@@ -107,6 +108,13 @@ def is_buffer(module: Module, call: Call) -> bool:
     if call.receiver is not None:
         names += sorted(imported_classes(module, call.receiver))
     return any(not words_of(name).isdisjoint(known.BUFFER_WORDS) for name in names)
+
+
+def _is_replay(call: Call) -> bool:
+    """What nobody knows, and is called a replay, is sampled from for as long as training goes on."""
+    path = path_of(call.receiver_node) if call.receiver_node is not None else None
+    is_unknown = call.receiver is not None and call.receiver.kind is Kind.UNKNOWN and not call.receiver.quals
+    return is_unknown and path is not None and "replay" in words_of(path.rpartition(".")[2])
 
 
 def _bounded_list(module: Module, call: Call) -> bool:
@@ -168,13 +176,20 @@ class _Reads:
         found: cst.CSTNode | None = None
         for node in self._attributes.get(name, ()):
             parent = self._parents.get(id(node))
-            if isinstance(parent, cst.AssignTarget) or self._is_emptied(node, parent):
+            if self._is_target(node) or self._is_emptied(node, parent):
                 continue
             cut = self._cut(node)
             if cut is None:
                 return None
             found = cut
         return found
+
+    def _is_target(self, node: cst.CSTNode) -> bool:
+        """`self.actions, self.logprobs = [], []`"""
+        parent = self._parents.get(id(node))
+        while isinstance(parent, (cst.Element, cst.Tuple)):
+            parent = self._parents.get(id(parent))
+        return isinstance(parent, cst.AssignTarget)
 
     def _is_emptied(self, node: cst.CSTNode, parent: cst.CSTNode | None) -> bool:
         if isinstance(parent, cst.Attribute) and parent.value is node:

@@ -16,6 +16,7 @@ from memlint.semantics.knowledge import lightning_hooks as known
 from memlint.semantics.modes import is_known_base
 from memlint.semantics.module import Module
 from memlint.semantics.questions import Question
+from memlint.semantics.retention import Kept, Retention
 from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, walk
 from memlint.semantics.values import Kind, Value
 
@@ -56,9 +57,31 @@ class StepOutputs:
 def step_outputs(module: Module) -> Iterator[StepOutputs]:
     if module.words.isdisjoint(known.STEPS):
         return
+    seen: set[int] = set()
     for scope in module.scopes:
         if scope.is_class and any(is_lightning(base) for base in module.analysis.base_names(scope.qualname)):
-            yield from _of_class(module, scope)
+            for found in _of_class(module, scope):
+                if id(found.store) not in seen:  # else a class derived from this one has told it
+                    seen.add(id(found.store))
+                    yield found
+
+
+def step_sums(module: Module) -> Iterator[Retention]:
+    """`self.total += loss` in a `training_step` that returns the loss: Lightning's backward pass has freed the rest."""
+    if module.words.isdisjoint(known.STEPS):
+        return
+    for scope in module.scopes:
+        if not scope.is_class or not any(is_lightning(base) for base in module.analysis.base_names(scope.qualname)):
+            continue
+        steps = reached_from(module, scope, known.TRAINING_STEPS)
+        for store in module.stores:
+            if store.scope in steps and _sums_the_loss(module, store):
+                yield Retention(store, None, Kept.NODES, frozenset(), True, False, None, True)
+
+
+def _sums_the_loss(module: Module, store: Store) -> bool:
+    is_sum = store.how == "accumulate" and (store.path or "").startswith("self.") and store.loop is None
+    return is_sum and store.root not in module.analysis.differentiated and _is_the_loss(module, store)
 
 
 def is_lightning(base: str) -> bool:
@@ -66,8 +89,9 @@ def is_lightning(base: str) -> bool:
 
 
 def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
-    steps = reached_from(module, owner, known.STEPS)
-    ends = reached_from(module, owner, known.EPOCH_ENDS)
+    bases = bases_in_view(module, owner)
+    steps = reached_from(module, owner, known.STEPS, bases)
+    ends = reached_from(module, owner, known.EPOCH_ENDS, bases)
     reported: set[str] = set()
     for store in module.stores:
         step = steps.get(store.scope)
@@ -111,10 +135,20 @@ def _is_bounded(module: Module, store: Store) -> bool:
 # --- who calls what ---
 
 
-def reached_from(module: Module, owner: Scope, names: frozenset[str]) -> dict[Scope, str]:
-    """The methods of these names, and those of the class that they call: method -> the name by which it is reached."""
+def reached_from(
+    module: Module, owner: Scope, names: frozenset[str], bases: tuple[Scope, ...] = ()
+) -> dict[Scope, str]:
+    """The methods of these names, and those of the class that they call: method -> the name by which it is reached.
+
+    `bases` are the classes of this file from which the class inherits methods.
+    """
+    methods: dict[str, Scope] = {}
+    for cls in (owner, *bases):
+        for child in cls.children:
+            if child.is_function:
+                methods.setdefault(child.name, child)
     reached: dict[Scope, str] = {}
-    pending = [(child, child.name) for child in owner.children if child.is_function and child.name in names]
+    pending = [(child, name) for name, child in methods.items() if name in names]
     while pending:
         scope, name = pending.pop(0)
         if scope in reached:
@@ -123,9 +157,15 @@ def reached_from(module: Module, owner: Scope, names: frozenset[str]) -> dict[Sc
         for call in module.calls_in(scope):
             if len(call.callee.quals) == 1:
                 callee = module.analysis.scope_named(next(iter(call.callee.quals)))
-                if callee is not None and callee.parent is owner:
-                    pending.append((callee, name))
+                if callee is not None and callee.parent in (owner, *bases):
+                    pending.append((methods.get(callee.name, callee), name))
     return reached
+
+
+def bases_in_view(module: Module, owner: Scope) -> tuple[Scope, ...]:
+    """The classes of this file that a class derives from."""
+    bases = module.analysis.base_names(owner.qualname)
+    return tuple(scope for scope in module.scopes if scope.is_class and scope.qualname in bases and scope is not owner)
 
 
 def _using(owner: Scope, attribute: str, ends: dict[Scope, str]) -> Scope | None:

@@ -24,7 +24,8 @@ class ContainerKeepsGraph(Rule):
     Flags `losses.append(loss)`, `outputs.extend(...)`, `history[step] = loss` and the like in a loop over batches
     when the value still carries its autograd graph, the container outlives the iteration, and nothing computed from
     the container is ever differentiated. Also `self.losses.append(loss)` in a training step, a method that
-    differentiates `loss` and steps the optimizer: it is called for each batch.
+    differentiates `loss` and steps the optimizer: it is called for each batch. Dataclasses, named tuples and
+    dictionaries of such values count like the values.
 
     ## What it costs
     The stored tensors themselves (a stored 0-dim CUDA tensor still occupies a 512-byte block), and their graphs:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from memlint.linting.rule import Draft, Rule
 from memlint.semantics.module import Module
 from memlint.semantics.retention import retentions
+from memlint.semantics.step_outputs import step_sums
 
 from ._retained import retained_confidence, retained_cost, retained_fix, retained_names, retained_story
 
@@ -19,7 +20,8 @@ class LossAccumulatesGraph(Rule):
     `total.add_(loss)`, and `losses[i] = loss` where `losses` is a tensor) in a loop over batches when `loss` still
     carries its autograd graph and nothing computed from the total is ever differentiated. The total is then the last
     node of a graph that grows with every batch. Also `self.total += loss` in a training step, a method that
-    differentiates `loss` and steps the optimizer: it is called for each batch.
+    differentiates `loss` and steps the optimizer: it is called for each batch; and in Lightning's `training_step`, of
+    the loss that it returns.
 
     ## What it costs
     It depends on the backward pass, and the message says which it is:
@@ -79,10 +81,10 @@ class LossAccumulatesGraph(Rule):
     code = "MEM101"
     name = "loss-accumulates-graph"
     since = "0.1"
-    triggers = frozenset({"for", "while", "step"})
+    triggers = frozenset({"for", "while", "step", "training_step"})
 
     def check(self, module: Module) -> Iterator[Draft]:
-        for retention in retentions(module):
+        for retention in (*retentions(module), *step_sums(module)):
             store = retention.store
             if store.how != "accumulate":
                 continue

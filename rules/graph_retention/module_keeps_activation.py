@@ -18,7 +18,9 @@ class ModuleKeepsActivation(Rule):
     ## What it does
     Flags, in `forward` of a module and the methods that it calls, `self.kept.append(value)` where the value carries
     its graph and nobody empties the list, and `self.kept = value` where everything that reads the attribute takes it
-    out of the graph (`self.kept.detach()`), or where nothing in the whole project reads it.
+    out of the graph (`self.kept.detach()`), or where nothing in the whole project reads it. Also what a forward hook
+    leaves on its module after it was removed, and what it appends to a list of its object that nobody empties, where
+    the object runs the model.
 
     ## What it costs
     - A list grows by the value, its graph nodes and, without a backward pass, all activations A in each forward pass.
@@ -100,7 +102,7 @@ class ModuleKeepsActivation(Rule):
             yield self.finding(
                 left.node,
                 _HOOK_STORIES[left.left].format(path=left.path, what=module.text(left.source)),
-                cost=Cost(CostClass.RAISES_PEAK, "bytes(activation) for each module hooked"),
+                cost=_COST_OF_ALL if left.left is Left.PILED_UP else _COST_OF_ONE,
                 confidence=Confidence.MEDIUM,
                 fix=_fix(left) if left.left is Left.WITH_GRAPH else None,
             )
@@ -123,8 +125,11 @@ def _story(module: Module, kept: KeptActivation) -> str:
     )
 
 
+_COST_OF_ALL = Cost(CostClass.GROWS_ON_DEVICE, "N x bytes(activation) for each module hooked")
+_COST_OF_ONE = Cost(CostClass.RAISES_PEAK, "bytes(activation) for each module hooked")
 _HOOK_STORIES = {
     Left.AFTER_REMOVAL: "`{path}` keeps `{what}` after the hook has been removed: nobody takes it off the module again",
+    Left.PILED_UP: "`{path}` keeps `{what}` of every forward pass, and is never emptied",
     Left.WITH_GRAPH: "`{path}` keeps `{what}`, a copy on the host that keeps the autograd graph on the device",
 }
 
