@@ -81,8 +81,8 @@ class DebugToolsLeftOn(Rule):
     When a condition or a variable decides (`if args.debug:`, `set_detect_anomaly(args.debug)`); when the tool is
     switched off again in the same file, or what it recorded is read; when the loop is short (`range(10)`, `islice`, a
     `break`); in files and functions that are named for it (`debug`, `profile`, `benchmark`, `deterministic`); in a
-    function that nothing in view calls, that does not train and is no `forward`; for blocking launches, when the file makes a single
-    step of training.
+    function that nothing in view calls, that does not train and is no `forward`; for blocking launches, when the file
+    makes a single step of training.
 
     ## References
     - `torch.autograd.detect_anomaly` and `torch.profiler.profile` documentation
