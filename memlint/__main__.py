@@ -1,5 +1,6 @@
-"""`python -m memlint`."""
+"""The `memlint` command, and `python -m memlint`."""
 
+import gc
 import os
 import sys
 
@@ -9,6 +10,18 @@ _CURRENT = ("", os.getcwd())  # noqa: PTH109
 if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)) and sys.path[0] in _CURRENT:
     del sys.path[0]
 
-from memlint.cli.main import main  # noqa: E402
+from memlint.cli.late import compile_methods_late  # noqa: E402
 
-main()
+
+def main() -> None:
+    """Run the command line and end the process; see `memlint.cli.main`."""
+    # A run ends soon and leaves little garbage; the commands that go on turn this on again.
+    gc.disable()
+    compile_methods_late()
+    from memlint.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

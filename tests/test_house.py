@@ -59,7 +59,7 @@ def test_the_static_half_imports_no_torch() -> None:
 
 def test_the_version_is_printed_without_the_parser_and_without_rich() -> None:
     code = (
-        "import sys; sys.argv = ['memlint', '--version']\n"
+        "import os, sys; os._exit = sys.exit; sys.argv = ['memlint', '--version']\n"
         "from memlint.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"

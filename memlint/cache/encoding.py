@@ -1,6 +1,6 @@
 """Results, and what they rest on, as JSON and back.
 
-Whatever does not fit raises ValueError, KeyError, TypeError or IndexError: what is stored may be damaged.
+Whatever does not fit raises what is in UNREADABLE: what is stored may be damaged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from memlint.source.lines import Position
 if TYPE_CHECKING:
     from memlint.source.cells import CellIndex
 
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError)
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 def encoded(value: object) -> str:

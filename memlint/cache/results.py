@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from memlint.cache.encoding import UNREADABLE, decoded, encoded, result_from_text, result_to_text
-from memlint.cache.snapshot import Changes, Digests, Known, Snapshot, Status, changes, take, unpacked, words_in
+from memlint.cache.snapshot import Changes, Digests, Snapshot, changes, take, unpacked, words_in
 from memlint.cache.store import FOLDER, Damaged, KnownRule, Store, Stored, Unusable, remove_database
 from memlint.cache.tool import fingerprint, local_rules_fingerprint, plugin_fingerprint
 from memlint.linting.earlier import Earlier, Examined, Grounds
@@ -136,7 +136,8 @@ class _Project:
         # A project that is moved takes its store along.
         self._name = os.path.relpath(root, folder.parent)
         self._words: dict[str, bytes] = {}
-        self._digests = Digests(root, _known(store.statuses(self._name)), self._note_words)
+        statuses = store.statuses(self._name)
+        self._digests = Digests(root, decoded(statuses) if statuses else {}, self._note_words)
         self._snapshot = take(root, self._digests)
         self._rows = {(row.file, row.demand): row for row in store.results(self._name)}
         self._changes: dict[str, Changes | None] = {}
@@ -227,14 +228,13 @@ class _Project:
 
     def save(self) -> None:
         """Write what this run adds, if anything."""
-        statuses = self._digests.to_keep()
         gone = [file for file, _ in self._rows if file not in self._snapshot.files and not self._exists(file)]
         if not (self._kept or self._still_holding or gone or self._digests.have_changed):
             return
         with self._store.writing():
             if not self._store.rules():
                 self._store.put_rules(_all_rules())
-            self._store.put_statuses(self._name, encoded(statuses))
+            self._store.put_statuses(self._name, encoded(self._digests.to_keep()))
             self._store.put_words(self._words.items())
             self._store.put_snapshot(self._name, self._snapshot.id, _packed_snapshot(self._snapshot))
             for stored, examined in self._kept.values():
@@ -312,12 +312,6 @@ def _wanted(
 ) -> str:
     wanted = (sorted(codes), confidence.value, target_torch, local_rules_fingerprint(local_rules))
     return digest_of(repr(wanted).encode())
-
-
-def _known(text: str) -> Known:
-    if not text:
-        return {}
-    return {file: (Status(*numbers), digest) for file, (*numbers, digest) in decoded(text).items()}
 
 
 def _packed_snapshot(snapshot: Snapshot) -> bytes:

@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any
 
 from memlint.project.files import MAX_FILES, MAX_TEXT_BYTES, folders_of, is_python
-from memlint.project.reads import UNREADABLE, digest_of, digest_of_names, digest_of_texts, meaningful
+from memlint.project.reads import UNREADABLE, digest_of, digest_of_names, digest_of_texts
 
 # Whether a file has changed is seen by its times. One that was written so shortly before it was read may be written
 # again with the same times: file systems count in steps of up to 2 s. (git calls such entries racy.)
@@ -23,25 +23,14 @@ _WORD = re.compile(rb"[A-Za-z0-9_]+")
 _CALL = re.compile(rb"\.[A-Za-z0-9_]+\(")
 
 
-class Status(NamedTuple):
-    """What tells without reading it that a file is the same."""
-
-    size: int
-    modified: int
-    changed: int
-    inode: int
-
-    @classmethod
-    def of(cls, stat: os.stat_result) -> Status:
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-
-    def is_settled(self, now: int) -> bool:
-        """Whether a later change must show in the times."""
-        return max(self.modified, self.changed) + _STEP_NANOSECONDS < now
+Known = dict[str, list[Any]]
+"""File -> what tells without reading it that it is the same (size, times of modification and of change, inode), and
+last the digest of what it said then.
+"""
 
 
-Known = dict[str, tuple[Status, str]]
-"""File -> its status and the digest of what it said then."""
+def _status(stat: os.stat_result) -> list[Any]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 class Digests:
@@ -68,25 +57,31 @@ class Digests:
     def _look(self, file: str, stat: os.stat_result | None) -> str:
         path = f"{self._root}/{file}"
         try:
-            status = Status.of(stat or os.stat(path))  # noqa: PTH116 - as below
+            status = _status(stat or os.stat(path))  # noqa: PTH116 - as below
             known = self._known.get(file)
-            if known is not None and known[0] == status:
-                return known[1]
+            if known is not None and known[:-1] == status:
+                return str(known[-1])
             with open(path, "rb") as stream:  # noqa: PTH123 - thousands of Path objects take their time
                 content = stream.read()
         except OSError:
             return UNREADABLE
         digest = digest_of(content)
         self._when_read(digest, content)
-        if status.is_settled(self._now):
-            self._settled[file] = (status, digest)
+        if self._is_settled(status):
+            self._settled[file] = [*status, digest]
         self.have_changed = True
         return digest
 
-    def to_keep(self) -> dict[str, tuple[int | str, ...]]:
-        """What the next run should know: file -> the numbers of its status, and the digest."""
-        kept = {file: known for file, known in self._known.items() if self._seen.get(file, known[1]) == known[1]}
-        return {file: (*status, digest) for file, (status, digest) in (kept | self._settled).items()}
+    def _is_settled(self, status: list[Any]) -> bool:
+        """Whether a later change must show in the times."""
+        _, modified, changed, _ = status
+        latest: int = max(modified, changed)
+        return latest + _STEP_NANOSECONDS < self._now
+
+    def to_keep(self) -> Known:
+        """What the next run should know."""
+        kept = {file: known for file, known in self._known.items() if self._seen.get(file, known[-1]) == known[-1]}
+        return kept | self._settled
 
 
 @dataclass(frozen=True)
@@ -147,13 +142,17 @@ def take(root: str, digests: Digests) -> Snapshot:
     for folder, entries in folders_of(root):
         names = []
         for entry in entries:
-            inner = f"{folder}/{entry.name}" if folder else entry.name
+            name = entry.name
+            if _is_folder(entry):
+                names.append(f"{name}/")
+            elif name.endswith(".py"):
+                names.append(name)
             if is_python(entry):
+                inner = f"{folder}/{name}" if folder else name
                 stat = _stat(entry)
                 size += stat.st_size + 1 if stat is not None else 1
                 files[inner] = digests.of(inner, stat)
-            names.append(entry.name + ("/" if _is_folder(entry) else ""))
-        folders[folder] = digest_of_names(meaningful(names))
+        folders[folder] = digest_of_names(names)
     return Snapshot(files, folders, len(files) <= MAX_FILES and size <= MAX_TEXT_BYTES)
 
 

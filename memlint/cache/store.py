@@ -7,7 +7,6 @@ would have to be read and written as a whole for one changed file, and of two ru
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -232,6 +231,8 @@ def remove(folder: Path) -> bool:
     tag = folder / _TAG_FILE
     if not (tag.is_file() and tag.read_text(encoding="utf-8") == _TAG):
         return False  # somebody else's
+    import shutil  # of `memlint clean` alone
+
     shutil.rmtree(folder)
     return True
 

@@ -6,7 +6,6 @@ them, so that `memlint --version` and `--help` answer at once.
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import sys
@@ -23,7 +22,6 @@ from memlint.cli.config import config
 from memlint.cli.confirm import confirm
 from memlint.cli.errors import Trouble, say_error
 from memlint.cli.fix import fix
-from memlint.cli.late import compile_methods_late
 from memlint.cli.measure import measure
 from memlint.cli.rule import rule
 from memlint.cli.server import server
@@ -74,9 +72,6 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    # A run ends soon and leaves little garbage; those that go on turn this on again.
-    gc.disable()
-    compile_methods_late()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A path or a source line may hold what the terminal's encoding does not.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -43,12 +42,17 @@ _MODULES = {
 
 def print_report(report: Report, output_format: OutputFormat, stream: TextIO, *, statistics: bool = False) -> None:
     lines = _counted(report, output_format) if statistics else _rendered(report, output_format, stream)
-    for line in lines:
-        click.echo(line, file=stream, color=True)
+    _print(lines, stream)
     if output_format in FOR_PEOPLE and not statistics and _is_github_action():
         # GitHub reads annotations anywhere in the output and shows them at the lines of the pull request.
-        for line in github.render(report):
-            click.echo(line, file=stream)
+        _print(github.render(report), stream)
+
+
+def _print(lines: Iterable[str], stream: TextIO) -> None:
+    """Together: to write each line for itself takes longer than to make it."""
+    together = list(lines)
+    if together:
+        click.echo("\n".join(together), file=stream, color=True)
 
 
 def write_report(report: Report, output_format: OutputFormat, path: Path, *, statistics: bool = False) -> None:
@@ -100,4 +104,8 @@ def _counted(report: Report, output_format: OutputFormat) -> Iterator[str]:
 
 def _width(stream: TextIO) -> int:
     """The terminal's; a file gets lines that fit most screens."""
-    return shutil.get_terminal_size((text.DEFAULT_WIDTH, 24)).columns if stream.isatty() else text.DEFAULT_WIDTH
+    if not stream.isatty():
+        return text.DEFAULT_WIDTH
+    import shutil
+
+    return shutil.get_terminal_size((text.DEFAULT_WIDTH, 24)).columns
