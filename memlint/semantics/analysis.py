@@ -248,7 +248,8 @@ class Analysis(Classes):
         for callee, caller, mode in self._sites:
             result = self._flows[self._by_name[callee]].return_roots & self.stored
             left = self._flows[self._by_name[caller]].return_roots
-            clean = result.isdisjoint(self.differentiated | self.escaped | self.shared | left)
+            kept = (self.differentiated, self.escaped, self.shared, left)
+            clean = all(result.isdisjoint(roots) for roots in kept)
             yield CallSite(callee, caller, mode.value, True, clean)
 
     def _possible_calls(self) -> Iterator[CallSite]:

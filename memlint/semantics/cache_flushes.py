@@ -133,6 +133,7 @@ def _runs_each_time(module: Module, inside: cst.CSTNode, call: Call) -> bool:
     return bool(path) and all(_passes(module, parent, child, inside) for parent, child in pairwise(path))
 
 
+@lru_cache(maxsize=NODES_REMEMBERED)
 def _leaves_after_one(loop: cst.For | cst.While) -> bool:
     small = [item for line in loop.body.body if isinstance(line, cst.SimpleStatementLine) for item in line.body]
     return any(isinstance(item, (cst.Break, cst.Return)) for item in small)

@@ -163,13 +163,18 @@ def _is_guarded(call: Call, picked: frozenset[str] = _NOBODY) -> bool:
         elif isinstance(parent, (cst.If, cst.IfExp)) and child is not parent.test:
             if not any(isinstance(node, cst.Name) and node.value in targets for node in walk(parent.test)):
                 return True
-        elif isinstance(parent, (cst.BooleanOperation, cst.ExceptHandler, cst.MatchCase)):
+        elif isinstance(parent, (cst.BooleanOperation, cst.ExceptHandler, cst.MatchCase)) or (
+            isinstance(parent, cst.IndentedBlock) and id(child) not in _reached(parent)
+        ):
             return True
-        elif isinstance(parent, cst.IndentedBlock):
-            index = next(index for index, item in enumerate(parent.body) if item is child)
-            if any(_leaves_for_good(item) for item in parent.body[:index]):
-                return True
     return False
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _reached(block: cst.IndentedBlock) -> frozenset[int]:
+    """The identities of the statements before which none leaves for good."""
+    leaving = next((index for index, item in enumerate(block.body) if _leaves_for_good(item)), len(block.body))
+    return frozenset(map(id, block.body[: leaving + 1]))
 
 
 def _leaves_for_good(statement: cst.CSTNode) -> bool:

@@ -8,12 +8,13 @@ are known when the loop has ended, and the terms cannot be differentiated one by
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from functools import lru_cache
 
 import libcst as cst
 
 from memlint.semantics.events import Backward, Call, Loop, Store
 from memlint.semantics.knowledge import training as known
-from memlint.semantics.scopes import parts_of, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, nodes_within, parts_of, path_of, walk
 
 _PRODUCTS = (cst.Multiply, cst.MatrixMultiply, cst.MultiplyAssign, cst.MatrixMultiplyAssign)
 _QUOTIENTS = (cst.Divide, cst.DivideAssign)
@@ -33,12 +34,11 @@ def is_weighted_sum(store: Store, loop: Loop, backward: Backward) -> bool:
     total = path_of(_base(store.target))
     if total is None:
         return True
-    nodes = list(walk(store.scope.node))
-    place = {id(node): index for index, node in enumerate(nodes)}
+    nodes, place, every_binding = _laid_out(store.scope.node)
     first, last = place.get(id(loop.node), 0), place.get(id(backward.call.node), len(nodes))
     stored = place.get(id(store.statement), first)
-    bindings = [item for index in range(first, len(nodes)) for item in _bindings(nodes[index], index)]
-    inside = {place[id(node)] for node in walk(loop.node) if id(node) in place}
+    bindings = [item for item in every_binding if item[3] >= first]
+    inside = {place[node] for node in nodes_within(loop.node) if node in place}
     grown = _grown([item for item in bindings if item[3] in inside and item[3] <= max(stored, last)])
     of_total = _computed_from({total}, bindings, stored)
     late = _computed_from({total, *grown}, bindings, stored)
@@ -48,6 +48,14 @@ def is_weighted_sum(store: Store, loop: Loop, backward: Backward) -> bool:
         return False
     between = [item for item in bindings if stored < item[3] < last and item[1] is not store.value_node]
     return not _has_late_weight(backward.call, between, late)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _laid_out(function: cst.CSTNode) -> tuple[list[cst.CSTNode], dict[int, int], list[_Binding]]:
+    """The nodes of a function in the order of the source, the place of each by its identity, and what is bound."""
+    nodes = list(walk(function))
+    place = {id(node): index for index, node in enumerate(nodes)}
+    return nodes, place, [item for index, node in enumerate(nodes) for item in _bindings(node, index)]
 
 
 def _base(node: cst.BaseExpression) -> cst.BaseExpression:

@@ -55,6 +55,7 @@ class Module:
         self.tree = tree
         self.analysis = Analysis(tree, view)
         self._done: dict[Callable[[Module], object], object] = {}
+        self._switches: dict[Scope, list[tuple[Call, str]]] = {}
 
     def release(self) -> None:
         """Take the analysis apart: its objects refer to each other, and would wait for the garbage collector.
@@ -284,14 +285,12 @@ class Module:
         With `model`, one that covers it: `self.eval()` puts `self.net` into eval mode too. With `before`, the last
         word before that call.
         """
-        flow = self.flow_of(scope)
         in_eval: dict[str, bool] = {}
-        for call in flow.calls if flow is not None else ():
-            if call is before or (loop is not None and self._is_after(call, loop)):
+        last = before.order if before is not None and before.scope is scope else None
+        for call, path in self._switches_of(scope):
+            if (last is not None and call.order >= last) or (loop is not None and self._is_after(call, loop)):
                 break
-            path = _switched_path(call)
-            if path is not None:
-                in_eval[path] = call.method == "eval" or _is_false(call.positional)
+            in_eval[path] = call.method == "eval" or _is_false(call.positional)
         paths = [path for path, is_eval in in_eval.items() if is_eval]
         if model is None:
             return paths[-1] if paths else None
@@ -300,6 +299,13 @@ class Module:
         if known is None and scope.parent is not None and model.partition(".")[0] not in scope.bound:
             return self.put_into_eval(scope.parent, None, model)
         return known if known is not None and in_eval[known] else None
+
+    def _switches_of(self, scope: Scope) -> list[tuple[Call, str]]:
+        """The calls that switch a module to or from evaluation, with its path."""
+        if scope not in self._switches:
+            found = ((call, _switched_path(call)) for call in self.calls_in(scope))
+            self._switches[scope] = [(call, path) for call, path in found if path is not None]
+        return self._switches[scope]
 
     def _is_after(self, call: Call, loop: Loop) -> bool:
         last = self._last_in_loop.get(id(loop.node))
