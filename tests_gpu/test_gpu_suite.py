@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -292,6 +293,24 @@ def test_10_the_instrument_costs_little_and_changes_no_peak(name: str, runs: Run
     assert row["peak, bare"] == row["peak, tracked"] == row["peak, all layers"]
     if bare_seconds >= 0.1:
         assert row["times bare"] <= 1.2
+
+
+@pytest.mark.parametrize("name", ["gpt-math", "resnet", "mlp-adam-foreach"])
+def test_10_the_instrument_changes_no_result(name: str, tmp_path: Path, runs: Runs, findings: Findings) -> None:
+    def told(job: Job, file: str) -> Job:
+        told = {"MEMLINT_RESULTS": str(tmp_path / file), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        return replace(job, environment={**job.environment, **told}, allow_write=True)
+
+    job = program(name, "cuda")
+    runs.subjects([told(with_layers(job), "tracked"), told(job, "all layers")])
+    on_its_own("bare.py", str(job.steps), environment=told(job, "bare").environment)
+    bare, *others = ((tmp_path / file).read_text("ascii") for file in ("bare", "tracked", "all layers"))
+    equal = [other == bare for other in others]
+    row = {"program": name, "tracked": equal[0], "all layers": equal[1]}
+    findings.add(
+        10, f"Weights and random state after {job.steps} steps, equal bit by bit to the bare program: {name}", [row]
+    )
+    assert equal == [True, True]
 
 
 def _after_warmup(subject: Subject) -> Sequence[float]:
