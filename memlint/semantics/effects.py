@@ -206,7 +206,7 @@ class Effects(Making):
         else:
             carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
         local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
-        if self.state.mode is Mode.OFF or not _adds_plainly(before, value):
+        if self.state.mode is Mode.OFF or not _adds_plainly(before, value, result):
             return marked
         self.stores.append(
             Store(
@@ -267,12 +267,12 @@ class Effects(Making):
         }
 
 
-def _adds_plainly(before: Value, value: Value) -> bool:
+def _adds_plainly(before: Value, value: Value, result: Value) -> bool:
     """Whether `+=` on the target is a sum: of an object from elsewhere it may be anything.
 
     `total = loss` in the first iteration makes the total what is added to it later.
     """
-    if before.kind is Kind.UNKNOWN and before.idents and before.idents <= value.idents:
+    if before.kind is Kind.UNKNOWN and before.idents and before.idents <= value.idents | result.idents:
         return True
     if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
         return True

@@ -144,7 +144,9 @@ class Flow(Expressions):
             before = self.state.vars.get(path or "")
             if before is None:  # `self.total`, set by another method; `nonlocal total`
                 before = self.reread(total)
-            value = self.accumulate(node, total, path, before, self.reread(expression), expression, value)
+            held = self.accumulate(node, total, path, before, self.reread(expression), expression, value)
+            # What was joined is a tensor of its own: later uses of it are told by its definition.
+            value = value.with_roots(held.roots) if value.idents and _joins(node.value) else held
         for target in node.targets:
             self.assign(target.target, value, node.value)
 
@@ -584,12 +586,17 @@ def _note_sums(before: State, end: State, after: State) -> None:
 
 
 def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
-    """The target and what is added to it in `total = total + e` (or `e + total`, or `total - e`)."""
+    """The target and what is added to it: `total = total + e`, `total = e + total`, `all = torch.cat((all, e))`."""
     target, sum_ = node.targets[0].target, node.value
     if isinstance(sum_, cst.IfExp):  # `loss if mean is None else 0.9 * mean + 0.1 * loss`
-        sum_ = sum_.orelse if isinstance(sum_.orelse, cst.BinaryOperation) else sum_.body
+        sum_ = sum_.orelse if isinstance(sum_.orelse, (cst.BinaryOperation, cst.Call)) else sum_.body
     path = path_of(target)
-    if path is None or len(node.targets) != 1 or not isinstance(sum_, cst.BinaryOperation):
+    if path is None or len(node.targets) != 1:
+        return None
+    joined = _joins(sum_)
+    if joined is not None and path_of(joined[0]) == path:
+        return target, joined[1]
+    if not isinstance(sum_, cst.BinaryOperation):
         return None
     if not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
         return None
@@ -598,6 +605,18 @@ def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | 
     if _is_scaled(sum_.right, path) and isinstance(sum_.operator, cst.Add):
         return target, sum_.left
     return None
+
+
+def _joins(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    """The two tensors of `torch.cat((a, b), dim=0)`, also behind `a if first else ...`."""
+    if isinstance(node, cst.IfExp):
+        return _joins(node.orelse) or _joins(node.body)
+    if not isinstance(node, cst.Call) or path_of(node.func) not in _JOINS or not node.args:
+        return None
+    both = node.args[0].value
+    if not isinstance(both, (cst.Tuple, cst.List)) or len(both.elements) != 2:
+        return None
+    return both.elements[0].value, both.elements[1].value
 
 
 def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
@@ -609,6 +628,7 @@ def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
     return path in (path_of(node.left), path_of(node.right))
 
 
+_JOINS = frozenset({"torch.cat", "torch.concat", "torch.concatenate", "torch.vstack", "torch.hstack"})
 _LINES = frozenset({cst.SimpleStatementLine, cst.SimpleStatementSuite, cst.IndentedBlock})
 _STATEMENTS: dict[type, Callable[..., None]] = {
     cst.Expr: Flow._expr,
