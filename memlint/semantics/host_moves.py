@@ -23,10 +23,16 @@ _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.GeneratorExp, cst.DictComp)
 class Collection:
     """A list, or dictionary, of outputs: the calls of the file that come after the loop, and what they do with it."""
 
-    def __init__(self, module: Module, boxes: frozenset[int], part: Key, later: list[Call]) -> None:
-        """`part` is where in each of its items the output stands; `later` are the calls that come after the loop."""
+    def __init__(
+        self, module: Module, boxes: frozenset[int], part: Key, later: list[Call], given: cst.Param | None = None
+    ) -> None:
+        """`part` is where in each of its items the output stands; `later` are the calls that come after the loop.
+
+        `given` is the parameter as which a framework hands it over.
+        """
         self._module = module
         self._part = part
+        self._given = given.name.value if given is not None else None
         self._later = later
         self._items = set(boxes)
         """The containers whose items are those of the list."""
@@ -81,7 +87,8 @@ class Collection:
             target, iterable = node.for_in.target, node.for_in.iter
         else:
             return set()
-        if isinstance(self._part, int) and isinstance(target, cst.Tuple) and self._holds(loop.iterates):
+        is_given = self._given is not None and path_of(iterable) == self._given
+        if isinstance(self._part, int) and isinstance(target, cst.Tuple) and (is_given or self._holds(loop.iterates)):
             names = [element.value for element in target.elements]
             at = names[self._part] if self._part < len(names) else None
             return {at.value} if isinstance(at, cst.Name) else set()
@@ -90,7 +97,8 @@ class Collection:
         found = set()
         for name, expression in targets_of(target, iterable):
             value = given.get(id(expression), loop.iterates)
-            if (expression is iterable or id(expression) in given or len(given) == 0) and self._holds(value):
+            is_whole = expression is iterable or id(expression) in given or len(given) == 0
+            if is_whole and (is_given or self._holds(value)):
                 found.add(name.value)
         return found
 

@@ -62,6 +62,7 @@ def piled_predictions(module: Module) -> Iterator[PiledPredictions]:
             if found is not None:
                 yield found
     yield from _in_hooks(module)
+    yield from _returned_by_steps(module)
 
 
 # --- a list that a loop fills ---
@@ -187,6 +188,36 @@ def _in_hook(
     if found is None and kept and steps[store.scope] in hooks.AFTER_PREDICTING and not module.words & {"cpu", "to"}:
         return PiledPredictions(store.node, kept[0][1], None, certain=False)
     return found
+
+
+# --- what Lightning before 2.0 collects ---
+
+
+def _returned_by_steps(module: Module) -> Iterator[PiledPredictions]:
+    """`return {"preds": self(x)}` in `validation_step`, of which `validation_epoch_end` is given all."""
+    if module.words.isdisjoint(hooks.GIVEN_ALL.values()):
+        return
+    for owner in module.scopes:
+        if not owner.is_class or not any(is_lightning(base) for base in module.analysis.base_names(owner.qualname)):
+            continue
+        methods = {child.name: child for child in owner.children if isinstance(child.node, cst.FunctionDef)}
+        for step, end in hooks.GIVEN_ALL.items():
+            if step in methods and end in methods:
+                yield from _returned_by(module, methods[step], methods[end])
+
+
+def _returned_by(module: Module, step: Scope, end: Scope) -> Iterator[PiledPredictions]:
+    params = parameters(end.node.params) if isinstance(end.node, cst.FunctionDef) else []
+    if len(params) < 2:
+        return
+    later = module.calls_in(end)
+    outputs = Outputs(module, step.node)
+    for node in walk(step.node):
+        value = node.value if isinstance(node, cst.Return) else None
+        for key, output in _outputs_in(outputs, value) if value is not None else ():
+            moved = Collection(module, frozenset(), key, later, params[1]).moved()
+            if moved is not None:
+                yield PiledPredictions(output, output, moved, certain=True)
 
 
 # --- a list that a comprehension makes, a tensor that grows ---

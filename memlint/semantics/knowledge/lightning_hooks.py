@@ -17,6 +17,9 @@ STEPS = TRAINING_STEPS | VALIDATION_STEPS | TEST_STEPS
 PREDICTION_STEPS = frozenset({"predict_step", "on_predict_batch_start", "on_predict_batch_end", "write_on_batch_end"})
 # pytorch_lightning/loops: these run with grad mode off.
 EVALUATION_STEPS = VALIDATION_STEPS | TEST_STEPS | PREDICTION_STEPS
+# Lightning before 2.0 gives these hooks a list of all that the steps have returned
+# (pytorch_lightning 1.9, loops/dataloader/evaluation_loop.py).
+GIVEN_ALL = {"validation_step": "validation_epoch_end", "test_step": "test_epoch_end"}
 # What the hooks at the end of a batch are given, by its name.
 OUTPUT_PARAMETERS = frozenset({"outputs", "output", "outs", "out", "prediction", "predictions", "preds"})
 # pytorch_lightning/loops/prediction_loop.py, `_predict_step`: Lightning itself moves what it keeps of each batch to the
