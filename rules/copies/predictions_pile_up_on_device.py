@@ -21,9 +21,9 @@ class PredictionsPileUpOnDevice(Rule):
     it is, `torch.save(outputs, path)`; by every caller in view where the function returns it. So too the rows of each
     batch, `results[name] = row`, tuples and dictionaries, `outputs.append({"logits": model(x)})`, a list that the
     evaluation hooks of Lightning fill (what `on_predict_batch_end` collects also where nothing moves it: Lightning
-    itself moves each prediction that it keeps) or, before 2.0, what its steps return to an epoch's end, and a tensor that grows, `preds = torch.cat((preds, model(x)))`, which
-    copies all that there is for each batch. The outputs carry no graph (grad mode is off, or they are detached); if
-    they do, MEM102 speaks.
+    itself moves each prediction that it keeps) or, before 2.0, what its steps return to an epoch's end, and a tensor
+    that grows, `preds = torch.cat((preds, model(x)))`, which copies all that there is for each batch. The outputs carry
+    no graph (grad mode is off, or they are detached); if they do, MEM102 speaks.
 
     ## What it costs
     N x the bytes of an output on the device, and twice that while `torch.cat` makes one tensor of them (measured: a
