@@ -593,9 +593,9 @@ def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | 
     path = path_of(target)
     if path is None or len(node.targets) != 1:
         return None
-    joined = _joins(sum_)
-    if joined is not None and path_of(joined[0]) == path:
-        return target, joined[1]
+    others = [part for part in _joins(sum_) or () if path_of(part) != path]
+    if len(others) == 1:
+        return target, others[0]
     if not isinstance(sum_, cst.BinaryOperation):
         return None
     if not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
@@ -608,9 +608,11 @@ def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | 
 
 
 def _joins(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
-    """The two tensors of `torch.cat((a, b), dim=0)`, also behind `a if first else ...`."""
+    """The two tensors of `torch.cat((a, b), dim=0)`, also in a slice of it or behind `a if first else ...`."""
     if isinstance(node, cst.IfExp):
         return _joins(node.orelse) or _joins(node.body)
+    while isinstance(node, cst.Subscript):  # it holds on to the graph of all that was joined
+        node = node.value
     if not isinstance(node, cst.Call) or path_of(node.func) not in _JOINS or not node.args:
         return None
     both = node.args[0].value

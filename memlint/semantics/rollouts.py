@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.events import Call, Loop
+from memlint.semantics.definitions import Box
+from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.keepers import KeptArgument, carrying_loops, imported_classes, keeps, kept_arguments
 from memlint.semantics.knowledge import rollouts as known
 from memlint.semantics.module import Module
@@ -18,6 +19,8 @@ from memlint.semantics.values import Kind, Mode, Value
 
 _STEPPED = frozenset({"step"})
 _EMPTYING = frozenset({"clear", "append", "extend", "pop"})
+_CUTTING = frozenset({"detach", "item", "tolist"})
+_NOTHING_ASKED: frozenset[Question] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,8 @@ def _all_stores(module: Module) -> list[RolloutStore]:
         if call.mode in (Mode.OFF, Mode.UNKNOWN) or call.receiver is None or call.receiver.kind is Kind.MODULE:
             continue
         store = _pushed(module, call) if call.handed else None
-        store = store or (_detached_later(module, call) if call.method == "append" else None)
+        if store is None and call.method == "append":
+            store = _detached_later(module, call) or _listed_in_episode(module, call)
         if store is not None:
             found.append(store)
     return found
@@ -81,7 +85,7 @@ def _pushed(module: Module, call: Call) -> RolloutStore | None:
         if keeping is None and not by_name and not bounded:
             continue
         root = keeping.root if keeping is not None else -1
-        if root in module.analysis.differentiated:
+        if root in module.analysis.differentiated or (root < 0 and _may_be_differentiated(module, call)):
             continue  # on-policy: the graph is wanted
         certain &= bounded or (keeping is not None and keeping.certain)
         if not _lives_on(module, call, keeping.attribute if keeping is not None else None):
@@ -97,6 +101,18 @@ def _pushed(module: Module, call: Call) -> RolloutStore | None:
     if not stored:
         return None
     return RolloutStore(call, call.receiver_node, tuple(stored), None, certain, questions | _entry(call))
+
+
+def _may_be_differentiated(module: Module, call: Call) -> bool:
+    """Whether what the file takes out of the buffer of a class out of view, `memory.sample()`, is differentiated."""
+    path = path_of(call.receiver_node) if call.receiver_node is not None else None
+    return path is not None and any(
+        other.method not in known.STORING_METHODS
+        and other.receiver_node is not None
+        and path_of(other.receiver_node) == path
+        and other.root in module.analysis.differentiated
+        for other in module.calls
+    )
 
 
 def is_buffer(module: Module, call: Call) -> bool:
@@ -159,6 +175,37 @@ def _detached_later(module: Module, call: Call) -> RolloutStore | None:
     return RolloutStore(call, target, (argument.expression,), cut, True, asked | _entry(call))
 
 
+def _listed_in_episode(module: Module, call: Call) -> RolloutStore | None:
+    """`values.append(critic(state))` in a list of the function, and after the episode `torch.cat(values).detach()`."""
+    store = module.once(_stores_by_node).get(id(call.node))
+    if store is None or not isinstance(store.target, cst.Name) or len(call.positional) != 1:
+        return None
+    if not store.boxes or any(_is_seen_elsewhere(module.box(index)) for index in store.boxes):
+        return None
+    asked = _carries(module, call.positional[0].value)
+    if asked is None or not any(_steps_through(module, loop, call) for loop in store.carried_by):
+        return None
+    analysis, flow = module.analysis, module.flow_of(call.scope)
+    if flow is None or store.root in analysis.differentiated | analysis.escaped | analysis.shared | flow.return_roots:
+        return None
+    cut = next((other.node for other in flow.calls if _detaches(other, store.root)), None)
+    if cut is None or any(retention.store is store for retention in retentions(module)):
+        return None
+    return RolloutStore(call, store.target, (call.positional[0].expression,), cut, True, asked | _entry(call))
+
+
+def _stores_by_node(module: Module) -> dict[int, Store]:
+    return {id(store.node): store for store in module.stores}
+
+
+def _is_seen_elsewhere(box: Box) -> bool:
+    return box.escaped or box.in_object or box.returned or box.bounded
+
+
+def _detaches(call: Call, root: int) -> bool:
+    return call.method in _CUTTING and call.receiver is not None and root in call.receiver.roots
+
+
 class _Reads:
     """Where the attributes of a file are read."""
 
@@ -176,7 +223,7 @@ class _Reads:
         found: cst.CSTNode | None = None
         for node in self._attributes.get(name, ()):
             parent = self._parents.get(id(node))
-            if self._is_target(node) or self._is_emptied(node, parent):
+            if self._is_bound(parent) or self._is_emptied(node, parent):
                 continue
             cut = self._cut(node)
             if cut is None:
@@ -184,12 +231,14 @@ class _Reads:
             found = cut
         return found
 
-    def _is_target(self, node: cst.CSTNode) -> bool:
-        """`self.actions, self.logprobs = [], []`"""
-        parent = self._parents.get(id(node))
-        while isinstance(parent, (cst.Element, cst.Tuple)):
-            parent = self._parents.get(id(parent))
-        return isinstance(parent, cst.AssignTarget)
+    def _is_bound(self, parent: cst.CSTNode | None) -> bool:
+        """`self.logprobs = []`, `self.actions, self.logprobs = [], []`."""
+        return isinstance(self._outside_tuple(parent), cst.AssignTarget)
+
+    def _outside_tuple(self, node: cst.CSTNode | None) -> cst.CSTNode | None:
+        while isinstance(node, (cst.Element, cst.Tuple, cst.List)):
+            node = self._parents.get(id(node))
+        return node
 
     def _is_emptied(self, node: cst.CSTNode, parent: cst.CSTNode | None) -> bool:
         if isinstance(parent, cst.Attribute) and parent.value is node:
@@ -198,15 +247,17 @@ class _Reads:
             call = self._parents.get(id(parent))
             return isinstance(call, cst.Call) and isinstance(call.func, cst.Name) and call.func.value == "len"
         if isinstance(parent, cst.Subscript):
-            return isinstance(self._parents.get(id(parent)), cst.Del)
-        return isinstance(parent, cst.Del)
+            parent = self._parents.get(id(parent))
+        return isinstance(self._outside_tuple(parent), cst.Del)
 
     def _cut(self, node: cst.CSTNode) -> cst.CSTNode | None:
-        """The call of `.detach()` around it in the same expression."""
+        """The call of `.detach()`, or what reads `.data`, around it in the same expression."""
         current: cst.CSTNode | None = node
         while current is not None and isinstance(current, (cst.BaseExpression, cst.Arg)):
             func = current.func if isinstance(current, cst.Call) else None
-            if isinstance(func, cst.Attribute) and func.attr.value == "detach":
+            if isinstance(func, cst.Attribute) and func.attr.value in _CUTTING:
+                return current
+            if isinstance(current, cst.Attribute) and current is not node and current.attr.value == "data":
                 return current
             current = self._parents.get(id(current))
         return None
@@ -227,10 +278,22 @@ def _carries(module: Module, value: Value) -> frozenset[Question] | None:
     if questions is not None:
         return questions if module.graph_sources(value) else None
     for node in module.definitions(value):
-        asked = _of_distribution(module, node)
+        asked = _NOTHING_ASKED if _is_of_network(module, node) else _of_distribution(module, node)
         if asked is not None:
             return asked
     return None
+
+
+def _is_of_network(module: Module, node: cst.CSTNode) -> bool:
+    """`policy(state)` of a parameter called so, whose output the same function differentiates at another call."""
+    call = module.call_at(node)
+    path = path_of(call.call.func) if call is not None else None
+    if call is None or path is None or words_of(path.rpartition(".")[2]).isdisjoint(known.NETWORK_WORDS):
+        return False
+    return call.callee.kind is Kind.UNKNOWN and any(
+        path_of(other.call.func) == path and other.root in module.analysis.differentiated
+        for other in module.calls_in(call.scope)
+    )
 
 
 def _of_distribution(module: Module, node: cst.CSTNode) -> frozenset[Question] | None:
@@ -247,7 +310,11 @@ def _of_distribution(module: Module, node: cst.CSTNode) -> frozenset[Question] |
         ):
             continue
         for argument in (*made.positional, *made.keywords.values()):
-            questions = module.questions(argument.value.conditions) if argument.value.carries_graph else None
+            if not argument.value.carries_graph:
+                continue
+            questions = module.questions(argument.value.conditions)
             if questions is not None and module.graph_sources(argument.value):
                 return questions
+            if any(_is_of_network(module, definition) for definition in module.definitions(argument.value)):
+                return _NOTHING_ASKED
     return None

@@ -17,11 +17,11 @@ class LossAccumulatesGraph(Rule):
 
     ## What it does
     Flags `total += loss` (also `total = total + loss`, `totals[key] += loss`, `self.total += loss`,
-    `total.add_(loss)`, and `losses[i] = loss` where `losses` is a tensor) in a loop over batches when `loss` still
-    carries its autograd graph and nothing computed from the total is ever differentiated. The total is then the last
-    node of a graph that grows with every batch. Also `self.total += loss` in a training step, a method that
-    differentiates `loss` and steps the optimizer: it is called for each batch; and in Lightning's `training_step`, of
-    the loss that it returns.
+    `total.add_(loss)`, `losses[i] = loss` where `losses` is a tensor, and `outs = torch.cat((outs, out))`) in a loop
+    over batches when `loss` still carries its autograd graph and nothing computed from the total is ever
+    differentiated. The total is then the last node of a graph that grows with every batch. Also `self.total += loss`
+    in a training step, a method that differentiates `loss` and steps the optimizer: it is called for each batch; and
+    in Lightning's `training_step`, of the loss that it returns.
 
     ## What it costs
     It depends on the backward pass, and the message says which it is:

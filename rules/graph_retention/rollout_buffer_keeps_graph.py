@@ -18,7 +18,7 @@ class RolloutBufferKeepsGraph(Rule):
     Flags `memory.push(state, policy(state), reward)` in a loop that steps through an environment, when the value still
     carries its autograd graph and nothing that comes out of the buffer is differentiated; and
     `memory.logprobs.append(dist.log_prob(action))` when all that the list holds is detached where it is used:
-    `torch.stack(memory.logprobs).detach()`.
+    `torch.stack(memory.logprobs).detach()`. The list may also be one of the function that plays the episode.
 
     ## What it costs
     The activations of one forward pass for each stored transition, on the *device*: capacity x A, for replay memories
@@ -78,8 +78,9 @@ class RolloutBufferKeepsGraph(Rule):
 
     ## When it stays silent
     When what the buffer holds is differentiated (REINFORCE, A2C: `log_probs`, `values`, `entropies`), or read by code
-    that does not detach it; with grad mode off; when the value carries no graph (`argmax`, `dist.sample()`, `.item()`);
-    when the class of the buffer is out of view and its name says nothing; when the buffer is emptied in the same loop.
+    that does not detach it; when the class of the buffer is out of view, and its name says nothing or what the file
+    takes out of it goes into a loss; with grad mode off; when the value carries no graph (`argmax`, `dist.sample()`,
+    `.item()`); when the buffer is emptied in the same loop.
 
     ## References
     - PyTorch FAQ, "Don't hold onto tensors and variables you don't need"
@@ -104,7 +105,7 @@ class RolloutBufferKeepsGraph(Rule):
                 f"`{module.text(store.buffer)}` keeps {names} together with the autograd graph: {why}, so the "
                 "activations of each stored step stay on the device for nothing",
                 cost=Cost(CostClass.GROWS_ON_DEVICE, "N x A"),
-                confidence=Confidence.HIGH if store.detached is not None else Confidence.MEDIUM,
+                confidence=Confidence.HIGH if store.detached is not None and store.certain else Confidence.MEDIUM,
                 related=related,
                 fix=unsafe_fix("detach it from its graph", *(InsertAfter(node, ".detach()") for node in store.stored)),
                 questions=store.questions,

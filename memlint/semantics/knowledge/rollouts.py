@@ -15,6 +15,8 @@ BUFFER_CLASSES = frozenset(
 # What policy gradients are computed from (REINFORCE, A2C), by its name.
 ON_POLICY_WORDS = frozenset("log logp logps logprob logprobs prob probs entropy entropies value values".split())
 STORING_METHODS = frozenset("push add store append insert remember put store_transition add_experience".split())
+# What is called so in a function that trains is a network.
+NETWORK_WORDS = frozenset({"policy", "actor", "critic", "value", "net", "network", "model"})
 # Distributions whose log-probabilities carry the graph of their parameters.
 DISTRIBUTIONS = "torch.distributions."
 GRAPH_METHODS = frozenset({"log_prob", "entropy", "rsample"})
