@@ -374,9 +374,15 @@ def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots:
         return flow.graph(Kind.UNKNOWN, node, roots=roots, ident=root)  # no forward of a real module gives nothing back
     returned = callee.result
     if returned.elements is not None:
-        elements = tuple(_forward_element(flow, node, element, roots | {root}) for element in returned.elements)
+        elements = _forward_elements(flow, node, returned.elements, roots | {root})
         return Value(Kind.CONTAINER, roots=roots | {root}, elements=elements, idents=frozenset({root}))
     return _forward_element(flow, node, returned, roots | {root}, root)
+
+
+def _forward_elements(
+    flow: Flow, node: cst.Call, returned: tuple[Value, ...], roots: frozenset[int]
+) -> tuple[Value, ...]:
+    return tuple(_forward_element(flow, node, element, roots) for element in returned)
 
 
 def _forward_element(
@@ -384,6 +390,9 @@ def _forward_element(
 ) -> Value:
     if returned.grad is Grad.YES:
         return flow.graph(returned.kind, node, roots=roots, ident=root)
+    if returned.elements is not None:  # `return out, (h, c)`
+        elements = _forward_elements(flow, node, returned.elements, roots)
+        return Value(returned.kind, returned.grad, roots=roots, elements=elements)
     return Value(returned.kind, returned.grad, roots=roots, boxes=returned.boxes)
 
 

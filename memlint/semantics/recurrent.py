@@ -100,6 +100,8 @@ def _in_loop(module: Module, flow: Flow, call: Call, retaining: list[Backward]) 
             if _unseen_between(module, call, loop, roots):
                 continue
             over = [item for item in retaining if loop in _loops(item) and _walks_back(item, loop, call)]
+            if over and _starts_anew(loop, roots) and not loop.has_step:
+                return None  # the gradients of one sequence, through time, for one step after it
             if over:
                 return CarriedState(call, argument, path, over[0], frozenset(), _is_certain(call, loop, roots))
             if call.is_forward and not loop.has_backward and not loop.has_step:
@@ -111,8 +113,13 @@ def _in_loop(module: Module, flow: Flow, call: Call, retaining: list[Backward]) 
 
 def _is_certain(call: Call, loop: Loop, roots: frozenset[int]) -> bool:
     """A module is called, and the loop is not a count of steps through one batch: there the state may be wanted."""
-    counts_steps = loop.iterates.kind is Kind.NUMBER and any(not outer.carried & roots for outer in loop.outer()[1:])
+    counts_steps = loop.iterates.kind is Kind.NUMBER and _starts_anew(loop, roots)
     return call.is_forward and not counts_steps
+
+
+def _starts_anew(loop: Loop, roots: frozenset[int]) -> bool:
+    """Whether a loop around it makes the state anew: the loop goes through the steps of one sequence."""
+    return any(not outer.carried & roots for outer in loop.outer()[1:])
 
 
 def _walks_back(backward: Backward, loop: Loop, call: Call) -> bool:

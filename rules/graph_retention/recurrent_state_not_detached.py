@@ -59,9 +59,9 @@ class RecurrentStateNotDetached(Rule):
 
     ## When it stays silent
     When the state is detached, made anew or handed through code out of view anywhere in the loop; when the loop runs
-    over the steps of one sequence and the backward pass comes after it (backpropagation through time); with grad mode
-    off; when no `retain_graph=True` is there and a backward pass runs: that raises. An evaluation loop that MEM201
-    reports is left to it.
+    over the steps of one sequence and the backward pass, or the optimizer's step, comes after it (backpropagation
+    through time); with grad mode off; when no `retain_graph=True` is there and a backward pass runs: that raises. An
+    evaluation loop that MEM201 reports is left to it.
 
     ## References
     - PyTorch FAQ, "Don't use RNNs on sequences that are too large"
