@@ -50,6 +50,8 @@ def snapshots(module: Module) -> Iterator[Snapshot]:
     if not known.SMALL_MODELS.isdisjoint(module.words):
         return
     on_device: bool | None = None
+    best: set[_Place] = set()
+    others: list[tuple[_Place, Snapshot]] = []
     for call in module.calls:
         found = _copied(module, call)
         if found is None:
@@ -60,15 +62,24 @@ def snapshots(module: Module) -> Iterator[Snapshot]:
         given = what is not Copied.MODEL or _is_given(call)
         if not on_device and (not given or _trains(module)):
             continue  # whoever trains without naming a device trains on the host
-        if _is_on_host(module, call, source) or not _is_kept(module, call, node, what):
+        target = _target(call, node, what)
+        if target is None or _is_on_host(module, call, source):
             continue
-        yield Snapshot(node, what, source, cloned, on_device)
+        snapshot, place = Snapshot(node, what, source, cloned, on_device), _place(call, target, what)
+        if _is_kept(module, call, target, what):
+            best.add(place)
+            yield snapshot
+        else:
+            others.append((place, snapshot))
+    # `best = copy.deepcopy(model.state_dict())` before the loop that makes it anew whenever it is better.
+    yield from (snapshot for place, snapshot in others if place[1] and place in best)
 
 
 # --- what is copied ---
 
 _ORDERING = (cst.LessThan, cst.LessThanEqual, cst.GreaterThan, cst.GreaterThanEqual)
 _Found = tuple[cst.BaseExpression, Copied, cst.BaseExpression, "cst.BaseExpression | None"]
+_Place = tuple[Scope, "str | None", Copied]
 
 
 def _copied(module: Module, call: Call) -> _Found | None:
@@ -166,19 +177,33 @@ def _owners(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
 # --- is it kept, as the best so far? ---
 
 
-def _is_kept(module: Module, call: Call, node: cst.BaseExpression, what: Copied) -> bool:
+def _target(call: Call, node: cst.BaseExpression, what: Copied) -> cst.BaseExpression | None:
+    """What the copy, or a display that holds it, is assigned to."""
     statement = call.statement
     if not isinstance(statement, (cst.Assign, cst.AnnAssign)) or statement.value is None:
-        return False
-    if what is Copied.MODEL and statement.value is not node:
-        return False
+        return None
+    if not (statement.value is node or (what is not Copied.MODEL and _is_part(statement.value, node))):
+        return None
     targets = [item.target for item in statement.targets] if isinstance(statement, cst.Assign) else [statement.target]
-    if not _is_part(statement.value, node):
-        return False
     target: cst.BaseExpression = targets[0]
     if isinstance(target, cst.Tuple) and isinstance(statement.value, cst.Tuple):
         pairs = zip(target.elements, statement.value.elements, strict=False)
         target = next((left.value for left, right in pairs if right.value is node), target)
+    return target
+
+
+def _place(call: Call, target: cst.BaseExpression, what: Copied) -> _Place:
+    path = path_of(target)
+    return _owner_of(call, path or ""), path, what
+
+
+def _owner_of(call: Call, path: str) -> Scope:
+    """The class whose objects have the attribute, or the function whose variable it is."""
+    owner = call.scope.enclosing_class() if path.startswith("self.") else None
+    return owner if owner is not None else call.scope
+
+
+def _is_kept(module: Module, call: Call, target: cst.BaseExpression, what: Copied) -> bool:
     if not _if_better(module, call, target):
         return False
     path = path_of(target)
@@ -240,8 +265,7 @@ def _words(node: cst.CSTNode) -> frozenset[str]:
 
 def _is_computed_with(module: Module, call: Call, path: str, what: Copied) -> bool:
     """The copy is averaged, taken apart or run while training goes on: it has to be where the model is."""
-    owner = call.scope.enclosing_class() if path.startswith("self.") else None
-    where: Scope = owner if owner is not None else call.scope
+    where = _owner_of(call, path)
     scopes = [where, *where.descendants()]
     methods = {name for scope in scopes for name in scope.methods_called.get(path, ())}
     if what is not Copied.MODEL:

@@ -34,7 +34,8 @@ class DeepcopyStateOnDevice(Rule):
     ## What it does
     Flags `copy.deepcopy(model.state_dict())`, `{k: v.clone() for k, v in model.state_dict().items()}`,
     `copy.deepcopy(optimizer.state_dict())` and `copy.deepcopy(model)` that are kept where a condition says that the
-    model is the best so far. The copy is on the model's device, and nobody needs it there before training is over.
+    model is the best so far, and the first copy that such a one replaces. The copy is on the model's device, and nobody
+    needs it there before training is over.
 
     ## What it costs
     P bytes of parameters and buffers on the device for the whole training, 2 P for the state of Adam, and once more
