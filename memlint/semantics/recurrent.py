@@ -100,7 +100,7 @@ def _in_loop(module: Module, flow: Flow, call: Call, retaining: list[Backward]) 
             if _unseen_between(module, call, loop, roots):
                 continue
             over = [item for item in retaining if loop in _loops(item) and _walks_back(item, loop, call)]
-            if over and _starts_anew(loop, roots) and not loop.has_step:
+            if over and _counts_steps(loop, roots) and not loop.has_step:
                 return None  # the gradients of one sequence, through time, for one step after it
             if over:
                 return CarriedState(call, argument, path, over[0], frozenset(), _is_certain(call, loop, roots))
@@ -113,13 +113,12 @@ def _in_loop(module: Module, flow: Flow, call: Call, retaining: list[Backward]) 
 
 def _is_certain(call: Call, loop: Loop, roots: frozenset[int]) -> bool:
     """A module is called, and the loop is not a count of steps through one batch: there the state may be wanted."""
-    counts_steps = loop.iterates.kind is Kind.NUMBER and _starts_anew(loop, roots)
-    return call.is_forward and not counts_steps
+    return call.is_forward and not _counts_steps(loop, roots)
 
 
-def _starts_anew(loop: Loop, roots: frozenset[int]) -> bool:
-    """Whether a loop around it makes the state anew: the loop goes through the steps of one sequence."""
-    return any(not outer.carried & roots for outer in loop.outer()[1:])
+def _counts_steps(loop: Loop, roots: frozenset[int]) -> bool:
+    """`for t in range(x.size(0))`, where a loop around it makes the state anew for each sequence `x`."""
+    return loop.iterates.kind is Kind.NUMBER and any(not outer.carried & roots for outer in loop.outer()[1:])
 
 
 def _walks_back(backward: Backward, loop: Loop, call: Call) -> bool:
