@@ -33,7 +33,6 @@ TOLERATED = 2.6
 """Linear is 2, quadratic is 4."""
 SIZES = (64, 128, 256)
 DEPTHS = (4, 8, 16)
-"""Python itself takes no more than 20 nested blocks."""
 
 EVERY_RULE = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
 
@@ -104,10 +103,10 @@ FORMS = (
     "import torch as torch{i}",
 )
 
-NESTING = (
+LOOPS = ("for x{i} in loader:\n", "while flags[{i}]:\n")
+"""A body is read once more for each loop around it, of which Python takes no more than 20."""
+BLOCKS = (
     "if flags[{i}]:\n",
-    "for x{i} in loader:\n",
-    "while flags[{i}]:\n",
     "with torch.no_grad():\n",
     "with manager{i}:\n",
     "try:\n",
@@ -174,11 +173,11 @@ class Program:
     write: Callable[[int], str]
 
 
-def repeated(forms: tuple[str, ...], frame: Callable[[str], str]) -> Program:
-    return Program(f"{frame.__name__}: {forms}", SIZES, lambda size: frame(_body(forms, size)))
+def repeated(forms: tuple[str, ...], frame: Callable[[str], str], sizes: tuple[int, ...] = SIZES) -> Program:
+    return Program(f"{frame.__name__}: {forms}", sizes, lambda size: frame(_body(forms, size)))
 
 
-def functions(forms: tuple[str, ...]) -> Program:
+def functions(forms: tuple[str, ...], sizes: tuple[int, ...] = SIZES) -> Program:
     """A function for each repetition, which calls the one before it."""
 
     def write(size: int) -> str:
@@ -188,7 +187,7 @@ def functions(forms: tuple[str, ...]) -> Program:
             f"def step{i}({_GIVEN}):\n{_indent(body)}    return loss\n\n\n" for i, body in enumerate(bodies)
         )
 
-    return Program(f"functions: {forms}", SIZES, write)
+    return Program(f"functions: {forms}", sizes, write)
 
 
 def nested(blocks: tuple[str, ...], form: str) -> Program:
@@ -222,7 +221,7 @@ def programs(random_: random.Random) -> Iterator[Program]:
     for form in FORMS:
         yield from (repeated((form,), frame) for frame in FRAMES)
         yield functions((form,))
-    for block in NESTING:
+    for block in BLOCKS:
         yield from (nested((block,), form) for form in FORMS[:6])
     yield from (expression((parts,)) for parts in EXPRESSIONS)
     while True:
@@ -232,7 +231,7 @@ def programs(random_: random.Random) -> Iterator[Program]:
         elif kind < 0.75:
             yield functions(tuple(random_.sample(FORMS, random_.randint(2, 3))))
         elif kind < 0.9:
-            yield nested(tuple(random_.choices(NESTING, k=2)), random_.choice(FORMS))
+            yield nested((random_.choice(BLOCKS), random_.choice((*BLOCKS, *LOOPS))), random_.choice(FORMS))
         else:
             yield expression(tuple(random_.choices(EXPRESSIONS, k=2)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Set
 from functools import cached_property
 from typing import TypeVar, cast
 
@@ -55,6 +55,7 @@ class Module:
         self.tree = tree
         self.analysis = Analysis(tree, view)
         self._done: dict[Callable[[Module], object], object] = {}
+        self._calls_of: dict[frozenset[str], list[Call]] = {}
         self._switches: dict[Scope, list[tuple[Call, str]]] = {}
 
     def release(self) -> None:
@@ -93,18 +94,10 @@ class Module:
     def backwards(self) -> list[Backward]:
         return [backward for flow in self.flows for backward in flow.backwards]
 
-    @cached_property
-    def _backwards_by_root(self) -> dict[int, list[Backward]]:
-        by_root: dict[int, list[Backward]] = {}
-        for backward in self.backwards:
-            for root in backward.differentiated.roots:
-                by_root.setdefault(root, []).append(backward)
-        return by_root
-
-    def backwards_over(self, roots: Iterable[int]) -> list[Backward]:
+    def backwards_over(self, roots: Set[int]) -> list[Backward]:
         """The backward passes that reach one of these definitions."""
-        found = {id(item): item for root in roots for item in self._backwards_by_root.get(root, ())}
-        return sorted(found.values(), key=lambda backward: backward.order)
+        found = [item for item in self.backwards if not item.differentiated.roots.isdisjoint(roots)]
+        return sorted(found, key=lambda backward: backward.order)
 
     @cached_property
     def returning(self) -> dict[int, frozenset[str]]:
@@ -167,9 +160,11 @@ class Module:
         """What is known of this call expression."""
         return self._calls_by_node.get(id(node))
 
-    def calls_of(self, table: frozenset[str]) -> Iterator[Call]:
+    def calls_of(self, table: frozenset[str]) -> list[Call]:
         """The calls whose callee can only be one of these qualified names."""
-        return (call for call in self.calls if call.names(table))
+        if table not in self._calls_of:
+            self._calls_of[table] = [call for call in self.calls if call.names(table)]
+        return self._calls_of[table]
 
     def calls_in(self, scope: Scope) -> list[Call]:
         flow = self.flow_of(scope)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import libcst as cst
 
@@ -14,7 +15,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.questions import Question, ResultNotDifferentiated
-from memlint.semantics.scopes import nodes_within, parameters, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, nodes_within, parameters, path_of, walk
 from memlint.semantics.values import NOTHING, Kind, Value
 
 # Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
@@ -127,7 +128,7 @@ def makes_leaf(call: Call | None) -> bool:
 
 def _only_where_not_differentiated(module: Module, store: Store) -> bool:
     """`with set_grad_enabled(train): ...`, `if train: loss.backward()`, `else: total += loss`: there grad was off."""
-    by_flag = [root for root in store.value.roots if module.analysis.roots[root].by_flag]
+    by_flag = {root for root in store.value.roots if module.analysis.roots[root].by_flag}
     backwards = module.backwards_over(by_flag)
     return bool(backwards) and all(store.excludes(backward) for backward in backwards)
 
@@ -177,11 +178,21 @@ def _outlives_call(module: Module, store: Store) -> bool:
         return False
     if any(call.method in _EMPTYING and _path(call) == store.path for call in module.calls_in(store.scope)):
         return False
-    assigned = [node for node in walk(store.scope.node) if isinstance(node, cst.Assign) and node is not store.statement]
-    if any(path_of(target.target) == store.path for node in assigned for target in node.targets):
+    if any(node is not store.statement for node in _assigned_in(store.scope.node).get(store.path, ())):
         return False  # set anew in each call
     # A decayed mean is no total (MEM106).
     return not isinstance(store.statement, cst.Assign) or store.how != "accumulate" or _is_plain_sum(store)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _assigned_in(function: cst.CSTNode) -> dict[str | None, list[cst.Assign]]:
+    """The assignments of a function, by what they assign to; None: what has no path."""
+    found: dict[str | None, list[cst.Assign]] = {}
+    for node in walk(function):
+        if isinstance(node, cst.Assign):
+            for target in node.targets:
+                found.setdefault(path_of(target.target), []).append(node)
+    return found
 
 
 def _is_local(store: Store) -> bool:

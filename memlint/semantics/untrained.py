@@ -194,7 +194,7 @@ def _is_anybodys(module: Module, home: Home) -> bool:
         return False
     scope = home.scope
     owner = scope.parent.qualname if scope.name == "__init__" and scope.parent is not None else scope.qualname
-    return next(module.calls_of(frozenset({owner})), None) is None
+    return not module.calls_of(frozenset({owner}))
 
 
 def _has_role(path: str) -> bool:
