@@ -117,5 +117,16 @@ def choices_are_counted_by_line() -> None:
     assert choice.place.path == __file__
 
 
+@check
+def the_ordinary_path_of_a_layer_in_inference_is_said() -> None:
+    with session() as (_, backend):
+        x = torch.zeros(3, 2, 64, device="cuda")
+        layer = torch.nn.MultiheadAttention(64, 2).eval().cuda()
+        with torch.no_grad():
+            layer(x, x, x)
+    said = {choice.operation: choice.kernel for choice in backend.kernels}
+    assert said["multi_head_attention"] == "its ordinary path"
+
+
 if __name__ == "__main__":
     run_checks()

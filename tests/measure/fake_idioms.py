@@ -657,6 +657,21 @@ def nvtx() -> None:
     torch.cuda.nvtx.range_pop()
 
 
+@check
+def packed_sequences() -> None:
+    layer = nn.LSTM(4, 8, batch_first=True).to("cuda")
+    for lengths, in_order in ((torch.tensor([5, 3, 2]), True), (torch.tensor([2, 5, 3]), False)):
+        packed = nn.utils.rnn.pack_padded_sequence(batch(3, 5, 4), lengths, batch_first=True, enforce_sorted=in_order)
+        on_cuda(packed.data)
+        assert packed.data.shape == (10, 4)
+        assert packed.batch_sizes.tolist() == [3, 3, 2, 1, 1]
+        outputs, _ = nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True)
+        on_cuda(outputs)
+        assert outputs.shape == (3, 5, 8)
+        outputs.sum().backward()
+    on_cuda(layer.weight_ih_l0.grad)
+
+
 # ---- the host
 
 

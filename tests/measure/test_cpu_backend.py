@@ -293,6 +293,32 @@ def test_recurrent_layers_compute_what_they_do_on_the_cpu(kind: str, bidirection
     assert fused[kind] in {storage.operator for storage in recording.storages}
 
 
+def test_what_a_card_would_run_in_another_way_is_said() -> None:
+    class Model(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.lstm = nn.MultiheadAttention(8, 2), nn.LSTM(8, 8)
+
+        def forward(self, x: torch.Tensor) -> None:
+            self.attention(x, x, x)
+            with torch.no_grad():
+                self.attention(x, x, x)
+            self.lstm(x)
+            self.lstm(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2])))
+
+    recording = measured_function(lambda: Model().eval().cuda()(torch.zeros(3, 2, 8, device="cuda")))
+    said = [
+        (choice.operation, choice.kernel, choice.count)
+        for choice in recording.kernels
+        if choice.operation != "scaled_dot_product_attention"
+    ]
+    assert said == [
+        ("multi_head_attention", "its ordinary path", 1),
+        ("lstm", "PyTorch's own cells", 1),
+        ("lstm", "the CPU's own", 1),
+    ]
+
+
 def test_a_bare_number_names_a_card() -> None:
     def function() -> None:
         assert torch.device(0) == torch.device("cuda", 0)

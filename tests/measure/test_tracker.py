@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -211,6 +212,18 @@ def test_parameters_that_a_move_replaces_stay_parameters() -> None:
     recording = measured_function(function)
     parameters = [s.size for s in recording.storages if s.category is Category.PARAMETERS]
     assert sorted(parameters) == sorted([64 * 64 * 2, 128, 128, 128, 128, 8])
+
+
+def test_weights_of_a_copied_model_are_parameters_even_where_no_module_is_called() -> None:
+    def function() -> None:
+        layer = nn.MultiheadAttention(64, 4)
+        model = nn.Sequential(copy.deepcopy(layer)).cuda()
+        x = torch.zeros(2, 1, 64, device="cuda")
+        model[0](x, x, x)
+
+    recording = measured_function(function)
+    out_proj = [s for s in recording.storages if s.size == 64 * 64 * 4 and s.operator == "aten::_to_copy"]
+    assert [s.category for s in out_proj] == [Category.PARAMETERS]
 
 
 def test_tied_weights_are_counted_once() -> None:

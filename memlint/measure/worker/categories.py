@@ -23,6 +23,12 @@ class Categories:
         self._modules: dict[int, weakref.ref[torch.nn.Module]] = {}
 
     def saw_module(self, module: torch.nn.Module) -> None:
+        """A module, and those that it holds: a copied one has not registered them."""
+        if id(module) not in self._modules:
+            for each in module.modules():
+                self._saw(each)
+
+    def _saw(self, module: torch.nn.Module) -> None:
         key = id(module)
         if key not in self._modules:
             self._modules[key] = weakref.ref(module, lambda _: self._modules.pop(key, None))

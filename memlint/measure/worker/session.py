@@ -304,8 +304,10 @@ class Session:
         for owner, name, wrapper in wrappers:
             self._patches.set(owner, name, wrapper(getattr(owner, name)))
 
-    def _registered(self, module: torch.nn.Module, _name: str, _value: object) -> None:
+    def _registered(self, module: torch.nn.Module, _name: str, value: object) -> None:
         self._categories.saw_module(module)
+        if isinstance(value, torch.nn.Module):
+            self._categories.saw_module(value)
         self._notice_generation()
 
     def _notice_generation(self) -> None:

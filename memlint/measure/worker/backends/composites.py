@@ -22,7 +22,8 @@ def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
     library = torch.library.Library("aten", "IMPL")
     table = {
         **routes.composites(),
-        **recurrent.routes(),
+        **recurrent.routes(routes.note_recurrent),
+        **{f"{name}.data": _packed(name, routes) for name in recurrent.NAMES},
         "dropout": _dropout,
         "softmax.int": _to_single(aten.softmax.int, aten._softmax.default),
         "log_softmax.int": _to_single(aten.log_softmax.int, aten._log_softmax.default),
@@ -43,6 +44,16 @@ def _on_device_only(labels: Labels, operator: Any, route: Callable[..., Any]) ->
     def run(*args: Any, **kwargs: Any) -> Any:
         if labels.on_device(args[0]):
             return route(*args, **kwargs)
+        return compat.compose(operator, args, kwargs)
+
+    return run
+
+
+def _packed(name: str, routes: Routes) -> Callable[..., Any]:
+    operator = compat.operator(f"{name}.data")
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        routes.note(name, "the CPU's own", "a card's layers for packed sequences are not modelled")
         return compat.compose(operator, args, kwargs)
 
     return run

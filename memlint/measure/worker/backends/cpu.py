@@ -79,10 +79,10 @@ class CpuBackend:
             if isinstance(meter, Tracker):
                 meter.sees_aliases = True
                 patches.set(meter, "operate", self._labels.operate)
-                patches.set(meter, "call", DeviceArguments(self._labels).call)
+                patches.set(meter, "call", DeviceArguments(self._labels, self._routes).call)
             else:
                 stack.enter_context(self._labels)
-                stack.enter_context(DeviceArguments(self._labels))
+                stack.enter_context(DeviceArguments(self._labels, self._routes))
             yield
 
     def holds(self, tensor: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from memlint.measure.worker import compat
+from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.labels import Labels, is_cuda
 from memlint.measure.worker.patching import Patches
 
@@ -27,15 +28,17 @@ _new_tensor: Any = torch.Tensor.new_tensor
 class DeviceArguments(TorchFunctionMode):
     """`device="cuda"` of a factory: made on the CPU, and labelled. What says `device="cpu"` never is."""
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, routes: Routes) -> None:
         super().__init__()
         self._labels = labels
+        self._routes = routes
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.call(func, args, kwargs)
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a call of one of torch's functions."""
+        self._routes.note_call(func, args)
         if not kwargs:
             if func is torch.device and args and type(args[0]) is int:
                 return torch.device("cuda", args[0])  # of a bare number PyTorch asks which accelerator there is

@@ -18,6 +18,7 @@ from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
 _NO_KERNEL = "with arguments from the 'CPU' backend"
+_PACK = torch.ops.aten._pack_padded_sequence.default
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
 
 
@@ -128,7 +129,9 @@ class Labels(DispatchMode):
             result = self._despite(error, func, args, kwargs or {}, labelled)
         forced = self._here.forced
         if labelled or asked if forced is None else forced:
-            if facts.makes_one and type(result) is torch.Tensor and result.layout is torch.strided:
+            if func is _PACK:
+                self.put(result[0].untyped_storage())  # the sizes of the batches are the host's
+            elif facts.makes_one and type(result) is torch.Tensor and result.layout is torch.strided:
                 self.put(result.untyped_storage())
             else:
                 self._label(result, (*args, *(kwargs or {}).values()) if facts.aliases else ())

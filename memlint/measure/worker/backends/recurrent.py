@@ -53,12 +53,15 @@ _CELLS: dict[str, Cell] = {
 }
 
 
-def routes() -> dict[str, Callable[..., Any]]:
-    """Of each operator, what it comes to on a card."""
-    return {f"{name}.input": _layers(name, cell) for name, cell in _CELLS.items()}
+NAMES = tuple(_CELLS)
 
 
-def _layers(name: str, cell: Cell) -> Callable[..., Any]:
+def routes(note: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
+    """Of each operator, what it comes to on a card. `note` is told which is called."""
+    return {f"{name}.input": _layers(name, cell, note) for name, cell in _CELLS.items()}
+
+
+def _layers(name: str, cell: Cell, note: Callable[[str], None]) -> Callable[..., Any]:
     operator = compat.operator(f"{name}.input")
     is_lstm = name == "lstm"
 
@@ -73,6 +76,7 @@ def _layers(name: str, cell: Cell) -> Callable[..., Any]:
         bidirectional: bool,
         batch_first: bool,
     ) -> Any:
+        note(name)
         states: list[torch.Tensor] = list(hx) if is_lstm else [hx]
         per_layer = 4 if has_biases else 2
         directions = 2 if bidirectional else 1

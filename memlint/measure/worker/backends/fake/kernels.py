@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.functional import multi_head_attention_forward
 
 from memlint.measure.recording import KernelChoice, Place
 from memlint.measure.worker.backends.fake.attention import Call, attend, choose
@@ -39,6 +40,14 @@ class Routes:
         """Count a choice at the line that is running."""
         key = (operation, kernel, reason, self._place())
         self._counts[key] = self._counts.get(key, 0) + 1
+
+    def note_call(self, func: Any, args: Any) -> None:
+        """Above autograd: a layer of attention passes over its fused path of inference, since modes are on."""
+        if func is multi_head_attention_forward and args[0].is_cuda and not torch.is_grad_enabled():
+            self.note("multi_head_attention", "its ordinary path", "the fused one of inference is not modelled")
+
+    def note_recurrent(self, name: str) -> None:
+        self.note(name, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
 
     @contextmanager
     def registered(self) -> Iterator[None]:
@@ -94,7 +103,7 @@ class Routes:
         operator = getattr(getattr(aten, packet), overload)
 
         def route(*args: Any, **kwargs: Any) -> Any:
-            self.note(packet, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
+            self.note_recurrent(packet)
             return compose_without_cudnn(operator, args, kwargs)
 
         return route

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.functional import multi_head_attention_forward
 from torch.overrides import TorchFunctionMode
 
 from memlint.measure.worker.backend import Unsupported
@@ -101,8 +100,7 @@ class Calls(TorchFunctionMode):
     """What can only be told by the name that a program calls.
 
     `isnan`, `isinf` and `isfinite` are comparisons like any other underneath: they are answered as for a training run
-    that goes well. `numpy()` and its like read a tensor's memory without any operator. And layers of attention pass
-    over their fused path of inference, since modes like this one are on.
+    that goes well. `numpy()` and its like read a tensor's memory without any operator.
     """
 
     _SOUND: ClassVar[dict[Any, bool]] = {
@@ -122,8 +120,7 @@ class Calls(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in READERS:
             self._mode.deferred.read(args[0])
-        elif func is multi_head_attention_forward and args[0].is_cuda and not torch.is_grad_enabled():
-            self._routes.note("multi_head_attention", "its ordinary path", "the fused one of inference is not modelled")
+        self._routes.note_call(func, args)
         result = func(*args, **kwargs) if kwargs else func(*args)
         sound = self._SOUND.get(func)
         if sound is None or not isinstance(result, FakeTensor) or self._mode.values.of(result) is not None:

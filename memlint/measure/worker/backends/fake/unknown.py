@@ -173,6 +173,17 @@ def _sized_by_values(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[s
     return NotImplemented if known is None else known
 
 
+@_answers_to("_pack_padded_sequence.default")
+def _pack(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The lengths are on the host, and so are the sizes of the batches that come of them."""
+    sequences, lengths, batch_first = args
+    if not lengths.any():  # copied from the device: they are not known
+        mode.assumptions.note("sequences are as long as they can be")
+        lengths = torch.full_like(lengths, sequences.shape[1 if batch_first else 0])
+    packed, sizes = func(torch.zeros(*sequences.shape[:2], 1), lengths, batch_first)
+    return _new(mode, (len(packed), *sequences.shape[2:]), sequences.dtype), sizes
+
+
 @_answers_to("index.Tensor")
 def _index(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     indices = args[1]
