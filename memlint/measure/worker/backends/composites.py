@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,13 @@ aten = torch.ops.aten
 def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
     """The routes hold while the block runs, for device tensors; host tensors go PyTorch's own way."""
     library = torch.library.Library("aten", "IMPL")
-    table = {
+    table: dict[str, Callable[..., Any]] = {
         **routes.composites(),
         **recurrent.routes(routes.note_recurrent),
         **{f"{name}.data": _packed(name, routes) for name in recurrent.NAMES},
         "dropout": _dropout,
+        "_pad_packed_sequence": partial(_pad_packed, labels),
+        "_pack_padded_sequence_backward": partial(_pack_padded_backward, labels),
         "softmax.int": _to_single(aten.softmax.int, aten._softmax.default),
         "log_softmax.int": _to_single(aten.log_softmax.int, aten._log_softmax.default),
     }
@@ -57,6 +60,19 @@ def _packed(name: str, routes: Routes) -> Callable[..., Any]:
         return compat.compose(operator, args, kwargs)
 
     return run
+
+
+def _pad_packed(labels: Labels, *args: Any, **kwargs: Any) -> Any:
+    """PyTorch makes a tensor as its argument's options say, and these say `cpu`. The lengths are the host's."""
+    with labels.results(on_device=True):
+        padded, lengths = compat.compose(aten._pad_packed_sequence.default, args, kwargs)
+    with labels.results(on_device=False):
+        return padded, lengths.clone()
+
+
+def _pack_padded_backward(labels: Labels, *args: Any, **kwargs: Any) -> Any:
+    with labels.results(on_device=True):
+        return compat.compose(aten._pack_padded_sequence_backward.default, args, kwargs)
 
 
 def _dropout(input: torch.Tensor, p: float, train: bool) -> Any:
