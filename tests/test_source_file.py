@@ -27,6 +27,8 @@ from memlint.source.lines import Position
         (b"#!/bin/python\r# vim: set fileencoding=cp1252 :\r'\x80'\r", None, "cp1252", False),
         (b"# a\rx = 'coding: latin-1'\r", None, "utf-8", False),
         ("x = 1\n# coding: latin-1\n# ä\n".encode(), None, "utf-8", False),
+        ("# -*- coding: future_fstrings -*-\nx = f'ä'\n".encode(), None, "utf-8", False),
+        ("#!/bin/python\r# coding=future-fstrings\rx = 'ä'".encode(), None, "utf-8", False),
         ("# coding: shift_jis\n# 表\n".encode("shift_jis"), "# coding: shift_jis\n# 表\n", "shift_jis", False),
     ],
 )
@@ -47,6 +49,7 @@ def test_a_file_is_decoded_as_python_does(raw: bytes, text: str | None, encoding
         (b"# a\n# coding: klingon\n", 2, 1, "klingon"),
         (b"\xef\xbb\xbf# coding: latin-1\n", 1, 1, ""),
         (b"# coding: hex\nx\n", 1, 1, "hex"),
+        (b"# coding: future_fstrings2\n", 1, 1, "future_fstrings2"),
         (b"# coding: rot13\nx\n", 1, 1, "rot13"),
         (b"# coding: undefined\n", 1, 1, "undefined"),
         (b"# coding: utf-7\n# +2AA-\n", 1, 1, "utf-7"),

@@ -18,6 +18,8 @@ from typing import NamedTuple
 from memlint.source.lines import LineIndex, Position
 
 _COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
+# The codec of the package future-fstrings rewrites f-strings for Python before 3.6. The text in the file is UTF-8.
+_REWRITING_CODEC = re.compile(rb"(\A|[\r\n])([ \t\f]*#.*?coding[:=][ \t]*)future[-_]fstrings\b")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _LONE_CR = re.compile(r"\r(?!\n)")
 _NON_ASCII = re.compile(rb"[^\x00-\x7f]")
@@ -172,7 +174,7 @@ def _copy_owner_and_mode(source: Path, target: Path) -> None:
 def _encoding(raw: bytes) -> str:
     # Split as Python does (a lone carriage return ends a line): detect_encoding itself leaves that to its caller.
     head = raw.removeprefix(BOM_UTF8)
-    head = head[: _end_of_second_line(head)]
+    head = _REWRITING_CODEC.sub(rb"\1\2utf-8", head[: _end_of_second_line(head)])
     # detect_encoding wants these lines in UTF-8; Python wants them in the encoding that they declare.
     ascii_head = _NON_ASCII.sub(b"?", head)
     marked = BOM_UTF8 + ascii_head if raw.startswith(BOM_UTF8) else ascii_head
