@@ -486,6 +486,7 @@ def _returned(
             reading.root = flow.root(reading.node)
         parts = enumerate(value.elements)
         elements = tuple(_returned(flow, reading, element, callee, given, index) for index, element in parts)
+        _note_summands_returned(flow, value.elements, elements)
     roots = set(value.roots)
     for root in value.roots & given.keys():
         roots |= flow.all_roots(given[root])
@@ -519,6 +520,21 @@ def _returned(
         weak=value.weak,
         partly=_partly_for_caller(flow, value, callee, given),
     )
+
+
+def _note_summands_returned(flow: Flow, inside: tuple[Value, ...], returned: tuple[Value, ...]) -> None:
+    """`return rec + kl, rec, kl`: here as there, whoever differentiates the first differentiates its parts."""
+    roots = flow.analysis.roots
+    for total, here in zip(inside, returned, strict=True):
+        summands = frozenset().union(*(roots[ident].summands for ident in total.idents))
+        for part, value in zip(inside, returned, strict=True) if summands and here.grad is Grad.YES else ():
+            if not part.idents or not part.idents <= summands:
+                continue
+            for ident in value.idents - part.idents:
+                roots[ident].ancestors |= value.roots
+                roots[ident].may_carry = True
+            for ident in here.idents - total.idents:
+                roots[ident].summands |= value.idents - part.idents
 
 
 def _partly_for_caller(

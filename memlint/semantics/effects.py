@@ -272,7 +272,7 @@ def _adds_plainly(before: Value, value: Value, result: Value) -> bool:
 
     `total = loss` in the first iteration makes the total what is added to it later.
     """
-    if before.kind is Kind.UNKNOWN and before.idents and before.idents <= value.idents | result.idents:
+    if before.kind is Kind.UNKNOWN and before.idents and before.idents <= value.roots | result.idents:
         return True
     if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
         return True
