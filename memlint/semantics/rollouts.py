@@ -6,20 +6,21 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.semantics.attribute_reads import AttributeReads
 from memlint.semantics.definitions import Box
 from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.keepers import KeptArgument, carrying_loops, imported_classes, keeps, kept_arguments
 from memlint.semantics.knowledge import rollouts as known
+from memlint.semantics.knowledge.torch import DETACHING_METHODS
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retentions
-from memlint.semantics.scopes import parts_of, path_of, walk
+from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Kind, Mode, Value
 
 _STEPPED = frozenset({"step"})
 _EMPTYING = frozenset({"clear", "append", "extend", "pop"})
-_CUTTING = frozenset({"detach", "item", "tolist"})
 _NOTHING_ASKED: frozenset[Question] = frozenset()
 
 
@@ -169,7 +170,7 @@ def _detached_later(module: Module, call: Call) -> RolloutStore | None:
     asked = _carries(module, argument.value)
     if asked is None:
         return None
-    cut = module.once(_Reads).detached(target.attr.value)
+    cut = _cut_of_all(module, target.attr.value)
     if cut is None or any(retention.store.node is call.node for retention in retentions(module)):
         return None  # MEM102 says it
     return RolloutStore(call, target, (argument.expression,), cut, True, asked | _entry(call))
@@ -203,64 +204,31 @@ def _is_seen_elsewhere(box: Box) -> bool:
 
 
 def _detaches(call: Call, root: int) -> bool:
-    return call.method in _CUTTING and call.receiver is not None and root in call.receiver.roots
+    return call.method in DETACHING_METHODS and call.receiver is not None and root in call.receiver.roots
 
 
-class _Reads:
-    """Where the attributes of a file are read."""
+def _cut_of_all(module: Module, name: str) -> cst.CSTNode | None:
+    """Where what the attribute holds is detached, if every read of it is."""
+    reads = module.once(AttributeReads)
+    found: cst.CSTNode | None = None
+    for node in reads.named(name):
+        if reads.is_bound(node) or _is_emptied(reads, node):
+            continue
+        found = reads.cut(node)
+        if found is None:
+            return None
+    return found
 
-    def __init__(self, module: Module) -> None:
-        self._parents: dict[int, cst.CSTNode] = {}
-        self._attributes: dict[str, list[cst.Attribute]] = {}
-        for node in walk(module.tree):
-            if isinstance(node, cst.Attribute):
-                self._attributes.setdefault(node.attr.value, []).append(node)
-            for child in parts_of(node):
-                self._parents[id(child)] = node
 
-    def detached(self, name: str) -> cst.CSTNode | None:
-        """Where what the attribute holds is detached, if every read of it is."""
-        found: cst.CSTNode | None = None
-        for node in self._attributes.get(name, ()):
-            parent = self._parents.get(id(node))
-            if self._is_bound(parent) or self._is_emptied(node, parent):
-                continue
-            cut = self._cut(node)
-            if cut is None:
-                return None
-            found = cut
-        return found
-
-    def _is_bound(self, parent: cst.CSTNode | None) -> bool:
-        """`self.logprobs = []`, `self.actions, self.logprobs = [], []`."""
-        return isinstance(self._outside_tuple(parent), cst.AssignTarget)
-
-    def _outside_tuple(self, node: cst.CSTNode | None) -> cst.CSTNode | None:
-        while isinstance(node, (cst.Element, cst.Tuple, cst.List)):
-            node = self._parents.get(id(node))
-        return node
-
-    def _is_emptied(self, node: cst.CSTNode, parent: cst.CSTNode | None) -> bool:
-        if isinstance(parent, cst.Attribute) and parent.value is node:
-            return parent.attr.value in _EMPTYING
-        if isinstance(parent, cst.Arg):
-            call = self._parents.get(id(parent))
-            return isinstance(call, cst.Call) and isinstance(call.func, cst.Name) and call.func.value == "len"
-        if isinstance(parent, cst.Subscript):
-            parent = self._parents.get(id(parent))
-        return isinstance(self._outside_tuple(parent), cst.Del)
-
-    def _cut(self, node: cst.CSTNode) -> cst.CSTNode | None:
-        """The call of `.detach()`, or what reads `.data`, around it in the same expression."""
-        current: cst.CSTNode | None = node
-        while current is not None and isinstance(current, (cst.BaseExpression, cst.Arg)):
-            func = current.func if isinstance(current, cst.Call) else None
-            if isinstance(func, cst.Attribute) and func.attr.value in _CUTTING:
-                return current
-            if isinstance(current, cst.Attribute) and current is not node and current.attr.value == "data":
-                return current
-            current = self._parents.get(id(current))
-        return None
+def _is_emptied(reads: AttributeReads, node: cst.CSTNode) -> bool:
+    """`logprobs.clear()`, `del logprobs[:]`; `len(logprobs)` says nothing either."""
+    parent = reads.parent(node)
+    if isinstance(parent, cst.Attribute) and parent.value is node:
+        return parent.attr.value in _EMPTYING
+    if isinstance(parent, cst.Arg):
+        call = reads.parent(parent)
+        return isinstance(call, cst.Call) and isinstance(call.func, cst.Name) and call.func.value == "len"
+    return isinstance(reads.outside_tuple(parent if isinstance(parent, cst.Subscript) else node), cst.Del)
 
 
 # --- what carries a graph ---

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.semantics.attribute_reads import AttributeReads
 from memlint.semantics.events import Argument, AttributeStore, Call, Loop, Store
 from memlint.semantics.flow import Flow
 from memlint.semantics.keepers import bound_parameter
@@ -43,6 +44,8 @@ class RunningStat:
     certain: bool
     """The code in view proves that there is a graph; otherwise a layer's input is taken to carry one."""
     questions: frozenset[Question]
+    by_rows: bool = False
+    """Rows of it are written, the others keep what was written before."""
 
 
 def running_stats(module: Module) -> Iterator[RunningStat]:
@@ -121,14 +124,59 @@ def _augmented(module: Module, flow: Flow, store: Store) -> RunningStat | None:
 
 
 def _written(module: Module, flow: Flow, store: AttributeStore) -> RunningStat | None:
-    """`self.mean[:] = 0.9 * self.mean + 0.1 * e`."""
+    """`self.mean[:] = 0.9 * self.mean + 0.1 * e`; `self.bank[index] = e`, where nobody wants the graph of the bank."""
     target = store.node.value if isinstance(store.node, cst.Subscript) else None
     attribute = _own_attribute(target) if target is not None else None
     if target is None or attribute is None or store.mode in (Mode.OFF, Mode.UNKNOWN):
         return None
-    if not _decays(store.source, attribute) or not _is_own_tensor(module, flow, attribute):
+    if not _is_own_tensor(module, flow, attribute):
         return None
-    return _updated(module, flow, store.statement, target, store.source, store.value)
+    by_rows = not _decays(store.source, attribute)
+    if by_rows and not _is_read_detached(module, flow, attribute):
+        return None
+    # In a loop over rows the last value carries the graph of the row before; what is taken up must do so by itself.
+    taken_up = (call.result for call in _calls_beside(module, store.source, attribute) if call.result.carries_graph)
+    grounds = (_ground(module, flow, value) for value in (store.value, *taken_up))
+    ground = next((ground for ground in grounds if ground is not None), None)
+    return None if ground is None else RunningStat(store.statement, target, (store.source,), False, *ground, by_rows)
+
+
+def _calls_beside(module: Module, node: cst.BaseExpression, attribute: str) -> Iterator[Call]:
+    """`f.mean(0)` of `0.9 * self.mean[c] + 0.1 * f.mean(0)`."""
+    calls = (module.call_at(part) for part in walk(node) if isinstance(part, cst.Call))
+    for call in calls:
+        if call is not None and not any(_own_attribute(part) == attribute for part in walk(call.node)):
+            yield call
+
+
+def _is_read_detached(module: Module, flow: Flow, attribute: str) -> bool:
+    """Whether all reads of the attribute but those of its updates are detached, and no method sets it anew."""
+    owner = flow.scope.enclosing_class()
+    assert owner is not None
+    if any(attribute in method.attributes_stored for method in owner.children if method.name != "__init__"):
+        return False
+    inside = list(walk(owner.node))
+    updates = {id(part) for node in inside if _updates(node, attribute) for part in walk(node)}
+    own, reads = {id(node) for node in inside}, module.once(AttributeReads)
+    others = [
+        node
+        for node in reads.named(attribute)
+        if id(node) not in updates
+        and (id(node) in own or path_of(node.value) != "self")
+        and not (reads.is_bound(node) or reads.is_looked_at(node))
+    ]
+    return bool(others) and all(reads.cut(node) is not None for node in others)
+
+
+def _updates(node: cst.CSTNode, attribute: str) -> bool:
+    """`self.bank[index] = row`, `self.bank[index] -= row`"""
+    if isinstance(node, cst.AugAssign):
+        target: cst.BaseExpression = node.target
+    elif isinstance(node, cst.Assign):
+        target = node.targets[0].target
+    else:
+        return False
+    return isinstance(target, cst.Subscript) and _own_attribute(target.value) == attribute
 
 
 def _computed(module: Module, flow: Flow, call: Call) -> RunningStat | None:
@@ -300,7 +348,8 @@ def _asked_of_callers(
         if isinstance(node, cst.FunctionDef)
         else {}
     )
-    needed = {item.root for item in left if isinstance(item, Proof)}
+    by_name = {name: root for root, name in names.items()}
+    needed = {_whole(module, item.root, by_name) for item in left if isinstance(item, Proof)}
     if (
         owner is None
         or not needed
@@ -324,6 +373,14 @@ def _asked_of_callers(
                 asked |= more
                 found = True
     return asked if found else None
+
+
+def _whole(module: Module, root: int, by_name: dict[str, int]) -> int:
+    """The parameter `f` of which `f[y == c]` are rows; otherwise the definition itself."""
+    node = module.analysis.roots[root].node
+    while isinstance(node, cst.Subscript):
+        node = node.value
+    return by_name.get(node.value, root) if isinstance(node, cst.Name) else root
 
 
 def _given(scope: Scope, call: Call, name: str) -> Value | None:

@@ -19,7 +19,8 @@ class RunningStatKeepsGraph(Rule):
     `self.mean.mul_(0.9).add_(batch_mean)`, `self.mean.lerp_(batch_mean, 0.1)`, `self.mean += 0.1 * (e - self.mean)`,
     averages that a function of the file returns (`y, self.mean = batch_norm(x, self.mean)`), and moving averages of
     weights, `shadow[name] = d * shadow[name] + (1 - d) * p`, with grad mode on. Each new value is computed from the
-    last one, so the statistic is the end of a chain of graphs that no update ever cuts.
+    last one, so the statistic is the end of a chain of graphs that no update ever cuts. Also `self.bank[index] = z`,
+    rows of a memory bank, a queue or prototypes that are detached wherever they are read.
 
     ## What it costs
     With a backward pass in each step, graph nodes in *host* memory, for ever: at least three nodes of about 0.7 kB for
@@ -72,9 +73,10 @@ class RunningStatKeepsGraph(Rule):
     ## When it stays silent
     With grad mode off; when the new value is detached (`.data`, `.item()`, `nn.Parameter(...)`) or carries no graph
     (counts, one-hot codes); when the statistic itself goes into what the method returns (a recurrent state, a
-    differentiable average) or is ever differentiated; in a class without parameters or layers, whose input may be
-    data, unless it is called a batch norm or a codebook or works on the channels of feature maps; for plain sums and
-    for variables of a training loop, which MEM101 reports.
+    differentiable average) or is ever differentiated; for rows of a tensor that is read with its graph, or made anew;
+    in a class without parameters or layers, whose input may be data, unless it is called a batch norm, a codebook or a
+    loss or works on the channels of feature maps; for plain sums and for variables of a training loop, which MEM101
+    reports.
 
     ## References
     - PyTorch issue 20275, custom batch normalisation
@@ -95,9 +97,10 @@ class RunningStatKeepsGraph(Rule):
                 if what == "graph"
                 else f"{names} requires grad, so each update adds graph nodes to those of the one before it"
             )
+            how = "written into, row by row," if stat.by_rows else "updated from its own last value"
             yield self.finding(
                 stat.node,
-                f"`{module.text(stat.statistic)}` is updated from its own last value with grad mode on: {story}",
+                f"`{module.text(stat.statistic)}` is {how} with grad mode on: {story}",
                 cost=Cost(CostClass.GROWS_ON_HOST, "N x graph nodes x about 0.7 kB"),
                 confidence=Confidence.HIGH if stat.certain else Confidence.MEDIUM,
                 fix=unsafe_fix("detach it from its graph", *(InsertAfter(node, ".detach()") for node in stat.added)),
