@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import libcst as cst
 
 from memlint.semantics.module import Module
@@ -50,18 +52,23 @@ class AttributeReads:
         return isinstance(parent, cst.Attribute) and parent.value is node and parent.attr.value in _LOOKS
 
     def cut(self, node: cst.CSTNode) -> cst.CSTNode | None:
-        """What takes it out of its graph in the same expression: `.detach()`, `.data`, a call with grad mode off."""
-        current: cst.CSTNode | None = node
-        while current is not None and isinstance(current, (cst.BaseExpression, cst.Arg)):
-            if isinstance(current, cst.Call) and self._cuts(current):
-                return current
-            if isinstance(current, cst.Attribute) and current is not node and current.attr.value == "data":
-                return current
-            current = self.parent(current)
+        """What takes it out of its graph in the same expression: `.detach()`, `.data`."""
+        for part in self._around(node):
+            func = part.func if isinstance(part, cst.Call) else None
+            if isinstance(func, cst.Attribute) and func.attr.value in _CUTTING:
+                return part
+            if isinstance(part, cst.Attribute) and part is not node and part.attr.value == "data":
+                return part
         return None
 
-    def _cuts(self, node: cst.Call) -> bool:
-        if isinstance(node.func, cst.Attribute) and node.func.attr.value in _CUTTING:
-            return True
-        call = self._module.call_at(node)
-        return call is not None and call.mode is Mode.OFF and call.result.is_tensor
+    def is_read_without_grad(self, node: cst.CSTNode) -> bool:
+        """A call of the same expression makes a tensor of it where grad mode is off."""
+        calls = (self._module.call_at(part) for part in self._around(node) if isinstance(part, cst.Call))
+        return any(call is not None and call.mode is Mode.OFF and call.result.is_tensor for call in calls)
+
+    def _around(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The node and the expressions around it, from the inside out."""
+        current: cst.CSTNode | None = node
+        while isinstance(current, (cst.BaseExpression, cst.Arg)):
+            yield current
+            current = self.parent(current)

@@ -165,7 +165,7 @@ def _is_read_detached(module: Module, flow: Flow, attribute: str) -> bool:
         and (id(node) in own or path_of(node.value) != "self")
         and not (reads.is_bound(node) or reads.is_looked_at(node))
     ]
-    return bool(others) and all(reads.cut(node) is not None for node in others)
+    return bool(others) and all(reads.cut(node) is not None or reads.is_read_without_grad(node) for node in others)
 
 
 def _updates(node: cst.CSTNode, attribute: str) -> bool:
@@ -277,7 +277,7 @@ def _is_plain_tensor(module: Module, owner: Scope, attribute: str) -> bool:
     return member is not None and member.is_tensor and member.grad is Grad.NO
 
 
-def _own_attribute(node: cst.BaseExpression) -> str | None:
+def _own_attribute(node: cst.CSTNode) -> str | None:
     path = path_of(node)
     return (
         path.removeprefix("self.") if path is not None and path.startswith("self.") and path.count(".") == 1 else None

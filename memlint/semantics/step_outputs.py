@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.semantics.attribute_reads import AttributeReads
 from memlint.semantics.events import Call, Store
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import lightning_hooks as known
 from memlint.semantics.modes import is_known_base
 from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question
 from memlint.semantics.retention import Kept, Retention
 from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, walk
@@ -30,13 +32,15 @@ class StepOutputs:
     step: str
     """The step that fills it."""
     epoch_end: Scope | None
-    """The hook that uses the list once an epoch; None where the list is emptied."""
+    """The hook that uses the list once an epoch; None where the list is emptied, or nobody uses it."""
     keeps_graph: bool
     questions: frozenset[Question]
     """What must be answered with yes for `keeps_graph`."""
     on_host: bool
     """The elements were moved to host memory."""
     certain: bool
+    is_unread: bool = False
+    """Nobody in the project uses the list, or empties it."""
 
     @property
     def only_in_tests(self) -> bool:
@@ -104,7 +108,8 @@ def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
             if end is not None and is_emptied(module, owner, attribute, store):
                 end = None
         questions = _graph_kept(module, store, step)
-        if end is None and questions is None:
+        unread = end is None and questions is None and _is_unread(module, owner, store, attribute, step)
+        if end is None and questions is None and not unread:
             continue
         if end is not None:
             reported.add(attribute)
@@ -117,7 +122,25 @@ def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
             questions or frozenset(),
             _on_host(store.value_node),
             _is_certain(module, owner, store),
+            unread,
         )
+
+
+def _is_unread(module: Module, owner: Scope, store: Store, attribute: str, step: str) -> bool:
+    """Outputs of the network that a validation step puts away, and that nobody in the project mentions again.
+
+    A list of losses may be a history for somebody at a prompt.
+    """
+    if step not in known.VALIDATION_STEPS or store.guarded or _on_host(store.value_node):
+        return False
+    named = words_of(attribute) | words_of((path_of(store.value_node) or "").rpartition(".")[2])
+    if named.isdisjoint(known.OUTPUT_PARAMETERS) or is_emptied(module, owner, attribute, store):
+        return False
+    view, reads = module.analysis.view, module.once(AttributeReads)
+    elsewhere = ((rf"\.{attribute}\b",), (f'"{attribute}"',), (f"'{attribute}'",))
+    if view is not None and view.another_file_matches(*elsewhere):
+        return False
+    return all(reads.is_bound(node) or node is store.target for node in reads.named(attribute))
 
 
 def attribute_of(store: Store) -> str | None:

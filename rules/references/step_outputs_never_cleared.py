@@ -83,11 +83,12 @@ class StepOutputsNeverCleared(Rule):
 
     ## When it stays silent
     When the list is emptied, set anew or shortened anywhere in the file; when it holds numbers (`loss.item()`); when
-    only the end of the whole run reads it, or nothing (a history that somebody plots); for `predict_step`; when the
-    list is bounded; when what is computed from the list is differentiated; in evaluation steps about graphs (Lightning
-    runs these with grad mode off); about graphs where the returned object is changed after it was put into the list,
-    and with manual optimization; when the base class is out of view. A list that only test steps fill, or whose
-    elements were moved to the host, is reported with medium confidence.
+    only the end of the whole run reads it, or nothing (a history that somebody plots): of what nobody in the project
+    uses only outputs of validation are reported; for `predict_step`; when the list is bounded; when what is computed
+    from the list is differentiated; in evaluation steps about graphs (Lightning runs these with grad mode off); about
+    graphs where the returned object is changed after it was put into the list, and with manual optimization; when the
+    base class is out of view. A list that only test steps fill, that nobody uses or whose elements were moved to the
+    host is reported with medium confidence.
 
     ## References
     - Lightning pull request 16520, "Remove the epoch end hooks", and its migration note
@@ -114,6 +115,10 @@ class StepOutputsNeverCleared(Rule):
 
 def _story(module: Module, outputs: StepOutputs) -> str:
     target = module.text(outputs.store.target)
+    if outputs.is_unread:
+        return (
+            f"`{target}` is filled in `{outputs.step}`, never emptied and never used: the outputs of all epochs pile up"
+        )
     if outputs.epoch_end is None:
         what = module.text(outputs.store.value_node)
         return f"`{target}` keeps the autograd graph of `{what}` of every batch until it is emptied"
@@ -124,19 +129,23 @@ def _story(module: Module, outputs: StepOutputs) -> str:
 
 
 def _cost(outputs: StepOutputs) -> Cost:
-    if outputs.epoch_end is None:
+    if outputs.epoch_end is None and not outputs.is_unread:
         return Cost(CostClass.GROWS_ON_HOST, "N x graph nodes x about 0.7 kB")
     kind = CostClass.GROWS_ON_HOST if outputs.on_host else CostClass.GROWS_ON_DEVICE
     return Cost(kind, "epochs x N x bytes(output)")
 
 
 def _confidence(outputs: StepOutputs) -> Confidence:
+    if outputs.is_unread:
+        return Confidence.MEDIUM  # somebody at a prompt may look at it
     if outputs.epoch_end is not None and (outputs.only_in_tests or outputs.on_host):
         return Confidence.MEDIUM
     return Confidence.HIGH if outputs.certain else Confidence.MEDIUM
 
 
 def _fix(module: Module, outputs: StepOutputs) -> FixDraft | None:
+    if outputs.is_unread:
+        return None
     if outputs.epoch_end is None:
         edits = [InsertAfter(node, ".detach()") for node, _ in outputs.store.carriers]
         return unsafe_fix("detach it from its graph", *edits) if edits else None
