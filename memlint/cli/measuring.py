@@ -31,6 +31,11 @@ _OPTIONS = (
         help="Where to run it.  [default: auto]",
     ),
     click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.  [default: 6]"),
+    click.option(
+        "--with-evaluation/--without-evaluation",
+        default=None,
+        help="After so many training steps, go on to the evaluation: the training's loader ends there.",
+    ),
     click.option("--warmup", type=click.IntRange(min=0), help="So many of them say nothing of growth.  [default: 2]"),
     click.option("--device", metavar="NAME", help="The card that `fake` pretends, such as a100-80gb."),
     click.option(
@@ -53,6 +58,7 @@ def measure_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
         *,
         backend: str | None,
         steps: int | None,
+        with_evaluation: bool | None,
         warmup: int | None,
         device: str | None,
         timeout: float | None,
@@ -64,6 +70,7 @@ def measure_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     ) -> _Result:
         overrides = MeasureOptions(
             steps=steps,
+            with_evaluation=with_evaluation,
             warmup=warmup,
             backend=BackendChoice(backend) if backend else None,
             device=device,
@@ -99,6 +106,7 @@ class Request:
         options = self.options
         said = {
             "steps": options.steps,
+            "with_evaluation": options.with_evaluation,
             "warmup": options.warmup,
             "device": options.device,
             "seed": options.seed,

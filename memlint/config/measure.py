@@ -22,6 +22,7 @@ class MeasureOptions:
     """None, or empty, where a place does not say. Sizes are as written: `24GiB`."""
 
     steps: int | None = None
+    with_evaluation: bool | None = None
     warmup: int | None = None
     backend: BackendChoice | None = None
     device: str | None = None
@@ -53,6 +54,7 @@ class NamedTarget:
 
 KEYS = (
     "steps",
+    "with-evaluation",
     "warmup",
     "backend",
     "device",
@@ -79,6 +81,7 @@ class MeasureTable(Table):
         size = 'a size such as "24GiB"'
         return MeasureOptions(
             steps=self.count("steps", least=1),
+            with_evaluation=self.flag("with-evaluation"),
             warmup=self.count("warmup", least=0),
             backend=self.choice("backend", BackendChoice),
             device=self.text("device", 'the name of a card such as "a100-80gb"'),

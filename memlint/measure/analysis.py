@@ -14,7 +14,7 @@ from heapq import nlargest
 from itertools import accumulate, pairwise
 
 from memlint.measure.allocator import block_bytes
-from memlint.measure.recording import SETUP_STEP, Category, Keeper, Phase, Place, Recording, Step, Storage
+from memlint.measure.recording import SETUP_STEP, Category, Keeper, Phase, Place, Recording, Step, StepKind, Storage
 
 LEAST_GROWING_STEPS = 3
 """Step ends that must be seen after the warm-up before anything is said about growth."""
@@ -61,6 +61,8 @@ class Growth:
 
     bytes_per_step: int | None
     lines: tuple[GrowthLine, ...] = ()
+    kind: StepKind | None = None
+    """Of the steps, where those of one kind grow and others ran, too."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,15 @@ def growth(recording: Recording) -> Growth:
 
     Memory grows where more is allocated at the end of every step than at the end of the one before, and something of
     every step is still there at the end of the last one: batches that happen to become larger do not leave anything.
+    Of several kinds of steps, that which grows most: only like ends are alike.
     """
-    steps = _settled(recording)
+    kinds = _settled(recording)
+    found = [_growth_of(recording, steps) for steps in kinds]
+    most = max(found, key=lambda growth: -1 if growth.bytes_per_step is None else growth.bytes_per_step)
+    return replace(most, kind=kinds[found.index(most)][0].kind) if most.bytes_per_step and len(kinds) > 1 else most
+
+
+def _growth_of(recording: Recording, steps: Sequence[Step]) -> Growth:
     if len(steps) < LEAST_GROWING_STEPS:
         return Growth(None)
     live = live_bytes(recording)
@@ -181,7 +190,12 @@ def survivors_of(recording: Recording, steps: Sequence[Step]) -> list[Storage]:
 
 def host_growth(recording: Recording) -> HostGrowth:
     """Autograd nodes that each step leaves behind."""
-    counts = [step.graph_nodes for step in _settled(recording)]
+    found = [_host_growth_of(recording, steps) for steps in _settled(recording)]
+    return max(found, key=lambda growth: -1 if growth.nodes_per_step is None else growth.nodes_per_step)
+
+
+def _host_growth_of(recording: Recording, steps: Sequence[Step]) -> HostGrowth:
+    counts = [step.graph_nodes for step in steps]
     known = [count for count in counts if count is not None]
     if len(known) < max(LEAST_GROWING_STEPS, len(counts)):
         return HostGrowth(None)
@@ -239,11 +253,14 @@ def timeline(recording: Recording, points: int, lines: int = 0) -> list[Sample]:
     return samples
 
 
-def _settled(recording: Recording) -> list[Step]:
-    """The steps after the warm-up, of one kind, because only like ends are alike: training steps, if there are any."""
-    kinds = [step.kind for step in recording.steps]
-    kind = "training" if "training" in kinds else next(iter(kinds), None)
-    return [step for step in recording.steps if step.kind == kind and not step.unfinished][recording.warmup :]
+def _settled(recording: Recording) -> list[list[Step]]:
+    """The steps after the warm-up, those of each kind; training steps first."""
+    kinds: dict[StepKind, list[Step]] = {"training": []}
+    for step in recording.steps:
+        steps = kinds.setdefault(step.kind, [])
+        if not step.unfinished:
+            steps.append(step)
+    return [settled for steps in kinds.values() if (settled := steps[recording.warmup :])] or [[]]
 
 
 def _level(live: Sequence[int], boundary: int) -> int:

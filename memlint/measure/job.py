@@ -50,6 +50,8 @@ class Job:
     """The working directory, absolute."""
     steps: int = 6
     """Stop after this many steps, warm-up counted in."""
+    with_evaluation: bool = False
+    """Go on after that many training steps: loaders end there, so that what comes after an epoch is reached."""
     warmup: int = 2
     """Steps that say nothing about growth: gradients and optimizer state first appear in them."""
     device: str | None = None

@@ -91,13 +91,16 @@ class AllocatorPeaks:
         return cls(*map(max, zip(*map(astuple, peaks), strict=True)))
 
 
+StepKind = Literal["training", "evaluation", "call"]
+"""Closed by an optimizer step; a loader's next batch or a call of the outermost module; the target's return."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step: events[start:end] happened in it."""
 
     number: int
-    kind: Literal["training", "evaluation", "call"]
-    """Closed by an optimizer step; a loader's next batch or a call of the outermost module; the target's return."""
+    kind: StepKind
     start: int
     end: int
     seconds: float

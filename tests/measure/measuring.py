@@ -15,7 +15,14 @@ LAYERS = frozenset({Layer.LINES, Layer.GROWTH})
 
 
 def measured(
-    text: str, path: Path, *, steps: int = 6, warmup: int = 2, layers: Iterable[Layer] = LAYERS, **names: object
+    text: str,
+    path: Path,
+    *,
+    steps: int = 6,
+    warmup: int = 2,
+    with_evaluation: bool = False,
+    layers: Iterable[Layer] = LAYERS,
+    **names: object,
 ) -> Recording:
     """The recording of a script on the backend `cpu`. `path` is the name under which it runs; nothing is written.
     The script sees `names` as globals.
@@ -27,6 +34,7 @@ def measured(
         str(path.parent),
         steps=steps,
         warmup=warmup,
+        with_evaluation=with_evaluation,
         overlay={str(path): source},
         layers=frozenset(layers),
     )

@@ -124,7 +124,10 @@ def test_lines_are_counted_and_decoded_as_python_does(tmp_path: Path) -> None:
     ("keeper", "words"),
     [
         (None, "kept by something that could not be seen"),
-        (Keeper(None, "cycle", "a reference cycle"), "kept by a reference cycle"),
+        (
+            Keeper(None, "cycle", "a reference cycle"),
+            "kept by a reference cycle that only Python's cycle collector frees",
+        ),
         (Keeper(Place("train.py", 3), "cycle", "ctx.x"), "kept by `ctx.x`, in a reference cycle at train.py:3"),
         (Keeper(Place("train.py", 3), "graph", "total"), "kept by the graph of `total` at train.py:3"),
         (Keeper(Place("train.py", 3), "graph", ""), "kept by the graph of something without a name at train.py:3"),

@@ -12,6 +12,7 @@ import torch
 from measuring import measured, measured_function
 from torch import nn
 
+from memlint.measure import analysis
 from memlint.measure.recording import SETUP_STEP, Category, Recording
 
 HEAD = """
@@ -303,3 +304,47 @@ def test_a_function_that_trains_by_itself_is_called_once() -> None:
 def test_an_exception_of_the_program_comes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         run("model(batch())\n1 / 0\n")
+
+
+BOTH = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+data = TensorDataset(torch.zeros(400, 16))
+model = nn.Linear(16, 64).cuda()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range({epochs}):
+    for (batch,) in DataLoader(data, batch_size=4, shuffle=True):
+        optimizer.zero_grad()
+        model(batch.cuda()).sum().backward()
+        optimizer.step()
+    if {evaluates}:
+        kept = []
+        for (batch,) in DataLoader(data, batch_size=4):
+            kept.append(model(batch.cuda()))
+"""
+
+
+def both(*, with_evaluation: bool, epochs: int = 2, evaluates: bool = True) -> Recording:
+    text = BOTH.format(epochs=epochs, evaluates=evaluates)
+    return measured(text, Path("train.py"), with_evaluation=with_evaluation)
+
+
+def test_an_evaluation_after_an_epoch_is_reached_by_an_epoch_that_ends() -> None:
+    recording = both(with_evaluation=True)
+    assert kinds(recording) == ["training"] * 6 + ["evaluation"] * 6
+    growth = analysis.growth(recording)
+    assert growth.kind == "evaluation" and growth.bytes_per_step is not None and growth.bytes_per_step >= 1024
+    (line,) = growth.lines
+    assert line.keeper is not None and line.keeper.name == "kept"
+
+
+def test_without_it_the_report_says_what_is_not_reached() -> None:
+    recording = both(with_evaluation=False)
+    assert kinds(recording) == ["training"] * 6
+    assert "--with-evaluation" in recording.excluded[-1]
+
+
+def test_where_no_evaluation_follows_the_run_ends_with_the_next_epoch() -> None:
+    assert kinds(both(with_evaluation=True, epochs=5, evaluates=False)) == ["training"] * 6

@@ -120,8 +120,7 @@ class Engine:
             grows_bytes_per_step=_grows(baseline.subject, path, whole),
         )
         if baseline.ran[str(path)].isdisjoint(lines):
-            steps = len(self.first.steps)
-            return replace(priced, verdict=Verdict.NOT_REACHED, reason=f"the line did not run in {steps} steps")
+            return replace(priced, verdict=Verdict.NOT_REACHED, reason=self._not_reached())
         if priced.applicability is None or finding.fix is None:
             return priced
         self.say(f"{finding.path}:{finding.start.line} {finding.code} with its fix")
@@ -131,6 +130,14 @@ class Engine:
         verdict = judge(baseline.price, tried.price, tried.results, noise=baseline.noise)
         reason = _elsewhere(baseline.price, tried.price) if verdict is Verdict.NO_EFFECT else ""
         return replace(priced, verdict=verdict, reason=reason, after=tried.price, results=tried.results)
+
+    def _not_reached(self) -> str:
+        steps = self.first.steps
+        if all(step.kind == "training" for step in steps) and not self.job.with_evaluation:
+            more = "`--with-evaluation` goes on to what comes after training"
+        else:
+            more = "more `--steps`, or another target, may reach it"
+        return f"the line did not run in {len(steps)} steps; {more}"
 
     def _together(self, prices: Sequence[Priced], baseline: _Baseline) -> Together | None:
         """All fixes that ran and left the results as they were."""

@@ -76,7 +76,8 @@ def _growth(subject: Subject) -> Fact:
     if growth is None:
         least = subject.recording.warmup + analysis.LEAST_GROWING_STEPS
         return Fact(title, "-", f"unknown: needs {least} steps, saw {len(subject.recording.steps)}")
-    return Fact(title, words(growth), f"{subject.basis} over the steps after the warm-up", alarm=growth > 0)
+    steps = f"{subject.growth.kind} steps" if subject.growth.kind else "steps"
+    return Fact(title, words(growth), f"{subject.basis} over the {steps} after the warm-up", alarm=growth > 0)
 
 
 def keeps(subject: Subject, keeper: Keeper | None) -> str:
@@ -87,7 +88,9 @@ def keeps(subject: Subject, keeper: Keeper | None) -> str:
     if keeper.kind == "graph":
         what = f"the graph of {name}"
     elif keeper.kind == "cycle":
-        what = "a reference cycle" if keeper.place is None else f"{name}, in a reference cycle"
+        what = f"{name}, in a reference cycle"
+        if keeper.place is None:
+            what = "a reference cycle that only Python's cycle collector frees"
     else:
         what = name
     return f"kept by {what}{_at(subject, keeper.place)}"

@@ -44,8 +44,8 @@ class Growth:
     """Looks for keepers. Changes nothing, and keeps nothing alive."""
 
     def __init__(self, tracker: Tracker, tags: NodeTags, sources: Callable[[], Mapping[str, str]]) -> None:
-        self.keepers: list[Keeper] = []
-        """What the last look has found."""
+        self._found: dict[str, list[Keeper]] = {}
+        """What the last look at steps of a kind has found."""
         self.created_graphs: Place | None = None
         """The last `backward(create_graph=True)`."""
         self.tensor_hooks: dict[Any, Place | None] = {}
@@ -54,18 +54,23 @@ class Growth:
         self._tags = tags
         self._sources = sources
 
-    def look(self, spans: Sequence[Span], warmup: int, last: bool) -> None:
-        """At the end of a step. `last`: nothing will run after it, so the cycle collector may run now."""
-        kind = "training" if any(span.kind == "training" for span in spans) else spans[0].kind
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [keeper for keepers in self._found.values() for keeper in keepers]
+
+    def look(self, spans: Sequence[Span], warmup: int, steps: int, last: bool) -> None:
+        """At the end of a step. `steps`: so many of a kind are wanted. `last`: nothing will run after it, so the cycle
+        collector may run now."""
+        kind = spans[-1].kind
         ends = [span.end for span in spans if span.kind == kind][warmup:]
         # A look takes a while: one in case that the program ends early, and the last.
-        if len(ends) < LEAST_STEPS or not (last or len(ends) == LEAST_STEPS):
+        if len(ends) < LEAST_STEPS or not (last or len(ends) in {LEAST_STEPS, steps - warmup}):
             return
-        self.keepers = []
+        self._found[kind] = []
         if not _grows(ends):
             return
         with compat.without_torch_function():
-            self.keepers = _Look(self, spans, warmup).find(last)
+            self._found[kind] = _Look(self, spans, warmup).find(last)
 
 
 class _Look:

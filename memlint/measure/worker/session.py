@@ -35,7 +35,7 @@ from memlint.measure.worker.lines import Calls, Frames, NodeTags, warnings_at_us
 from memlint.measure.worker.names import user_frames
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.saved import noting_saved_tensors
-from memlint.measure.worker.steps import Mark, Steps
+from memlint.measure.worker.steps import Loaders, Mark, Steps
 from memlint.measure.worker.threads import followed_threads, wake_main_thread, woken_by_a_signal
 from memlint.measure.worker.tracker import Tracker
 
@@ -89,6 +89,7 @@ class Session:
         self._patches = Patches()
         self._backward: list[bool] = []
         """Of each backward pass that is running, the outermost first: whether it creates a graph."""
+        self._loaders = Loaders(job.steps) if job.with_evaluation else None
         self._optimizer_calls = 0
         """How often an optimizer has stepped."""
         self._known: dict[int, weakref.ref[Any]] = {}
@@ -175,12 +176,17 @@ class Session:
             keepers=self._keepers(),
             assumptions=[*self._backend.assumptions, *self._assumptions],
             kernels=self._backend.kernels,
-            excluded=self._backend.excluded,
+            excluded=[*self._backend.excluded, *self._not_reached()],
             fingerprints=self._fingerprints.result(spans) if self._fingerprints is not None else None,
             allocator_settings=os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF", ""),
         )
         self._backend.finish(recording)
         return recording
+
+    def _not_reached(self) -> Iterator[str]:
+        trained = bool(self._steps.spans) and all(span.kind == "training" for span in self._steps.spans)
+        if self._finished and trained and not self._job.with_evaluation:
+            yield "what the program does after these training steps, such as an evaluation (`--with-evaluation`)"
 
     def _keepers(self) -> list[Keeper]:
         found = self._growth.keepers if self._growth is not None else []
@@ -257,7 +263,7 @@ class Session:
         if self._fingerprints is not None:
             self._fingerprints.step_ended()
         if self._growth is not None and program_runs:  # else its variables are gone
-            self._growth.look(self._steps.spans, self._job.warmup, last=self._enough())
+            self._growth.look(self._steps.spans, self._job.warmup, self._job.steps, last=self._enough())
 
     def _ask_allocator(self, steps: int) -> None:
         """A call may have taken the place of several steps that ended inside."""
@@ -273,10 +279,14 @@ class Session:
             return True
         if self._calls > 1:
             return False
-        if steps.count("training") >= wanted:
+        if steps.count("training") >= wanted and (self._loaders is None or self._loaders.begun_again):
             return True
         # A program that has made an optimizer will train: what it evaluates before must not end the run.
-        patient = steps.has_optimizer and time.perf_counter() - self._started < self._job.timeout_seconds / 2
+        patient = (
+            steps.has_optimizer
+            and steps.count("training") < wanted
+            and time.perf_counter() - self._started < self._job.timeout_seconds / 2
+        )
         return steps.count("evaluation") >= wanted and not patient
 
     def _hooks(self) -> Iterator[Any]:
@@ -385,6 +395,8 @@ class Session:
         self._tracker.phase = Phase.FORWARD
         self._optimizer_calls += 1
         self._categories.mark_state(optimizer)
+        if self._loaders is not None:
+            self._loaders.trained()
         with self._watching():
             self._steps.optimizer_stepped(self._key(optimizer, _trained_by(optimizer)))
 
@@ -401,6 +413,9 @@ class Session:
         def noticed_next(iterator: Any) -> Any:
             with self._watching():
                 self._steps.batch_asked(id(iterator))
+                over = self._loaders is not None and self._loaders.is_over(iterator, self._steps.count("training"))
+            if over:
+                raise StopIteration
             return next_batch(iterator)
 
         return noticed_next
@@ -472,6 +487,8 @@ class Session:
         if outermost:
             with self._watching():
                 self._steps.backward_started()
+                if self._loaders is not None:
+                    self._loaders.differentiated()
         caller = self._tracker.backward_caller
         self._tracker.backward_caller = self._frames.innermost() if self._frames is not None else None
         if create_graph and self._growth is not None:

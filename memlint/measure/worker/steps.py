@@ -41,6 +41,36 @@ class Span:
     """The program ended in it."""
 
 
+class Loaders:
+    """Which loader the training's batches come from, and when it is to end, so that the evaluation comes next."""
+
+    def __init__(self, steps: int) -> None:
+        self.begun_again = False
+        """Whether the next epoch of training has begun: no evaluation came."""
+        self._steps = steps
+        self._latest: Hashable | None = None
+        self._training: Hashable | None = None
+        self._ended: Hashable | None = None
+
+    def trained(self) -> None:
+        """An optimizer has stepped."""
+        self._training = self._latest
+
+    def differentiated(self) -> None:
+        """A backward pass begins."""
+        self.begun_again = self._ended is not None
+
+    def is_over(self, iterator: object, trained: int) -> bool:
+        """Whether this iterator over a loader is to give no more batches, after so many steps of training."""
+        # Each loader has a sampler of its own; two loaders may share their data.
+        self._latest = id(getattr(iterator, "_index_sampler", iterator))
+        if trained < self._steps or self._latest != self._training:
+            return False
+        self.begun_again = self._ended not in {None, id(iterator)}
+        self._ended = id(iterator)
+        return True
+
+
 class Steps:
     """Told what the program does, in order; answers with the steps. Keys stand for objects, and are compared only."""
 
