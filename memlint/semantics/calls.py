@@ -12,7 +12,7 @@ from memlint.semantics.imports import imported_call, keeps_graph, note_effects, 
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
-from memlint.semantics.library_calls import library_call
+from memlint.semantics.library_calls import is_layer, library_call
 from memlint.semantics.library_objects import effect_of, result_of
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
@@ -679,6 +679,8 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         first = reading.first()
         frozen = first is not None and first.literal is False
         return Value(Kind.MODULE, cls=receiver.cls, mode=Mode.OFF if frozen else None, weak=receiver.weak)
+    if name == "append" and receiver.cls == "torch.nn.ModuleList":
+        return _grown_list(flow, reading, receiver)
     if name in known.MODULE_SELF_METHODS:
         return receiver
     if name == "parameters":
@@ -701,6 +703,18 @@ def _module_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
     if name in ("zero_grad", "load_state_dict", "register_buffer", "register_parameter"):
         return PLAIN
     return _unknown_call(flow, reading)
+
+
+def _grown_list(flow: Flow, reading: Reading, receiver: Value) -> Value:
+    """`self.layers.append(nn.Linear(8, 8))`: one item stands for all."""
+    item, path = reading.first(), path_of(reading.receiver_node) if reading.receiver_node is not None else None
+    items: tuple[Value, ...] | None = None
+    if receiver.elements is not None and item is not None and is_layer(item):
+        items = (join(receiver.elements[0], item),) if receiver.elements else (item,)
+    grown = Value(Kind.MODULE, cls=receiver.cls, elements=items)
+    if path is not None:
+        flow.state.bind(path, grown)
+    return grown
 
 
 def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:

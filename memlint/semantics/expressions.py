@@ -163,6 +163,8 @@ class Expressions(Effects):
 
     def element_of(self, base: Value, node: cst.CSTNode, path: str | None = None) -> Value:
         """What indexing, unpacking or iterating the value gives."""
+        if base.kind is Kind.MODULE and base.elements == ():
+            return Value(Kind.MODULE)  # another method fills it
         if base.elements is not None and isinstance(node, cst.Subscript):
             index = literal_index(node)
             if index is not None and -len(base.elements) <= index < len(base.elements):

@@ -164,11 +164,18 @@ def _nn_class(flow: Flow, reading: Reading, qual: str) -> Value | None:
 def _same_items(flow: Flow, reading: Reading) -> tuple[Value, ...] | None:
     """The one item that stands for all of `nn.ModuleList([nn.Linear(8, 8) for _ in range(n)])`."""
     first = reading.first()
+    if first is None and not reading.arguments:
+        return ()
     if first is None or len(first.boxes) != 1:
         return None
     (box,) = first.boxes
     item = flow.analysis.boxes[box].content
-    return (item,) if item.kind is Kind.MODULE and (item.cls or "").startswith("torch.nn.") else None
+    return (item,) if is_layer(item) else None
+
+
+def is_layer(value: Value) -> bool:
+    """A module of torch."""
+    return value.kind is Kind.MODULE and (value.cls or "").startswith("torch.nn.")
 
 
 def _functional_autograd(flow: Flow, reading: Reading, qual: str) -> Value:

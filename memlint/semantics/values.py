@@ -275,6 +275,9 @@ def _join_quals(a: Value, b: Value) -> frozenset[str]:
 
 
 def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
+    for one, other in ((a, b), (b, a)):
+        if one.kind is Kind.MODULE and one.elements == () and other.kind is Kind.MODULE:
+            return other.elements  # a list of modules before the loop that fills it
     if a.elements is None or b.elements is None or len(a.elements) != len(b.elements):
         return None
     return tuple(join(x, y) for x, y in zip(a.elements, b.elements, strict=True))
