@@ -63,7 +63,9 @@ def find_files(paths: Sequence[str], resolver: SettingsResolver) -> Found:
             files.extend(_Walk(named, resolver, unreadable))
         else:
             files.append(replace(named, is_link=path.is_symlink()))
-    return Found(tuple(sorted(_each_once(files), key=lambda file: file.shown)), tuple(unreadable))
+    may_repeat = len(paths) > 1 or any(file.is_link for file in files)
+    found = _each_once(files) if may_repeat else files
+    return Found(tuple(sorted(found, key=lambda file: file.shown)), tuple(unreadable))
 
 
 def excluder_of(settings: Settings) -> Excluder:

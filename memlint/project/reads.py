@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, TypeVar
+
+try:
+    # The same function. hashlib brings OpenSSL along, which takes longer to load than a thousand digests.
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 
 _Key = TypeVar("_Key")
 _Answer = TypeVar("_Answer")
@@ -66,7 +71,7 @@ UNREADABLE = "-"
 
 def digest_of(content: bytes) -> str:
     """A name for a content that no other content has."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def digest_of_names(names: Iterable[str]) -> str:
