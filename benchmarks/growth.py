@@ -136,7 +136,7 @@ class Shape:
 
 
 _LINES = (100, 1_000, 5_000, 20_000)
-_DEPTHS = (5, 10, 20, 40)
+_DEPTHS = (5, 10, 20)
 _WIDTHS = (50, 100, 200, 400)
 SHAPES = (
     *(Shape(write, _LINES) for write in (functions, calling_functions, methods)),

@@ -14,6 +14,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import is_layer, library_call
 from memlint.semantics.library_objects import effect_of, result_of
+from memlint.semantics.making import MAX_HELD
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
 from memlint.semantics.scopes import path_of
@@ -449,6 +450,10 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
         return _unknown_call(flow, reading, qual)
     callee = analysis.callee(scope, reading, flow)
     if callee is None:
+        return _unknown_call(flow, reading, qual)
+    if len(flow.all_roots(callee.result)) > MAX_HELD:
+        note_work(flow, reading, callee)
+        flow.escape(callee.result)
         return _unknown_call(flow, reading, qual)
     return _apply(flow, reading, callee)
 

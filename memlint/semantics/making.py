@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from memlint.semantics.state import State
 
 
+MAX_HELD = 600
+"""A value that would hold more definitions counts as made by code out of view, which got them all.
+
+Each step of a sum of thousands of calls, or of functions that call each other, would go over all before it otherwise.
+In the packages of benchmarks/corpus.toml few values hold more than 200.
+"""
+
+
 class Making:
     """The part of a flow that makes values."""
 
@@ -55,6 +63,11 @@ class Making:
         """A value of which nothing is known; a `backward()` on it would prove that it carries a graph."""
         root = self.root(node) if root is None else root
         made = self.analysis.roots[root]
+        if len(roots) > MAX_HELD:
+            self.analysis.escaped |= roots
+            self.analysis.claim(root, None)
+            made.saves = made.of_module = True
+            roots = NOTHING
         made.ancestors = roots
         made.may_carry = True
         made.by_flag |= self.state.mode is Mode.UNKNOWN
@@ -96,6 +109,8 @@ class Making:
         proves: frozenset[int] = NOTHING,
     ) -> Value:
         """The result of a differentiable operation on something that carries a graph: does it, in this grad mode?"""
+        if len(roots) > MAX_HELD:
+            return self.unknown(node, roots, ident)
         mode = self.state.mode
         idents = NOTHING if ident is None else frozenset({ident})
         if mode is Mode.OFF:
@@ -129,6 +144,8 @@ class Making:
         """The result of a differentiable operation on these operands."""
         operands = list(operands)
         roots = frozenset().union(*(self.all_roots(operand) for operand in operands)) if operands else NOTHING
+        if len(roots) > MAX_HELD:
+            return self.unknown(node, roots, ident)
         carrying = [operand for operand in operands if operand.grad is Grad.YES]
         if not carrying:
             if any(operand.grad is Grad.MIXED for operand in operands):
