@@ -161,7 +161,9 @@ def _is_guarded(call: Call, picked: frozenset[str] = _NOBODY) -> bool:
         if isinstance(parent, cst.For):
             targets.update(target_names(parent.target))
         elif isinstance(parent, (cst.If, cst.IfExp)) and child is not parent.test:
-            if not any(isinstance(node, cst.Name) and node.value in targets for node in walk(parent.test)):
+            if not _asks_for_hooks(parent.test) and not any(
+                isinstance(node, cst.Name) and node.value in targets for node in walk(parent.test)
+            ):
                 return True
         elif isinstance(parent, (cst.BooleanOperation, cst.ExceptHandler, cst.MatchCase)) or (
             isinstance(parent, cst.IndentedBlock) and id(child) not in _reached(parent)
@@ -175,6 +177,14 @@ def _reached(block: cst.IndentedBlock) -> frozenset[int]:
     """The identities of the statements before which none leaves for good."""
     leaving = next((index for index, item in enumerate(block.body) if _leaves_for_good(item)), len(block.body))
     return frozenset(map(id, block.body[: leaving + 1]))
+
+
+def _asks_for_hooks(test: cst.BaseExpression) -> bool:
+    """`hasattr(layer, "register_full_backward_hook")`: the other branch registers another hook."""
+    if not isinstance(test, cst.Call) or path_of(test.func) != "hasattr" or len(test.args) != 2:
+        return False
+    name = test.args[1].value
+    return isinstance(name, cst.SimpleString) and name.evaluated_value in known.MODULE_HOOKS
 
 
 def _leaves_for_good(statement: cst.CSTNode) -> bool:

@@ -152,7 +152,7 @@ class Making:
                 return self._at_times(kind, operands, roots, ident)
             return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
         # An attribute that some method sets, `self.decay`, is the weaker witness.
-        best = min(carrying, key=lambda operand: (self.analysis.unproven(operand), operand.weak))
+        best = min(carrying, key=self._doubt)
         if any(operand.partly is not None for operand in operands) and self.analysis.unproven(best):
             return self._at_times(kind, operands, roots, ident)
         # `weight * loss`: of what a caller gave and what was computed, the latter has the graph.
@@ -167,6 +167,11 @@ class Making:
             weak=best.weak,
             proves=sources[0].proves if only else NOTHING,
         )
+
+    def _doubt(self, operand: Value) -> tuple[int, bool, bool]:
+        """How little is known of whether the operand carries a graph: the least for the best witness."""
+        unproven = self.analysis.unproven(operand)
+        return unproven, operand.weak, bool(unproven) and not self._is_computed(operand)
 
     def _is_computed(self, value: Value) -> bool:
         """Whether the value was computed from others, rather than given or read from an attribute."""
