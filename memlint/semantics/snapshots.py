@@ -180,6 +180,8 @@ def _owners(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
 def _target(call: Call, node: cst.BaseExpression, what: Copied) -> cst.BaseExpression | None:
     """What the copy, or a display that holds it, is assigned to."""
     statement = call.statement
+    if isinstance(statement, cst.Expr):
+        return None if what is Copied.MODEL else _updated(statement.value, node)
     if not isinstance(statement, (cst.Assign, cst.AnnAssign)) or statement.value is None:
         return None
     if not (statement.value is node or (what is not Copied.MODEL and _is_part(statement.value, node))):
@@ -190,6 +192,21 @@ def _target(call: Call, node: cst.BaseExpression, what: Copied) -> cst.BaseExpre
         pairs = zip(target.elements, statement.value.elements, strict=False)
         target = next((left.value for left, right in pairs if right.value is node), target)
     return target
+
+
+def _updated(statement: cst.BaseExpression, node: cst.BaseExpression) -> cst.BaseExpression | None:
+    """`best` of `best.update(score=score, state=copy.deepcopy(model.state_dict()))`."""
+    func = statement.func if isinstance(statement, cst.Call) else None
+    if not isinstance(statement, cst.Call) or not isinstance(func, cst.Attribute) or func.attr.value != "update":
+        return None
+    return func.value if any(_is_part(argument.value, node) for argument in statement.args) else None
+
+
+def _is_one_of_several(call: Call) -> bool:
+    """`best = {"score": score, "state": copy.deepcopy(...)}`: what is read of `best` may be the score."""
+    statement = call.statement
+    value = statement.value if isinstance(statement, (cst.Assign, cst.AnnAssign)) else None
+    return isinstance(statement, cst.Expr) or isinstance(value, cst.Dict)
 
 
 def _place(call: Call, target: cst.BaseExpression, what: Copied) -> _Place:
@@ -207,7 +224,7 @@ def _is_kept(module: Module, call: Call, target: cst.BaseExpression, what: Copie
     if not _if_better(module, call, target):
         return False
     path = path_of(target)
-    return path is None or not _is_computed_with(module, call, path, what)
+    return path is None or _is_one_of_several(call) or not _is_computed_with(module, call, path, what)
 
 
 def _is_part(whole: cst.BaseExpression, node: cst.BaseExpression) -> bool:
@@ -292,7 +309,9 @@ def _runs_it(call: Call, path: str) -> bool:
 
 def _is_use_of(call: Call, path: str) -> bool:
     called = path_of(call.call.func)
-    return called is not None and (called == path or called.startswith(path + "."))
+    if called is None or called == f"{path}.state_dict":  # to be saved
+        return False
+    return called == path or called.startswith(path + ".")
 
 
 def _within(call: Call, loop: Loop) -> bool:
