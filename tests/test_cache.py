@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sqlite3
 import textwrap
 import time
@@ -395,6 +396,42 @@ def test_a_store_cut_short_costs_time_alone(project: Project) -> None:
     for length in range(0, len(content), 4096):
         database_of(project).write_bytes(content[: length + 100])
         assert len(project.check().said) <= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"MEM201", b"MEM202"),  # in a result
+        (b'"@helper.py:loss_of"', b'"@helper.py:loss_if"'),  # in an answer
+        (b'"files":["helper.py"', b'"files":["helpen.py"'),  # in what a result rests on
+    ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_not_believed(project: Project, before: bytes, after: bytes) -> None:
+    project.write(engine=ENGINE, main=CALLS_WITH_GRAD_ON, train=TRAIN, helper=HELPER)
+    project.check()
+    content = database_of(project).read_bytes()
+    assert before in content
+    database_of(project).write_bytes(content.replace(before, after))
+    project.write(train=TRAIN + "\n    x = 1\n")
+    run = project.check()  # compares
+    assert "train.py" in run.redone
+    assert len(run.said) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_that_are_not_as_they_were_written_cost_time_alone(project: Project, seed: int) -> None:
+    """SQLite notices some of it."""
+    project.write(engine=ENGINE, main=CALLS_WITH_GRAD_ON, train=TRAIN, helper=HELPER)
+    project.check()
+    content = bytearray(database_of(project).read_bytes())
+    chance = random.Random(seed)
+    texts = [index for index, byte in enumerate(content) if chr(byte).isalnum()]
+    for index in chance.sample(texts, 40):
+        content[index] ^= chance.choice([1, 2, 4])
+    database_of(project).write_bytes(content)
+    if seed % 2:
+        project.write(train=TRAIN + "\n    x = 1\n")
+    assert len(project.check().said) <= 1  # compares
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Results:
         """All rules, as an earlier run in this project has found them; nothing where none has."""
         folder = folder_for(root)
         store = self._store(folder) if folder.exists() else None
-        return self._guarded(folder, lambda: store.rules() if store is not None else [], [])
+        return self._guarded(folder, lambda: _rules_in(store) if store is not None else [], [])
 
     def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
         """What is known of a file: its findings; those of which it is not known whether they still hold; nothing."""
@@ -233,7 +233,7 @@ class _Project:
             return
         with self._store.writing():
             if not self._store.rules():
-                self._store.put_rules(_all_rules())
+                self._store.put_rules(encoded(list(_all_rules())))
             self._store.put_statuses(self._name, encoded(self._digests.to_keep()))
             self._store.put_words(self._words.items())
             self._store.put_snapshot(self._name, self._snapshot.id, _packed_snapshot(self._snapshot))
@@ -290,6 +290,11 @@ class _Project:
 
     def _note_words(self, digest: str, content: bytes) -> None:
         self._words[digest] = words_in(content)
+
+
+def _rules_in(store: Store) -> list[KnownRule]:
+    text = store.rules()
+    return [KnownRule(*rule) for rule in decoded(text)] if text else []
 
 
 def _all_rules() -> Iterator[KnownRule]:

@@ -8,6 +8,7 @@ would have to be read and written as a whole for one changed file, and of two ru
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,20 +17,20 @@ from typing import Any, NamedTuple
 FOLDER = ".memlint_cache"
 _DATABASE = "results.sqlite"
 # Raised whenever the tables, or what is written in them, mean something else.
-_FORM = 2
+_FORM = 3
 # Another run writes for milliseconds; whoever waits longer goes without.
 _WAIT_SECONDS = 2.0
 _SNAPSHOTS_KEPT = 64
 
 _SCHEMA = """
 CREATE TABLE about (form INTEGER, tool TEXT, plugins TEXT);
-CREATE TABLE rules (code TEXT PRIMARY KEY, name TEXT, family TEXT, on_by_default INTEGER);
-CREATE TABLE projects (root TEXT PRIMARY KEY, statuses TEXT);
+CREATE TABLE rules (rules TEXT, sum INTEGER);
+CREATE TABLE projects (root TEXT PRIMARY KEY, statuses TEXT, sum INTEGER);
 CREATE TABLE snapshots (number INTEGER PRIMARY KEY, root TEXT, id TEXT, content BLOB, UNIQUE (root, id));
 CREATE TABLE words (digest TEXT PRIMARY KEY, words BLOB) WITHOUT ROWID;
 CREATE TABLE results (root TEXT, file TEXT, demand TEXT, content TEXT, snapshot TEXT, is_certain INTEGER, result TEXT,
-                      PRIMARY KEY (root, file, demand)) WITHOUT ROWID;
-CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, asked TEXT,
+                      sum INTEGER, PRIMARY KEY (root, file, demand)) WITHOUT ROWID;
+CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, asked TEXT, sum INTEGER,
                       PRIMARY KEY (root, file, demand));
 """
 
@@ -136,22 +137,22 @@ class Store:
 
     # --- rules ---
 
-    def rules(self) -> list[KnownRule]:
-        """All rules; nothing where no run has said it."""
-        found = self._all("SELECT code, name, family, on_by_default FROM rules ORDER BY code")
-        return [KnownRule(code, name, family, bool(on)) for code, name, family, on in found]
+    def rules(self) -> str:
+        """All rules; empty where no run has said it."""
+        found = self._all("SELECT rules, sum FROM rules")
+        return _whole(*found[0]) if found else ""
 
-    def put_rules(self, rules: Iterable[KnownRule]) -> None:
-        self._database.executemany("INSERT OR REPLACE INTO rules VALUES (?, ?, ?, ?)", rules)
+    def put_rules(self, rules: str) -> None:
+        self._database.execute("INSERT INTO rules VALUES (?, ?)", (rules, _sum(rules)))
 
     # --- projects ---
 
     def statuses(self, root: str) -> str:
-        found = self._all("SELECT statuses FROM projects WHERE root = ?", root)
-        return found[0][0] if found else ""
+        found = self._all("SELECT statuses, sum FROM projects WHERE root = ?", root)
+        return _whole(*found[0]) if found else ""
 
     def put_statuses(self, root: str, statuses: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO projects VALUES (?, ?)", (root, statuses))
+        self._database.execute("INSERT OR REPLACE INTO projects VALUES (?, ?, ?)", (root, statuses, _sum(statuses)))
 
     def snapshot(self, root: str, id_: str) -> bytes | None:
         found = self._all("SELECT content FROM snapshots WHERE root = ? AND id = ?", root, id_)
@@ -188,23 +189,34 @@ class Store:
     # --- results ---
 
     def results(self, root: str) -> Iterator[Stored]:
-        for file, demand, content, snapshot, is_certain, result in self._all(
-            "SELECT file, demand, content, snapshot, is_certain, result FROM results WHERE root = ?", root
+        for file, demand, content, snapshot, is_certain, result, total in self._all(
+            "SELECT file, demand, content, snapshot, is_certain, result, sum FROM results WHERE root = ?", root
         ):
-            yield Stored(file, demand, content, snapshot, bool(is_certain), result)
+            stored = Stored(file, demand, content, snapshot, bool(is_certain), result)
+            if total != _sum_of(root, stored):
+                raise Damaged(_NOT_WHOLE)
+            yield stored
 
     def grounds(self, root: str, file: str, demand: str) -> tuple[str, str] | None:
         """What a result rests on, and the questions that it asked with their answers, as they were put."""
-        found: list[tuple[str, str]] = self._all(
-            "SELECT grounds, asked FROM grounds WHERE root = ? AND file = ? AND demand = ?", root, file, demand
+        found: list[tuple[str, str, int]] = self._all(
+            "SELECT grounds, asked, sum FROM grounds WHERE root = ? AND file = ? AND demand = ?", root, file, demand
         )
-        return found[0] if found else None
+        if not found:
+            return None
+        grounds, asked, total = found[0]
+        if total != _sum(root, file, demand, grounds, asked):
+            raise Damaged(_NOT_WHOLE)
+        return grounds, asked
 
     def put_result(self, root: str, stored: Stored, grounds: str, asked: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", (root, *stored))
         self._database.execute(
-            "INSERT OR REPLACE INTO grounds VALUES (?, ?, ?, ?, ?)",
-            (root, stored.file, stored.demand, grounds, asked),
+            "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (root, *stored, _sum_of(root, stored))
+        )
+        key = (root, stored.file, stored.demand)
+        self._database.execute(
+            "INSERT OR REPLACE INTO grounds VALUES (?, ?, ?, ?, ?, ?)",
+            (*key, grounds, asked, _sum(*key, grounds, asked)),
         )
 
     def put_snapshot_of(self, root: str, snapshot: str, keys: Iterable[tuple[str, str]]) -> None:
@@ -241,6 +253,25 @@ def remove_database(folder: Path) -> None:
     """Raises OSError."""
     for path in folder.glob(f"{_DATABASE}*"):
         path.unlink(missing_ok=True)
+
+
+# SQLite notices damage to its own structure alone. (What is packed has a sum within.)
+_NOT_WHOLE = "a row is not as it was written"
+
+
+def _sum(*texts: str) -> int:
+    return zlib.crc32("\0".join(texts).encode(errors="surrogatepass"))
+
+
+def _sum_of(root: str, stored: Stored) -> int:
+    """Of all but the snapshot, which is changed later: by itself, a wrong one proves nothing."""
+    return _sum(root, stored.file, stored.demand, stored.content, str(stored.is_certain), stored.result)
+
+
+def _whole(text: str, total: int) -> str:
+    if total != _sum(text):
+        raise Damaged(_NOT_WHOLE)
+    return text
 
 
 @contextmanager
