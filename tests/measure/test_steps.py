@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -346,5 +347,31 @@ def test_without_it_the_report_says_what_is_not_reached() -> None:
     assert "--with-evaluation" in recording.excluded[-1]
 
 
-def test_where_no_evaluation_follows_the_run_ends_with_the_next_epoch() -> None:
-    assert kinds(both(with_evaluation=True, epochs=5, evaluates=False)) == ["training"] * 6
+def test_a_loader_that_is_at_its_end_when_training_is_enough_is_not_emptied() -> None:
+    text = """
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
+
+        loader = DataLoader(TensorDataset(torch.zeros(12, 4)), batch_size=4)
+        others = DataLoader(TensorDataset(torch.zeros(12, 4)), batch_size=4)
+        model = torch.nn.Linear(4, 4).cuda()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(4):
+            losses = []
+            for (batch,), (other,) in zip(loader, others):
+                losses.append(model(batch.cuda()).sum() + model(other.cuda()).sum())
+                losses[-1].backward()
+                optimizer.step()
+            torch.stack(losses)
+            with torch.no_grad():
+                for (batch,) in loader:
+                    model(batch.cuda())
+        """
+    recording = measured(text, Path("train.py"), with_evaluation=True)
+    counts = [(kind, len(list(steps))) for kind, steps in groupby(kinds(recording))]
+    assert [count for kind, count in counts if kind == "training"] == [3, 3]
+    assert sum(count for kind, count in counts if kind == "evaluation") == 6
+
+
+def test_further_epochs_have_a_step_each() -> None:
+    assert kinds(both(with_evaluation=True, epochs=5, evaluates=False)) == ["training"] * (6 + 4)

@@ -158,9 +158,9 @@ def _changes(before: Price, after: Price, steps: int) -> Iterator[str]:
     after_steps = f" after {counted(steps, 'step')}" if before.growth_bytes_per_step else ""
     change = f"{words(first)} -> {words(second)} ({_difference(second - first)})"
     yield f"peak{after_steps} {change if first != second else f'{words(first)}, unchanged'}"
-    nodes, fewer = before.graph_nodes_per_step or 0, after.graph_nodes_per_step or 0
-    if nodes or fewer:
-        yield f"graph nodes in host memory +{nodes} -> +{fewer} a step"
+    nodes = before.graph_nodes_per_step or 0
+    if nodes:  # what grows only after the fix grew before, too, but for the end of an epoch between
+        yield f"graph nodes in host memory +{nodes} -> +{after.graph_nodes_per_step or 0} a step"
     elif fewer_graph_nodes(before, after):
         yield f"up to {fewer_graph_nodes(before, after)} fewer graph nodes in host memory at the end of a step"
 

@@ -279,15 +279,12 @@ class Session:
             return True
         if self._calls > 1:
             return False
-        if steps.count("training") >= wanted and (self._loaders is None or self._loaders.begun_again):
-            return True
+        patient = time.perf_counter() - self._started < self._job.timeout_seconds / 2
+        evaluated = steps.count("evaluation") >= wanted
+        if steps.count("training") >= wanted:
+            return evaluated or not patient or not self._job.with_evaluation
         # A program that has made an optimizer will train: what it evaluates before must not end the run.
-        patient = (
-            steps.has_optimizer
-            and steps.count("training") < wanted
-            and time.perf_counter() - self._started < self._job.timeout_seconds / 2
-        )
-        return steps.count("evaluation") >= wanted and not patient
+        return evaluated and not (steps.has_optimizer and patient)
 
     def _hooks(self) -> Iterator[Any]:
         yield _removing(nn_module.register_module_module_registration_hook(self._registered))
@@ -413,7 +410,9 @@ class Session:
         def noticed_next(iterator: Any) -> Any:
             with self._watching():
                 self._steps.batch_asked(id(iterator))
-                over = self._loaders is not None and self._loaders.is_over(iterator, self._steps.count("training"))
+                over = self._loaders is not None and self._loaders.is_over(
+                    iterator, self._steps.count("training"), torch.is_grad_enabled()
+                )
             if over:
                 raise StopIteration
             return next_batch(iterator)
@@ -487,8 +486,6 @@ class Session:
         if outermost:
             with self._watching():
                 self._steps.backward_started()
-                if self._loaders is not None:
-                    self._loaders.differentiated()
         caller = self._tracker.backward_caller
         self._tracker.backward_caller = self._frames.innermost() if self._frames is not None else None
         if create_graph and self._growth is not None:

@@ -42,33 +42,29 @@ class Span:
 
 
 class Loaders:
-    """Which loader the training's batches come from, and when it is to end, so that the evaluation comes next."""
+    """Which loaders the training's batches come from, and when they are to end, so that the evaluation comes next."""
 
     def __init__(self, steps: int) -> None:
-        self.begun_again = False
-        """Whether the next epoch of training has begun: no evaluation came."""
         self._steps = steps
-        self._latest: Hashable | None = None
-        self._training: Hashable | None = None
-        self._ended: Hashable | None = None
+        self._asked: dict[Hashable, int] = {}
+        """Loader -> its iterator, of those that were asked for a batch since an optimizer has stepped."""
+        self._training: dict[Hashable, int] = {}
+        """The same of those that gave what was trained with."""
 
     def trained(self) -> None:
         """An optimizer has stepped."""
-        self._training = self._latest
+        self._training.update(self._asked)
+        self._asked.clear()
 
-    def differentiated(self) -> None:
-        """A backward pass begins."""
-        self.begun_again = self._ended is not None
+    def is_over(self, iterator: object, trained: int, grad_enabled: bool) -> bool:
+        """Whether this iterator over a loader is to give no more batches, after so many steps of training.
 
-    def is_over(self, iterator: object, trained: int) -> bool:
-        """Whether this iterator over a loader is to give no more batches, after so many steps of training."""
+        Each further epoch has a step, for programs that count on one.
+        """
         # Each loader has a sampler of its own; two loaders may share their data.
-        self._latest = id(getattr(iterator, "_index_sampler", iterator))
-        if trained < self._steps or self._latest != self._training:
-            return False
-        self.begun_again = self._ended not in {None, id(iterator)}
-        self._ended = id(iterator)
-        return True
+        loader = id(getattr(iterator, "_index_sampler", iterator))
+        self._asked[loader] = id(iterator)
+        return trained >= self._steps and grad_enabled and self._training.get(loader) == id(iterator)
 
 
 class Steps:
