@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 
 import click
@@ -22,6 +21,5 @@ def server() -> None:
         if error.name not in {"pygls", "lsprotocol"}:
             raise
         raise Trouble("the language server needs the pygls package: pip install 'memlint-torch[server]'") from None
-    gc.enable()
     make_server().start_io()
     sys.exit()  # the long way: it has threads, and a process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,7 +23,6 @@ def watch_and_run(paths: Sequence[str], run_once: Callable[[], object]) -> None:
     def matters(_: Change, path: str) -> bool:
         return path.endswith(SUFFIXES) or Path(path).name in _CONFIGURATION
 
-    gc.enable()
     _run(run_once)
     for _ in watch(*(paths or ["."]), watch_filter=matters, raise_interrupt=True):
         click.clear()
