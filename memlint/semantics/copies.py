@@ -12,6 +12,7 @@ from memlint.semantics.events import Argument, Call
 from memlint.semantics.graph_signs import carries_by_signs, is_parameter
 from memlint.semantics.knowledge import copies as known
 from memlint.semantics.knowledge import torch as torch_known
+from memlint.semantics.knowledge.training import VARIABLES
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
@@ -385,6 +386,8 @@ def _chain_to_factory(module: Module, source: cst.BaseExpression) -> tuple[Call,
 def _on_host(module: Module, call: Call) -> cst.BaseExpression | None:
     """The tensor that the call reshapes, converts or fills, whichever device it is on."""
     if call.names(known.MASKING_FUNCTIONS) and call.positional:
+        return call.positional[0].expression
+    if call.names(VARIABLES) and len(call.call.args) == 1 and call.positional:
         return call.positional[0].expression
     if call.method in known.HOST_CHAIN_METHODS:
         return call.receiver_node
