@@ -327,6 +327,9 @@ def _container(flow: Flow, reading: Reading, qual: str) -> Value:
         argument.value for name, argument in reading.keywords.items() if name not in ("key", "reverse", "maxlen")
     ]
     value = flow.box(reading.node, contents)
+    if qual == "dict" and first is None and not reading.unpacks:  # `dict(loss=loss, step=step)`
+        for box in value.boxes:
+            flow.analysis.boxes[box].items = {name: item.value for name, item in reading.keywords.items()}
     if "maxlen" in reading.keywords or (qual == "collections.deque" and len(reading.positional) > 1):
         for box in value.boxes:
             flow.analysis.boxes[box].bounded = True

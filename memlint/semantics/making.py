@@ -174,9 +174,19 @@ class Making:
         return unproven, operand.weak, bool(unproven) and not self._is_computed(operand)
 
     def _is_computed(self, value: Value) -> bool:
-        """Whether the value was computed from others, rather than given or read from an attribute."""
-        roots = self.analysis.roots
-        return not value.idents or any(roots[ident].saves or roots[ident].ancestors - {ident} for ident in value.idents)
+        """Whether the value was computed from others, rather than given, a part of that, or read from an attribute."""
+        roots, data = self.analysis.roots, self._iterated()
+        for made in (roots[ident] for ident in value.idents):
+            is_part = isinstance(made.node, (cst.Attribute, cst.Subscript))
+            behind = made.ancestors - value.idents - data
+            if made.saves or (any(roots[root].saves for root in behind) if is_part else made.ancestors - value.idents):
+                return True
+        return not value.idents
+
+    def _iterated(self) -> frozenset[int]:
+        """What the loops around iterate over: `batch.target` of each batch is data, whatever made the batches."""
+        loops = self.loop.outer() if self.loop is not None else ()
+        return frozenset().union(*(loop.iterates.roots for loop in loops))
 
     def _at_times(self, kind: Kind, operands: Iterable[Value], roots: frozenset[int], ident: int | None) -> Value:
         """The result of an operation on what carries a graph on some paths only."""

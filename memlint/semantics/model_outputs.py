@@ -100,6 +100,8 @@ class Outputs:
             return None
         if runs_a_model(call) or self._is_method_of_given(call):
             return None if _is_criterion(call) else call
+        if call.method in known.GATHERING:
+            return next((call for item in call.positional if self.source(item.expression) is not None), None)
         own = next(iter(call.callee.quals), "") if len(call.callee.quals) == 1 else ""
         name = call.method or own.rpartition(".")[2].removeprefix(":")
         if not words_of(name).isdisjoint(known.POOLING_WORDS) and name not in known.SAME_SIZE:

@@ -19,6 +19,8 @@ SAME_SIZE = frozenset(
     view reshape flatten squeeze unsqueeze permute transpose t type normalize logsigmoid round abs
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool2d max_pool2d interpolate rearrange""".split()
 )
+# accelerate.Accelerator: the outputs of all processes for one batch, on the device.
+GATHERING = frozenset({"gather", "gather_for_metrics", "pad_across_processes"})
 # Methods that sum up: of the states of all tokens they leave a vector for each text.
 REDUCING = frozenset({"mean", "sum", "max", "amax"})
 TOKEN_STATES = frozenset({"last_hidden_state", "hidden_states", "token_embeddings"})
