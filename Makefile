@@ -49,10 +49,11 @@ format: $(TEST_INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Writes benchmarks/speed.md. The peers have an environment of their own: TorchFix wants an older LibCST.
-bench: $(INSTALLED) $(PEERS)/.installed
+# Writes benchmarks/speed.md, in a quarter of an hour; BENCH=--small tries every part in two minutes and writes nothing.
+# The peers have an environment of their own: TorchFix wants an older LibCST.
+bench: $(TEST_INSTALLED) $(PEERS)/.installed
 	$(BIN)/python benchmarks/corpus.py download $(CORPUS)
-	$(BIN)/python benchmarks/bench.py $(CORPUS) --peers $(PEERS)/bin
+	$(BIN)/python benchmarks/bench.py $(CORPUS) --peers $(PEERS)/bin $(BENCH)
 
 $(PEERS)/.installed:
 	$(PYTHON) -m venv $(PEERS)

@@ -1,10 +1,11 @@
 """Measures memlint's speed beside that of its peers, and writes benchmarks/speed.md.
 
-    python benchmarks/bench.py CORPUS [--peers BIN] [--rounds N]
+    python benchmarks/bench.py CORPUS [--peers BIN] [--small]
 
 CORPUS is the folder of `benchmarks/corpus.py download`. BIN is the `bin` folder of an environment in which the peers
 are installed (`make bench` makes one); without it they are left out. CPU seconds, user and system, unless a row says
 otherwise. What is compared takes turns, so that a slower moment of the machine meets all; ratios are what to read.
+Takes a quarter of an hour on two quiet cores; `--small` tries every part on little in two minutes, and writes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -29,15 +31,42 @@ from pathlib import Path
 
 import growth
 import libcst
+from corpus import count_lines, present
 from skipping import without_skipping
 from speed import every_rule
 
 from memlint.linting.lint import forget_projects, lint
 
-TORCH_HEAVY = ("timm", "ultralytics", "accelerate", "trl", "pytorch-lightning", "torch-geometric", "pythae")
+TORCH_HEAVY = ("pythae", "accelerate", "trl", "pytorch-lightning", "ultralytics")
 SPEED = Path(__file__).parent / "speed.md"
 MEMLINT = (sys.executable, "-m", "memlint")
 PEER_PACKAGE = "pythae"
+ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    cold: tuple[str, ...] = TORCH_HEAVY
+    files: tuple[int, ...] = (1_000, 20_000)
+    """Of the projects that do not change."""
+    side_by_side: tuple[str, ...] = ("ultralytics", "timm")
+    lines_at_once: int = 1_000_000
+    shapes: tuple[growth.Shape, ...] = growth.SHAPES
+    project_lines: tuple[int, ...] = (10_000, 100_000, 500_000, 2_000_000)
+    keys: int = 40
+
+
+SMALL = Extent(
+    cold=("pythae",),
+    files=(100,),
+    side_by_side=(),
+    lines_at_once=30_000,
+    shapes=growth.SHAPES[-3:],
+    project_lines=(2_000, 20_000),
+    keys=5,
+)
 
 
 @dataclass(frozen=True)
@@ -49,15 +78,22 @@ class Used:
     peak: int
 
 
+# A process begins with the memory of the one that starts it, and that counts for its peak: a small one starts them.
+_STARTER = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, _, usage = os.wait4(process.pid, 0)
+print(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss * 1024)
+"""
+
+
 def run(command: Sequence[str], folder: Path) -> Used:
     """Run to the end; what it prints and its exit status are nobody's business here."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
-    )
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0
-    return Used(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss * 1024)
+    starter = (sys.executable, "-S", "-c", _STARTER, *command)
+    said = subprocess.run(starter, cwd=folder, env=_environment(), check=True, capture_output=True, text=True).stdout
+    cpu, wall, peak = said.split()
+    return Used(float(cpu), float(wall), int(peak))
 
 
 def _environment() -> dict[str, str]:
@@ -72,33 +108,36 @@ def median(values: Sequence[float]) -> float:
 # --- cold, in one process ---
 
 
-def cold(corpus: Path, rounds: int) -> Iterator[str]:
+def cold(corpus: Path, names: Sequence[str]) -> Iterator[str]:
     yield "## Cold: one process, all rules, project-wide facts"
     yield ""
     yield "Lines per CPU-second, and memlint's time as a multiple of `libcst.parse_module` over the same files."
     yield "Imports and reading the file are off the clock, reading the rest of the project is on it. *unskipped*:"
-    yield "every rule runs on every file that mentions torch. As in memlint's worker, no garbage is collected"
-    yield "while it lints."
+    yield "every rule runs on every file that mentions torch. *own*: microseconds a line without memlint's parses."
+    yield "As in memlint's worker, no garbage is collected while it lints."
     yield ""
-    yield "| package | files | lines | memlint | LibCST's parse | `ast.parse` | memlint / parse | unskipped / parse |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| package | files | lines | memlint | LibCST | `ast` | memlint / LibCST | unskipped / LibCST | own |"
+    yield "| --- |" + " ---: |" * 8
     totals = [0.0, 0.0]
-    for name in TORCH_HEAVY:
-        folder = next(iter(corpus.glob(f"{name}-[0-9]*")), None)
-        if folder is None:
-            continue
+    for name in names:
+        folder = _package(corpus, name)
         files = _parsable(folder)
         lines = sum(raw.count(b"\n") for _, raw in files)
-        taken = [_one_round(files) for _ in range(rounds)]
-        ours, theirs, python, unskipped = (median([one[index] for one in taken]) for index in range(4))
+        taken = [_one_round(files) for _ in range(ROUNDS)]
+        ours, theirs, python, unskipped, parsing = (median([one[index] for one in taken]) for index in range(5))
         totals[0] += ours
         totals[1] += theirs
         yield (
             f"| {folder.name} | {len(files):,} | {lines:,} | {lines / ours:,.0f} | {lines / theirs:,.0f} "
-            f"| {lines / python:,.0f} | {ours / theirs:.2f} | {unskipped / theirs:.2f} |"
+            f"| {lines / python:,.0f} | {ours / theirs:.2f} | {unskipped / theirs:.2f} "
+            f"| {1e6 * (ours - parsing) / lines:.0f} |"
         )
     yield ""
     yield f"Over all: {totals[0] / totals[1]:.2f} times the parse, {100 * totals[1] / totals[0]:.0f} % of its speed."
+
+
+def _package(corpus: Path, name: str) -> Path:
+    return next(corpus.glob(f"{name}-[0-9]*"))
 
 
 def _parsable(folder: Path) -> list[tuple[Path, bytes]]:
@@ -120,13 +159,18 @@ def _ast(raw: bytes) -> None:
         ast.parse(raw)
 
 
-def _one_round(files: Sequence[tuple[Path, bytes]]) -> tuple[float, float, float, float]:
-    """CPU seconds of all lints, of LibCST's and of Python's own parses, and of all lints that skip nothing."""
+def _one_round(files: Sequence[tuple[Path, bytes]]) -> tuple[float, ...]:
+    """CPU seconds: of all lints, of LibCST's and of Python's own parses, of all lints that skip nothing.
+
+    And of the parses within the first.
+    """
     forget_projects()
     taken = [0.0, 0.0, 0.0]
+    parses = growth.Parses()
     for path, raw in files:
         policy = every_rule(path)
-        taken[0] += _without_collecting(lambda raw=raw, path=path, policy=policy: lint(str(path), raw, policy))  # type: ignore[misc]
+        with parses.timed():
+            taken[0] += _without_collecting(lambda raw=raw, path=path, policy=policy: lint(str(path), raw, policy))  # type: ignore[misc]
         taken[1] += _timed(lambda raw=raw: libcst.parse_module(raw))  # type: ignore[misc]
         taken[2] += _timed(lambda raw=raw: _ast(raw))  # type: ignore[misc]
     forget_projects()
@@ -135,7 +179,7 @@ def _one_round(files: Sequence[tuple[Path, bytes]]) -> tuple[float, float, float
         for path, raw in files:
             policy = every_rule(path)
             unskipped += _without_collecting(lambda raw=raw, path=path, policy=policy: lint(str(path), raw, policy))  # type: ignore[misc]
-    return taken[0], taken[1], taken[2], unskipped
+    return (*taken, unskipped, parses.seconds)
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -155,18 +199,19 @@ def _without_collecting(work: Callable[[], object]) -> float:
 # --- whole runs ---
 
 
-def runs(corpus: Path, rounds: int) -> Iterator[str]:
+def runs(corpus: Path, extent: Extent) -> Iterator[str]:
     yield "## Whole runs of the command"
     yield ""
     yield "| what | CPU s | wall s | peak of a process, MiB | beside |"
     yield "| --- | ---: | ---: | ---: | --- |"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        yield from _start_up(folder, rounds)
-        yield from _warm(folder, 1_000, rounds)
-        yield from _warm(folder, 20_000, rounds)
-        yield from _side_by_side(corpus, rounds)
-        yield from _one_changed_file(corpus, folder, rounds)
+        yield from _start_up(folder)
+        for count in extent.files:
+            yield from _warm(folder, count)
+        yield from _side_by_side(corpus, extent.side_by_side)
+        yield _at_once(corpus, extent.lines_at_once)
+        yield from _one_changed_file(corpus, folder)
 
 
 def _row(what: str, used: Sequence[Used], beside: str = "") -> str:
@@ -174,10 +219,8 @@ def _row(what: str, used: Sequence[Used], beside: str = "") -> str:
     return f"| {what} | {cpu:.2f} | {wall:.2f} | {max(one.peak for one in used) / 2**20:.0f} | {beside} |"
 
 
-def _in_turn(commands: Sequence[Sequence[str]], folder: Path, rounds: int) -> list[list[Used]]:
+def _in_turn(commands: Sequence[Sequence[str]], folder: Path, rounds: int = ROUNDS) -> list[list[Used]]:
     """What each used, in each round."""
-    for command in commands:
-        run(command, folder)  # warms the file system, and writes byte code
     taken = [[run(command, folder) for command in commands] for _ in range(rounds)]
     return [list(column) for column in zip(*taken, strict=True)]
 
@@ -186,11 +229,11 @@ def _ratio(ours: Sequence[Used], theirs: Sequence[Used]) -> float:
     return median([one.cpu / other.cpu for one, other in zip(ours, theirs, strict=True)])
 
 
-def _start_up(folder: Path, rounds: int) -> Iterator[str]:
+def _start_up(folder: Path) -> Iterator[str]:
     ours, click, python = _in_turn(
         [(*MEMLINT, "--version"), (sys.executable, "-c", "import click"), (sys.executable, "-c", "pass")],
         folder,
-        4 * rounds,
+        10 * ROUNDS,
     )
     yield _row("`memlint --version`", ours, f"{_ratio(ours, click):.2f} times `python -c 'import click'`")
     yield _row("`python -c 'import click'`", click)
@@ -219,7 +262,7 @@ def train(net, loader, optimizer):
 """
 
 
-def _warm(scratch: Path, count: int, rounds: int) -> Iterator[str]:
+def _warm(scratch: Path, count: int) -> Iterator[str]:
     """A project of that many small files: cold, and when nothing has changed."""
     folder = scratch / f"project_{count}"
     for number in range(count):
@@ -231,17 +274,15 @@ def _warm(scratch: Path, count: int, rounds: int) -> Iterator[str]:
     (folder / "pyproject.toml").write_text("")
     time.sleep(3)  # a file that was written just now is read again
     yield _row(f"{count:,} small files, cold", [run((*MEMLINT, "check"), folder)])
-    ours, start = _in_turn([(*MEMLINT, "check"), (*MEMLINT, "--version")], folder, rounds)
+    ours, start = _in_turn([(*MEMLINT, "check"), (*MEMLINT, "--version")], folder, 5 * ROUNDS)
     yield _row(f"{count:,} files, unchanged", ours, f"{_ratio(ours, start):.2f} times `memlint --version`")
 
 
-def _side_by_side(corpus: Path, rounds: int) -> Iterator[str]:
-    for name in ("ultralytics", "timm"):
-        folder = next(iter(corpus.glob(f"{name}-[0-9]*")), None)
-        if folder is None:
-            continue
+def _side_by_side(corpus: Path, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        folder = _package(corpus, name)
         check = (*MEMLINT, "check", "--no-cache")
-        one, two = _in_turn([(*check, "--jobs=1"), (*check, "--jobs=2")], folder, rounds)
+        one, two = _in_turn([(*check, "--jobs=1"), (*check, "--jobs=2")], folder)
         faster = median([a.wall / b.wall for a, b in zip(one, two, strict=True)])
         more = median([b.cpu / a.cpu for a, b in zip(one, two, strict=True)])
         yield _row(f"{folder.name}, cold, one process", one)
@@ -249,19 +290,30 @@ def _side_by_side(corpus: Path, rounds: int) -> Iterator[str]:
         yield _row(f"{folder.name}, cold, two processes", two, balance)
 
 
-def _one_changed_file(corpus: Path, scratch: Path, rounds: int) -> Iterator[str]:
+def _at_once(corpus: Path, wanted: int) -> str:
+    """The first packages of the corpus, until there are that many lines, in one run."""
+    folders: list[str] = []
+    lines = 0
+    for package, paths in present(corpus):
+        if lines >= wanted:
+            break
+        folders.append(package.folder_name)
+        lines += count_lines(paths)
+    used = run((*MEMLINT, "check", "--no-cache", "--jobs=2", "--select=ALL", *folders), corpus)
+    what = f"{len(folders)} packages of the corpus, {lines:,} lines, cold, two processes, all rules"
+    return _row(what, [used], f"{lines / used.wall:,.0f} lines a second")
+
+
+def _one_changed_file(corpus: Path, scratch: Path) -> Iterator[str]:
     """The file of training code that changed since the last run, in a project of which all else is known."""
-    origin = next(iter(corpus.glob("ultralytics-[0-9]*")), None)
-    if origin is None:
-        return
     folder = scratch / "changed"
-    shutil.copytree(origin, folder)
+    shutil.copytree(_package(corpus, "ultralytics"), folder)
     run((*MEMLINT, "check"), folder)
     file = next(folder.glob("**/engine/trainer.py"))
     text = file.read_text()
     parse = f"import sys, libcst; libcst.parse_module(open({str(file)!r}).read())"
     ours, theirs = [], []
-    for number in range(rounds):
+    for number in range(5 * ROUNDS):
         file.write_text(f"{text}\n# {number}\n")
         ours.append(run((*MEMLINT, "check", str(file)), folder))
         theirs.append(run((sys.executable, "-c", parse), folder))
@@ -273,26 +325,46 @@ def _one_changed_file(corpus: Path, scratch: Path, rounds: int) -> Iterator[str]
     )
 
 
+# --- in the editor ---
+
+
+def editor(keys: int) -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("editor.py")), f"--keys={keys}"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment()).stdout
+    yield "## In the editor"
+    yield ""
+    yield "From a keystroke, after the debounce, to the diagnostics, wall clock; LibCST's parse of the same text in"
+    yield "between (`benchmarks/editor.py`)."
+    yield ""
+    yield from (f"- {line}" for line in said.splitlines())
+
+
 # --- growth ---
 
 
-def growing() -> Iterator[str]:
+def growing(extent: Extent) -> Iterator[str]:
     yield "## Growth"
     yield ""
     yield "Microseconds of memlint's own time (LibCST's parse taken off) per unit of size: the lines of a file,"
-    yield "or the depth or width of what the name says (`benchmarks/growth.py`). Level is linear."
+    yield "or the depth or width of what the name says (`benchmarks/growth.py`). Level is linear. That the steps"
+    yield "grow as the code does, whatever is repeated in it, is what `benchmarks/fuzz_growth.py` looks for."
     yield ""
     yield "| shape | |"
     yield "| --- | --- |"
-    for name, measured in growth.rows():
-        yield f"| {name.replace('_', ' ')} | {', '.join(f'{size:,}: {taken:,.0f}' for size, taken in measured)} |"
+    for name, measured in growth.rows(extent.shapes):
+        yield f"| {name.replace('_', ' ')} | {_sizes(measured)} |"
+    yield f"| project of files of {growth.LINES_OF_A_FILE} lines | {_sizes(growth.of_projects(extent.project_lines))} |"
+
+
+def _sizes(measured: Iterable[tuple[int, float]]) -> str:
+    return ", ".join(f"{size:,}: {taken:,.0f}" for size, taken in measured)
 
 
 # --- peers ---
 
 
-def peers(corpus: Path, tools: Path, rounds: int) -> Iterator[str]:
-    folder = next(iter(corpus.glob(f"{PEER_PACKAGE}-[0-9]*")))
+def peers(corpus: Path, tools: Path) -> Iterator[str]:
+    folder = _package(corpus, PEER_PACKAGE)
     lines = sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.py"))
     checks = "W8101,W8102,W8201,W8202,W8203,W8204,W8205,W8301,W8401,W8402,W8403"
     pylint = ("--load-plugins=perflint", "--disable=all", f"--enable={checks}", "--recursive=y", "--jobs=1")
@@ -301,11 +373,13 @@ def peers(corpus: Path, tools: Path, rounds: int) -> Iterator[str]:
         "TorchFix": [str(tools / "torchfix"), "--select", "ALL", "."],
         "Fixit": [str(tools / "fixit"), "lint", "."],
         "pylint with perflint": [str(tools / "pylint"), *pylint, "."],
+        "bare LibCST: `parse_module`": [sys.executable, "-c", _READ_ALL.format("libcst", "parse_module")],
+        "`ast.parse`": [sys.executable, "-c", _READ_ALL.format("ast", "parse")],
         "ruff, all rules": [str(tools / "ruff"), "check", "--no-cache", "--select=ALL", "--quiet", "."],
     }
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(folder, Path(scratch) / "package"))
-        taken = _in_turn(list(commands.values()), copy, rounds)
+        taken = _in_turn(list(commands.values()), copy)
     yield "## Peers"
     yield ""
     yield f"Whole processes over {folder.name} ({lines:,} lines), one process where a tool can be told so."
@@ -320,6 +394,13 @@ def peers(corpus: Path, tools: Path, rounds: int) -> Iterator[str]:
     yield f"Versions: {_versions(tools)}."
 
 
+_READ_ALL = """import pathlib, warnings, {0}
+warnings.simplefilter("ignore")
+for path in pathlib.Path(".").rglob("*.py"):
+    {0}.{1}(path.read_bytes())
+"""
+
+
 def _versions(tools: Path) -> str:
     names = ("torchfix", "fixit", "pylint", "perflint", "ruff")
     program = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {names}))"
@@ -329,36 +410,49 @@ def _versions(tools: Path) -> str:
 # --- the report ---
 
 
-def report(corpus: Path, tools: Path | None, rounds: int) -> Iterator[str]:
+def report(corpus: Path, tools: Path | None, extent: Extent) -> Iterator[str]:
     yield "# Speed"
     yield ""
     yield "Written by `make bench`: what is compared was measured side by side in one run. The ratios are what to read."
+    yield "Where the time goes, and what was done about it: [optimisations.md](optimisations.md)."
     yield ""
     versions = f"Python {platform.python_version()}, LibCST {version('libcst')}, memlint {version('memlint-torch')}"
-    machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
-    yield f"{date.today():%Y-%m-%d}, {versions}, {machine}, load {os.getloadavg()[0]:.1f} at the start."
+    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
+    yield f"{date.today():%Y-%m-%d}, {versions}; {machine}, load {os.getloadavg()[0]:.1f} at the start."
     yield ""
-    yield from cold(corpus, rounds)
+    yield from cold(corpus, extent.cold)
     yield ""
-    yield from runs(corpus, rounds)
-    yield ""
-    yield from growing()
     if tools is not None:
+        yield from peers(corpus, tools)
         yield ""
-        yield from peers(corpus, tools, rounds)
+    yield from runs(corpus, extent)
+    yield ""
+    yield from editor(extent.keys)
+    yield ""
+    yield from growing(extent)
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, metavar="CORPUS")
     parser.add_argument("--peers", type=Path, metavar="BIN")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
+    tools = options.peers.resolve() if options.peers is not None else None
     lines = []
-    for line in report(options.corpus.resolve(), options.peers, options.rounds):
+    for line in report(options.corpus.resolve(), tools, SMALL if options.small else Extent()):
         print(line, flush=True)
         lines.append(line)
-    SPEED.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if not options.small:
+        SPEED.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,23 +3,29 @@
     python benchmarks/growth.py
 
 Each shape is written at several sizes; what is printed is the time per unit of size, which stays level where the growth
-is linear. CPU seconds, the best of three.
+is linear. CPU seconds, the best of two.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
 
 import libcst
 
+from memlint.linting import lint as core
 from memlint.linting.finding import Confidence
-from memlint.linting.lint import lint
 from memlint.linting.policy import Policy
 from memlint.linting.registry import all_rules
+from memlint.semantics import slices
+from memlint.semantics.parsing import parse
 
-ROUNDS = 3
+ROUNDS = 2
 # A file in which nothing is differentiated is not parsed.
 HEAD = "import torch\nfrom torch import nn\n\n\ndef step(loss):\n    loss.backward()\n\n\n"
 STEP = """    for x, y in loader:
@@ -146,30 +152,94 @@ SHAPES = (
 )
 
 
-def seconds(work: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(ROUNDS):
+class Parses:
+    """The CPU seconds of memlint's own parses."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def _parse(self, text: str) -> libcst.Module:
         start = time.process_time()
-        work()
-        taken.append(time.process_time() - start)
-    return min(taken)
+        try:
+            return parse(text)
+        finally:
+            self.seconds += time.process_time() - start
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        with patch.object(core, "parse", self._parse), patch.object(slices, "parse", self._parse):
+            yield
 
 
-def own_seconds(text: str) -> float:
-    """Of a lint, less those of the parse."""
-    policy = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
-    whole = seconds(lambda: lint("module.py", text.encode(), policy))
-    return max(0.0, whole - seconds(lambda: libcst.parse_module(text)))
+def own_seconds(path: str, text: str, policy: Policy) -> float:
+    """Of a lint, less those of the parses."""
+    parses = Parses()
+    start = time.process_time()
+    with parses.timed():
+        core.lint(path, text.encode(), policy)
+    return time.process_time() - start - parses.seconds
 
 
-def rows() -> Iterator[tuple[str, list[tuple[int, float]]]]:
+def rows(shapes: Iterable[Shape] = SHAPES) -> Iterator[tuple[str, list[tuple[int, float]]]]:
     """Name of each shape, and for each size the microseconds per unit of it."""
-    for shape in SHAPES:
-        yield shape.write.__name__, [(size, 1e6 * own_seconds(shape.write(size)) / size) for size in shape.sizes]
+    policy = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
+    for shape in shapes:
+        measured = []
+        for size in shape.sizes:
+            text = shape.write(size)
+            taken = min(own_seconds("module.py", text, policy) for _ in range(ROUNDS))
+            measured.append((size, 1e6 * taken / size))
+        yield shape.write.__name__, measured
+
+
+# --- projects ---
+
+LINES_OF_A_FILE = 250
+_FILES_OF_A_PACKAGE = 50
+
+
+_RUN = """
+
+def run(model, loader, optimizer, criterion):
+    return {0}(model, loader, optimizer, criterion)
+"""
+
+
+def _file_of_a_project(package: int, number: int) -> str:
+    """Training loops, of which the first calls one of the file before."""
+    text = functions(LINES_OF_A_FILE - 12).replace("train_", f"train_{package}_{number}_")
+    if number == 0:
+        return text
+    before = f"train_{package}_{number - 1}_0"
+    return f"from package_{package}.file_{number - 1} import {before}\n{text}{_RUN.format(before)}"
+
+
+def of_projects(sizes: Iterable[int]) -> Iterator[tuple[int, float]]:
+    """For each number of lines the microseconds per line, in one process."""
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            yield size, 1e6 * _project_seconds(Path(name), size // LINES_OF_A_FILE) / size
+
+
+def _project_seconds(root: Path, count: int) -> float:
+    (root / "pyproject.toml").touch()
+    paths = []
+    for index in range(count):
+        package, number = divmod(index, _FILES_OF_A_PACKAGE)
+        path = root / f"package_{package}" / f"file_{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(_file_of_a_project(package, number), encoding="utf-8")
+        paths.append(path)
+    core.forget_projects()
+    codes = frozenset(rule.code for rule in all_rules())
+    policies = (Policy(codes, Confidence.LOW, None, str(root), path) for path in paths)
+    return sum(
+        own_seconds(str(policy.file), path.read_text(), policy) for policy, path in zip(policies, paths, strict=True)
+    )
 
 
 def main() -> None:
-    for name, measured in rows():
+    for name, measured in (*rows(), ("project", of_projects((10_000, 100_000)))):
         print(f"{name:20}", "   ".join(f"{size:6,}: {taken:7.0f} us" for size, taken in measured), flush=True)
 
 
