@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from corpus import packages
 
 import mdtest
 from memlint.linting import lint as core
@@ -13,7 +16,11 @@ from memlint.linting.finding import Confidence, Finding
 from memlint.linting.policy import Policy
 from memlint.linting.registry import all_rules
 
+ROOT = Path(__file__).parent.parent
 EVERY_RULE = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
+PROGRAMS = sorted(
+    path for top in ("fixtures", "tests/measure", "tests/projects", "benchmarks") for path in (ROOT / top).rglob("*.py")
+)
 
 
 def by_fixture_file() -> dict[Path, list[mdtest.Case]]:
@@ -32,3 +39,22 @@ def test_skipping_loses_no_finding(cases: list[mdtest.Case], monkeypatch: pytest
 
 def findings(case: mdtest.Case) -> tuple[Finding, ...]:
     return core.lint("module.py", case.code.encode(), EVERY_RULE).findings
+
+
+def test_skipping_loses_no_finding_in_a_program_of_this_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchmarks/skipping.py` does the same over the corpus."""
+    with_skipping = [in_project(path) for path in PROGRAMS]
+    assert any(with_skipping)
+    monkeypatch.setattr(core, "_may_find", lambda *_: True)
+    assert [in_project(path) for path in PROGRAMS] == with_skipping
+
+
+def in_project(path: Path) -> tuple[Finding, ...]:
+    policy = replace(EVERY_RULE, project=str(ROOT), file=path)
+    return core.lint(str(path), path.read_bytes(), policy).findings
+
+
+def test_no_package_of_the_corpus_differs() -> None:
+    rows = [json.loads(line) for line in (ROOT / "benchmarks" / "skipping.jsonl").read_text("utf-8").splitlines()]
+    assert {(row["package"], row["version"]) for row in rows} <= {(item.name, item.version) for item in packages()}
+    assert all(not row["differing_files"] and row["findings"] == row["findings_without_skipping"] for row in rows)
