@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from memlint.cli.errors import Trouble
+from memlint.cli.late import compile_methods_late
 from memlint.cli.options import Running
 from memlint.cli.progress import with_progress
 from memlint.config.discovery import SourcePath, Unreadable, excluder_of, find_files
@@ -234,6 +235,10 @@ def _size(job: Job) -> int:
 
 def _prepare() -> None:
     """Runs in a worker before its first file: what takes long to import is not on the file's clock."""
+    from memlint.linting.pool import FORKS
+
+    if not FORKS:  # else it is as in the process that it was forked from
+        compile_methods_late()
     import memlint.linting.examine  # noqa: F401
     from memlint.linting.registry import all_rules
 
