@@ -5,7 +5,7 @@ Lightning calls a step once a batch and keeps nothing of what it returns; a list
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import libcst as cst
@@ -71,21 +71,51 @@ def step_outputs(module: Module) -> Iterator[StepOutputs]:
 
 
 def step_sums(module: Module) -> Iterator[Retention]:
-    """`self.total += loss` in a `training_step` that returns the loss: Lightning's backward pass has freed the rest."""
-    if module.words.isdisjoint(known.STEPS):
-        return
+    """`self.total += loss` in a step whose loss a framework differentiates when it returns: that has freed the rest.
+
+    In `training_step` of Lightning, and in `compute_loss` of Transformers, of which lists count too.
+    """
+    if not module.words.isdisjoint(known.STEPS):
+        for scope in _classes(module, is_lightning):
+            steps = reached_from(module, scope, known.TRAINING_STEPS)
+            yield from (_kept_nodes(store) for store in module.stores if store.scope in steps and _sums(module, store))
+    if not module.words.isdisjoint(known.LOSS_METHODS):
+        for scope in _classes(module, _is_trainer):
+            steps = reached_from(module, scope, known.LOSS_METHODS)
+            for store in module.stores:
+                if store.scope in steps and _keeps_part_of_loss(module, scope, store):
+                    yield _kept_nodes(store)
+
+
+def _classes(module: Module, is_base: Callable[[str], bool]) -> Iterator[Scope]:
     for scope in module.scopes:
-        if not scope.is_class or not any(is_lightning(base) for base in module.analysis.base_names(scope.qualname)):
-            continue
-        steps = reached_from(module, scope, known.TRAINING_STEPS)
-        for store in module.stores:
-            if store.scope in steps and _sums_the_loss(module, store):
-                yield Retention(store, None, Kept.NODES, frozenset(), True, False, None, True)
+        if scope.is_class and any(is_base(base) for base in module.analysis.base_names(scope.qualname)):
+            yield scope
 
 
-def _sums_the_loss(module: Module, store: Store) -> bool:
+def _kept_nodes(store: Store) -> Retention:
+    return Retention(store, None, Kept.NODES, frozenset(), True, False, None, True)
+
+
+def _sums(module: Module, store: Store) -> bool:
     is_sum = store.how == "accumulate" and (store.path or "").startswith("self.") and store.loop is None
     return is_sum and store.root not in module.analysis.differentiated and _is_the_loss(module, store)
+
+
+def _keeps_part_of_loss(module: Module, owner: Scope, store: Store) -> bool:
+    """`self.parts.append(aux)`, where the loss that is returned was computed from `aux`."""
+    flow, attribute = module.flow_of(store.scope), (store.path or "").removeprefix("self.")
+    if flow is None or not (store.path or "").startswith("self.") or store.loop is not None:
+        return False
+    if store.root in module.analysis.differentiated or not store.value.carries_graph or not store.value.idents:
+        return False
+    if store.how != "accumulate" and (not store.boxes or is_emptied(module, owner, attribute, store)):
+        return False
+    return any(store.value.idents <= value.roots for value in flow.returned if value.kind is not Kind.NONE)
+
+
+def _is_trainer(base: str) -> bool:
+    return base.partition(".")[0] in known.TRAINER_PACKAGES and base.rpartition(".")[2].endswith("Trainer")
 
 
 def is_lightning(base: str) -> bool:

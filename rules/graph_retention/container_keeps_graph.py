@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from memlint.linting.rule import Draft, Rule
 from memlint.semantics.module import Module
 from memlint.semantics.retention import retentions
+from memlint.semantics.step_outputs import step_sums
 
 from ._retained import (
     retained_confidence,
@@ -83,10 +84,10 @@ class ContainerKeepsGraph(Rule):
     code = "MEM102"
     name = "container-keeps-graph"
     since = "0.1"
-    triggers = frozenset({"for", "while", "step"})
+    triggers = frozenset({"for", "while", "step", "compute_loss"})
 
     def check(self, module: Module) -> Iterator[Draft]:
-        for retention in retentions(module):
+        for retention in (*retentions(module), *step_sums(module)):
             if retention.store.how == "accumulate" or retention.copied_by is not None:
                 continue  # MEM101, MEM104
             what, related = retained_story(module, retention)

@@ -81,13 +81,13 @@ class LossAccumulatesGraph(Rule):
     code = "MEM101"
     name = "loss-accumulates-graph"
     since = "0.1"
-    triggers = frozenset({"for", "while", "step", "training_step"})
+    triggers = frozenset({"for", "while", "step", "training_step", "compute_loss"})
 
     def check(self, module: Module) -> Iterator[Draft]:
         for retention in (*retentions(module), *step_sums(module)):
             store = retention.store
             if store.how != "accumulate":
-                continue
+                continue  # MEM102
             value = retained_names(module, retention)
             target = module.text(store.target)
             what, related = retained_story(module, retention)

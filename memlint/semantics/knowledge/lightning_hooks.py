@@ -26,6 +26,10 @@ OUTPUT_PARAMETERS = frozenset({"outputs", "output", "outs", "out", "prediction",
 # host. Whoever keeps it here wants it when the run is over.
 AFTER_PREDICTING = frozenset({"on_predict_batch_end", "write_on_batch_end"})
 
+# transformers.Trainer.training_step differentiates what `compute_loss` returns; so do the trainers derived from it.
+TRAINER_PACKAGES = frozenset({"transformers", "trl", "sentence_transformers"})
+LOSS_METHODS = frozenset({"compute_loss"})
+
 # Once an epoch.
 EPOCH_ENDS = frozenset(
     """on_train_epoch_end on_validation_epoch_end on_validation_end on_test_epoch_end on_test_end training_epoch_end
