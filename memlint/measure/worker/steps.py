@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 _GONE = object()
 
@@ -46,9 +47,9 @@ class Loaders:
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
-        self._asked: dict[Hashable, int] = {}
+        self._asked: dict[Hashable, weakref.ref[Any]] = {}
         """Loader -> its iterator, of those that were asked for a batch since an optimizer has stepped."""
-        self._training: dict[Hashable, int] = {}
+        self._training: dict[Hashable, weakref.ref[Any]] = {}
         """The same of those that gave what was trained with."""
 
     def trained(self) -> None:
@@ -63,8 +64,9 @@ class Loaders:
         """
         # Each loader has a sampler of its own; two loaders may share their data.
         loader = id(getattr(iterator, "_index_sampler", iterator))
-        self._asked[loader] = id(iterator)
-        return trained >= self._steps and grad_enabled and self._training.get(loader) == id(iterator)
+        self._asked[loader] = weakref.ref(iterator)
+        last = self._training.get(loader)
+        return trained >= self._steps and grad_enabled and last is not None and last() is iterator
 
 
 class Steps:
