@@ -106,10 +106,18 @@ def test_ranges_are_those_of_libcst(path: str | None) -> None:
     tree, _, layout = laid_out(Path(path).read_text(encoding="utf-8") if path else SAMPLE)
     footer = {id(node) for line in tree.footer for node in nodes(line)}
     for node, place in MetadataWrapper(tree, unsafe_skip_copy=True).resolve(PositionProvider).items():
-        if node is not tree and id(node) not in footer:
+        if node is not tree and id(node) not in footer and not isinstance(node, cst.SimpleWhitespace):
             start, end = layout.range(node)
             assert (start.line, start.column - 1) == (place.start.line, place.start.column), node
             assert (end.line, end.column - 1) == (place.end.line, place.end.column), node
+
+
+def test_tokens_stand_behind_whatever_whitespace_is_before_them() -> None:
+    tree, source, layout = laid_out("y = (f)  ( a  # (, one\n ,b \\\n, c,)\n")
+    (call,) = [node for node in nodes(tree) if isinstance(node, cst.Call)]
+    assert source.text[: layout.behind_opening(call)] == "y = (f)  ("
+    commas = [argument.comma for argument in call.args if isinstance(argument.comma, cst.Comma)]
+    assert [source.text[: layout.behind_comma(comma)].count(",") for comma in commas] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(

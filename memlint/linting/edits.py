@@ -135,7 +135,7 @@ class RemoveArgument:
         if index + 1 < len(arguments):
             return start, layout.inner(arguments[index + 1])[0]
         if index == 0:
-            return _after_opening(layout, self.call), layout.inner(self.call)[1] - 1
+            return layout.behind_opening(self.call), layout.inner(self.call)[1] - 1
         before = arguments[index - 1]
         if _comma(self.argument) is None:
             return layout.inner(before)[1], layout.inner(self.argument)[1]
@@ -167,7 +167,7 @@ class AddArgument:
 
     def edits(self, layout: Layout, source: SourceFile) -> list[Edit]:
         if not self.call.args:
-            inside = _after_opening(layout, self.call)
+            inside = layout.behind_opening(self.call)
             return [_expression_edit(layout, source, inside, inside, self.text)]
         last = self.call.args[-1]
         end = layout.inner(last)[1]
@@ -443,12 +443,7 @@ def _end_with_comma(layout: Layout, argument: cst.Arg) -> int:
     comma = _comma(argument)
     if comma is None:
         return layout.inner(argument)[1]
-    return layout.full(comma.whitespace_before)[1] + 1
-
-
-def _after_opening(layout: Layout, call: cst.Call) -> int:
-    """The offset behind the `(` of the call."""
-    return layout.full(call.whitespace_after_func)[1] + 1
+    return layout.behind_comma(comma)
 
 
 def _holds_comment(layout: Layout, start: int, end: int) -> bool:
