@@ -31,6 +31,13 @@ from memlint.semantics.values import Mode
 _MAX_CALLING = 200
 
 _DIFFERENTIATING_WORDS = frozenset({"backward", "manual_backward", "autograd", "grad"})
+GRADIENT_WORDS = (
+    GRAD_MODE_WORDS
+    | _DIFFERENTIATING_WORDS
+    | {"create_graph", "requires_grad", "requires_grad_", "jacobian", "hessian", "vjp", "jvp"}
+)
+"""What code mentions that switches grad mode, or differentiates itself."""
+_GRADIENT_TEXT = re.compile(rb"\b(?:" + "|".join(sorted(GRADIENT_WORDS)).encode() + rb")\b")
 _NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
@@ -293,6 +300,16 @@ class Callers:
         given = _given_for(call, model, names, bound=bound) if isinstance(call, ast.Call) else None
         return _in_eval(function, given, line) if function is not None and given is not None else None
 
+    def mentions_gradients(self, function: str) -> bool | None:
+        """Whether a function or method of this name, in any file, speaks of gradients; None: there is none."""
+        found: bool | None = None
+        pattern = re.compile(rb"^([ \t]*)(?:async )?def " + function.encode() + rb"\(", re.MULTILINE)
+        for file in self.mentioning(f"def {function}(") or ():
+            text = self.names.text(file)
+            for match in pattern.finditer(text):
+                found = bool(found) or _GRADIENT_TEXT.search(_definition_at(text, match)) is not None
+        return found
+
     def words_around(self, site: Site) -> frozenset[str]:
         """The words of the function in which a call stands, or of the file where it stands at its top level."""
         if site.place is None:
@@ -451,6 +468,19 @@ class _Mentions:
 
 
 _BLOCKS = (ast.stmt, ast.ExceptHandler, ast.match_case)
+
+
+def _definition_at(text: bytes, match: re.Match[bytes]) -> bytes:
+    """The text of a function, from its decorators to the first line that is indented no deeper."""
+    start = match.start()
+    while True:
+        before = text.rfind(b"\n", 0, max(start - 1, 0)) + 1
+        if before == start or not text[before:start].lstrip().startswith(b"@"):
+            break
+        start = before
+    indent = len(match[1])
+    end = re.compile(rb"^[ \t]{0,%d}[^\s#)\]}]" % indent, re.MULTILINE).search(text, match.end())
+    return text[start : end.start() if end is not None else len(text)]
 
 
 def _switches_grad_mode(tree: ast.Module) -> bool:

@@ -135,7 +135,8 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
             return shown
         if set_here is not None:
             return set_here
-    if receiver.kind is Kind.MODULE and receiver.cls is None and name in known.PARTS_OF_MODELS:
+    is_part = name.rstrip("0123456789").rstrip("_") in known.PARTS_OF_MODELS  # `decoder1`, `head_2`
+    if receiver.kind is Kind.MODULE and receiver.cls is None and is_part:
         return Value(Kind.MODULE, mode=receiver.mode, weak=True)
     return Value(Kind.UNKNOWN)
 
@@ -770,6 +771,8 @@ def _prepared(reading: Reading) -> Value:
 
 def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value | None:
     node = reading.node
+    if name == "sample" and receiver.idents and receiver.idents <= flow.analysis.distributions:
+        return NO_GRAD_TENSOR  # `rsample` is the one to differentiate through
     if name == "requires_grad_":
         first = reading.first()
         if first is not None and first.literal is False:

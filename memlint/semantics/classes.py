@@ -222,11 +222,19 @@ class Classes(Definitions):
             return None if is_property else Value(Kind.CALLABLE, quals=frozenset({method.qualname}))
         self._members[key] = None
         value, complete = self._assigned_member(qualname, name)
+        owner = self._by_name.get(qualname)
+        if value is not None and value.kind is Kind.MODULE and owner is not None and self._freezes(owner, name):
+            value = Value(Kind.MODULE, cls=value.cls, mode=Mode.OFF)
         if complete:
             self._members[key] = value
         else:
             del self._members[key]
         return value
+
+    @staticmethod
+    def _freezes(owner: Scope, name: str) -> bool:
+        """Whether a method of the class tells the parameters of `self.name` to need no gradient."""
+        return any(f"self.{name}" in inner.frozen for inner in owner.children)
 
     def _imported_member(self, cls: str, name: str) -> Value | None:
         method = self.imported_method(cls, name)
@@ -424,7 +432,7 @@ def _kind_shown_by(methods: Set[str]) -> str:
         return "optimizer"
     if "unscale_" in methods or {"scale", "update"} <= methods:
         return "scaler"
-    return ""
+    return "called as model" if methods & known.STEPS_OF_MODELS else ""
 
 
 def _hoisted_names(root: Scope) -> dict[str, Value]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from memlint.semantics.events import Call
+from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import training as known
 from memlint.semantics.knowledge.predictions import MODEL_WORDS
 from memlint.semantics.module import Module
@@ -46,7 +47,7 @@ def detached_forwards(module: Module) -> Iterator[DetachedForward]:
         names = _kept_as(call)
         if names is None or not call.scope.is_function:
             continue
-        found = _Reads(call.scope.node).only_detached(names, call.scope.node, _DEPTH)
+        found = _Reads(call.scope.node).only_detached(names, call.scope.node, _DEPTH) or _detached_by_flow(module, call)
         if not found or any(_goes_to_the_host(item, call.scope.node) for item in found):
             continue
         if not _is_kept_for_long(module, call, path) or is_frozen_elsewhere(module, call):
@@ -55,6 +56,24 @@ def detached_forwards(module: Module) -> Iterator[DetachedForward]:
             continue
         seen.add(path)
         yield DetachedForward(call, path, found[0])
+
+
+def _detached_by_flow(module: Module, call: Call) -> list[cst.Call]:
+    """The calls of `detach` on what is computed from the output, of which no graph goes anywhere else."""
+    flow, analysis = module.flow_of(call.scope), module.analysis
+    if flow is None or not call.is_forward or not flow.has_backward or not _stays(module, flow, call):
+        return []
+    detached = [
+        other
+        for other in flow.calls
+        if other.method == "detach" and other.receiver is not None and call.root in flow.all_roots(other.receiver)
+    ]
+    return [other.call for other in detached] if call.root not in analysis.differentiated else []
+
+
+def _stays(module: Module, flow: Flow, call: Call) -> bool:
+    analysis = module.analysis
+    return call.root not in analysis.escaped | analysis.shared | flow.return_roots
 
 
 def may_be_frozen(words: frozenset[str]) -> bool:

@@ -10,11 +10,15 @@ import libcst as cst
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.forwards import Run
 from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
 from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.scopes import Scope
 
-_BUILDING_WORDS = frozenset({"__init__", "load", "build", "setup", "init", "model"})
+_BUILDING_WORDS = frozenset(
+    """init load restore build create make setup set prepare initialize initialise define model models network
+    networks""".split()
+)
 _MAX_CALLERS = 20
 
 
@@ -59,7 +63,7 @@ def _by_object(module: Module, scope: Scope, model: str) -> Evidence | None:
     if any("train" in inner.methods_called.get(model, ()) for inner in owner.children):
         return None
     for inner in owner.children:
-        if inner.is_function and (inner.name in _BUILDING_WORDS or inner.name.startswith(("load", "_load", "build"))):
+        if inner.is_function and not words_of(inner.name).isdisjoint(_BUILDING_WORDS):
             found = module.put_into_eval(inner, None, model)
             if found is not None:
                 asks = frozenset({ResultNotDifferentiated(scope.qualname)})

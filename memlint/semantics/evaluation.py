@@ -17,18 +17,22 @@ from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.forwards import (
     MOST_HELPERS,
+    Builds,
     Run,
+    builds,
     builds_a_graph,
     carrying,
     differentiates_itself,
+    method_runs_at,
     runs_at,
     runs_through,
 )
-from memlint.semantics.graph_ends import ends_of
+from memlint.semantics.graph_ends import Ends, ends_of
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
+from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, is_put_away, watches
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
@@ -45,6 +49,7 @@ PROJECT_DIFFERENTIATES = (
     ".requires_grad_(",
     "enable_grad",
 )
+_TAKES_GRADIENTS = ("autograd.grad", "import grad", "jacobian", "torch.func")
 _FORCES = ("energy", "forces")
 # With grad off and in eval mode these take another path, with other numbers (fix-safety.md).
 _FAST_PATH_WORDS = frozenset(
@@ -62,7 +67,15 @@ _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires
 _ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "predictions", "infer", "inference"})
 # `infer_output_dim(layer, size)`: a look at the shape of one output, when a model is built.
 _SHAPE_WORDS = frozenset({"dim", "dims", "dimension", "dimensions", "shape", "shapes", "size", "sizes"})
+# Somebody's trainer calls these, with grad off as a rule.
+_STEPS_OF_TRAINERS = frozenset(
+    {f"{phase}_step" for phase in ("val", "valid", "validation", "validate", "test", "eval", "predict", "inference")}
+)
 _LOSS_WORDS = frozenset({"loss", "losses", "criterion", "crit", "metric", "metrics"})
+_SHOWING_WORDS = frozenset(
+    """main demo show visualize visualise visualization plot render draw display sample generate generation translate
+    transcribe infer inference predict extract embed run process synthesize""".split()
+)
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -98,8 +111,9 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
             if flow.scope in reported or not _may_evaluate(module, flow.scope):
                 continue
             for found in _regions(module, flow, helpers, reported, running):
-                reported.add(flow.scope)
-                yield found
+                if all(module.answer(question) for question in found.questions):
+                    reported.add(flow.scope)
+                    yield found
     for flow in module.flows:
         # Last what only an output's use shows, where no caller is reported for what runs in the function.
         if flow.scope not in reported | running and _may_evaluate(module, flow.scope) and _acts(flow):
@@ -162,12 +176,14 @@ def _regions(
     """
     seen: set[int] = set()
     for call in flow.calls:
-        runs = runs_through(module, call, reported, helpers) if helpers else runs_at(call)
+        runs = (
+            runs_through(module, call, reported, helpers) if helpers else runs_at(call) or method_runs_at(module, call)
+        )
         if not runs:
             continue
         loops = _region_loops(call)
         beside_training = not loops and (call.loop is not None or flow.has_backward or flow.has_step)
-        if beside_training and (not _may_be_an_evaluation(call) or _graph_leaves(module, flow, call)):
+        if beside_training and (not _may_be_an_evaluation(flow, call) or _graph_leaves(module, flow, call)):
             continue
         if any(id(loop.node) in seen for loop in loops) or (not loops and 0 in seen):
             continue
@@ -184,17 +200,25 @@ def _regions(
                 break
 
 
-def _may_be_an_evaluation(call: Call) -> bool:
-    """In a function that trains, after it or in an epoch: no teacher, and no layers kept in eval mode, of a batch."""
-    return call.scope.is_function and not (call.loop and (call.loop.draws_from_loader or call.loop.feeds_forward))
+def _may_be_an_evaluation(flow: Flow, call: Call) -> bool:
+    """In code that trains, after it or in an epoch: no teacher, and no layers kept in eval mode, of a batch."""
+    if not (flow.has_backward or flow.has_step or call.scope.is_function):
+        return False
+    loop = call.loop
+    if loop is None or not (loop.draws_from_loader or loop.feeds_forward):
+        return True
+    # Now and then, of something else than the batch: `if step % 100 == 0: fake = generator(fixed_noise)`.
+    given = (argument.value.roots for argument in (*call.positional, *call.keywords.values()))
+    return call.guarded and not any(loop.element in roots for roots in given)
 
 
 def _is_unit_test(module: Module, scope: Scope) -> bool:
     """Tests run small models once. `def test(model, loader)` in a training script is no unit test."""
     owner = scope.enclosing_class()
-    return owner is not None and (
-        owner.name.startswith("Test") or "unittest.TestCase" in module.analysis.base_names(owner.qualname)
-    )
+    if owner is None:
+        return False
+    has_tests = owner.name.startswith("Test") and any(inner.name.startswith("test_") for inner in owner.children)
+    return has_tests or "unittest.TestCase" in module.analysis.base_names(owner.qualname)
 
 
 def _region_loops(call: Call) -> list[Loop]:
@@ -215,34 +239,47 @@ def _region(
         return None
     if any(differentiates_itself(module, run) for run in runs):
         return None
-    questions = module.questions(carrying(call.result).conditions)
-    if questions is None or ends_of(module, flow, call.root).raises:
+    ends = ends_of(module, flow, call.root)
+    is_method = any(run.is_method for run in runs)
+    questions = frozenset[Question]() if is_method else module.questions(carrying(call.result).conditions)
+    if questions is None or ends.raises:
         return None
     evaluated = eval_evidence(module, scope, loop, call, runs)
-    evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop)
-    if evidence is None and not _is_built_here(call):
-        evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, call)
-    if evidence is None or _somebody_may_differentiate(flow, loop, call) or _holder_gets(flow, call, runs):
+    evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop, call)
+    is_said = evidence is not None
+    if is_said and _somebody_may_differentiate(flow, loop, call):
+        return None
+    if not is_said and not _is_built_here(call):
+        evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, call, ends)
+    if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
+        return None
+    if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
     leaves = _graph_leaves(module, flow, call)
-    if leaves and (evaluated is None or not evaluated.strong):
+    is_own = evaluated is not None and evaluated.by_object and call.root not in flow.return_roots
+    is_watched = leaves and (
+        goes_to_watchers(module, flow, loop, call)
+        or _is_named_twice(module, scope, loop)
+        or (is_own and _is_named_for_evaluation(scope))
+    )
+    if leaves and not is_watched and (evaluated is None or not evaluated.strong):
         # By its name, or for its callers, an evaluation, but somebody gets the graph.
         if evaluated is None or _is_out_of_view(module, call, own_object=evaluated.by_object):
             return None
         questions |= evaluated.asks
-    if loop is None and leaves and not _is_named_for_evaluation(scope):
+    is_strong = evaluated is not None and evaluated.strong
+    is_shown = is_watched or (is_strong and (_shows(module, scope) or not words_of(scope.name).isdisjoint(TEST_WORDS)))
+    if loop is None and leaves and not is_shown and not _is_named_for_evaluation(scope):
         return None  # a feature extractor in eval mode: gradients may flow through it to its input
-    if _is_told_grad_mode(scope.node):
-        return None
     if loop is None and call.is_statement and "register_forward_hook" in module.words:
         return None  # the hooks take what they want out of it, maybe to be differentiated
     lost = {run.call.root for run in runs if run.call is not None and run.call.root not in call.result.roots}
-    if loop is None and not module.analysis.escaped.isdisjoint({call.root} | lost):
+    if loop is None and not is_shown and not module.analysis.escaped.isdisjoint({call.root} | lost):
         return None  # one forward pass, whose output unknown code gets: it may well be there to be differentiated
     if call.mode is Mode.ENTRY:
         questions |= {GradOnEntry(scope.qualname)}
     function, statement, unused = _where_to_switch(module, flow, loop, leaves)
-    one_off = loop is None and (not scope.is_function or not words_of(scope.name).isdisjoint(_CONVERTING_WORDS))
+    one_off = loop is None and _is_a_check(module, scope, is_used=leaves or ends.takes_something)
     direct = any(run.call is call for run in runs)
     return EvaluationRegion(
         scope,
@@ -258,9 +295,38 @@ def _region(
     )
 
 
+def _method_builds(module: Module, call: Call, ends: Ends, *, is_said: bool) -> bool:
+    """Whether a method of a model out of view builds a graph.
+
+    One that computes residuals or forces differentiates itself, or what it calls does.
+    """
+    found = builds(module, call.method or "")
+    if found is Builds.NO:
+        return False
+    if ends.is_detached:
+        return True
+    is_likely = found is Builds.YES or (found is Builds.LIKELY and is_said)
+    return is_likely and not module.mentions(_TAKES_GRADIENTS)
+
+
+def _is_a_check(module: Module, scope: Scope, *, is_used: bool) -> bool:
+    """One forward pass of a conversion, or of a script that takes nothing from the output but its shape."""
+    if scope.is_function:
+        return not words_of(scope.name).isdisjoint(_CONVERTING_WORDS)
+    return not is_used or any(not words_of(word).isdisjoint(_CONVERTING_WORDS) for word in module.words)
+
+
+def _shows(module: Module, scope: Scope) -> bool:
+    """A script, or a function named for what it does with the output, in a file that trains nothing."""
+    named = not scope.is_function or not words_of(scope.name).isdisjoint(_SHOWING_WORDS)
+    return named and module.words.isdisjoint(known.BACKWARD_METHODS | DIFFERENTIATING_WORDS | {"grad"})
+
+
 def _is_built_here(call: Call) -> bool:
     """`search = BeamSearch(scorers=...)`, `search(x)`: no model that was trained, but something that runs one."""
-    name = path_of(call.call.func)
+    name = path_of(call.call.func) or ""
+    if not known.MODULE_METHODS.isdisjoint(call.scope.methods_called.get(name, ())):
+        return False
     return name in call.scope.bound and name in _built_in(call.scope.node)
 
 
@@ -304,9 +370,27 @@ def _may_need_grad(module: Module, run: Run) -> bool:
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
 
 
-def _by_name(module: Module, scope: Scope, loop: Loop | None) -> str | None:
-    """A name that says evaluation counts only where a loop over batches runs the model."""
-    return module.named_for_evaluation(scope, loop) if loop is not None and loop.is_batch_loop else None
+def _by_name(module: Module, scope: Scope, loop: Loop | None, call: Call) -> str | None:
+    """A name that says evaluation counts only where a loop over batches runs the model.
+
+    In a model's own class, where a loop of its `evaluate` runs it.
+    """
+    if loop is None:
+        return None
+    given = (argument.value.roots for argument in (*call.positional, *call.keywords.values()))
+    if loop.is_batch_loop or any(loop.element in roots for roots in given):
+        named = module.named_for_evaluation(scope, loop)
+        if named is not None:
+            return named
+    is_method = scope.parent is not None and scope.parent.is_class
+    return f"it stands in `{scope.name}`" if is_method and words_of(scope.name) & TEST_WORDS else None
+
+
+def _is_named_twice(module: Module, scope: Scope, loop: Loop | None) -> bool:
+    """`def testing(model, test_loader)`, with a loop over the latter: whatever it returns, nobody learns from it."""
+    if loop is None or not scope.is_function or words_of(scope.name).isdisjoint(TEST_WORDS):
+        return False
+    return not scope.has_yield and module.named_for_evaluation(module.analysis.root, loop) is not None
 
 
 def _acts(flow: Flow) -> bool:
@@ -317,18 +401,21 @@ def _acts(flow: Flow) -> bool:
 
 def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
     """A function that acts or predicts takes numbers from the output: no graph leaves it."""
-    if not call.is_forward or _graph_leaves(module, flow, call) or _is_put_away(module, flow, call):
+    if not call.is_forward or _graph_leaves(module, flow, call) or is_put_away(module, flow, call):
+        return None
+    if _is_own_business(module, call):
         return None
     return f"`{flow.scope.name}` takes only numbers from its output"
 
 
-def _by_ends(module: Module, flow: Flow, call: Call) -> str | None:
+def _by_ends(module: Module, flow: Flow, call: Call, ends: Ends) -> str | None:
     """Numbers or arrays are taken from the output, and no graph of it goes anywhere."""
-    if not call.is_forward or module.is_test_file or not call.scope.is_function or not _HOOKS.isdisjoint(module.words):
+    if module.is_test_file or call.scope.is_class or not _HOOKS.isdisjoint(module.words):
         return None
-    if _graph_leaves(module, flow, call) or _is_put_away(module, flow, call) or "volatile" in call.scope.words:
+    if call.scope.name.startswith("on_") or call.scope.name in _STEPS_OF_TRAINERS or _is_own_business(module, call):
         return None
-    ends = ends_of(module, flow, call.root)
+    if _graph_leaves(module, flow, call) or is_put_away(module, flow, call) or "volatile" in call.scope.words:
+        return None
     trains = flow.has_backward or flow.has_step
     if not (ends.is_counted or ends.is_on_host) and (trains or not ends.is_ranked):
         return None  # `fake = G(z)`, of which the discriminator's step gets a detached copy
@@ -339,6 +426,18 @@ def _by_ends(module: Module, flow: Flow, call: Call) -> str | None:
     return f"`{flow.scope.name}` takes nothing but {what} from it"
 
 
+def _is_own_business(module: Module, call: Call) -> bool:
+    """A method of a model itself, which nobody in view calls: it may stand below a `no_grad` as well."""
+    owner = call.scope.enclosing_class()
+    if owner is None or not module.analysis.is_module_class(owner.qualname):
+        return False
+    name, view = call.scope.qualname, module.analysis.view
+    if any(True for _ in module.calls_of(frozenset({name}))):
+        return False
+    sites = view.sites(name) if view is not None else None
+    return sites is None or not any(site.certain for site in sites)
+
+
 def _is_put_into_training(scope: Scope, model: str) -> bool:
     """Where the model is used, or around it, somebody calls its `train()`."""
     current: Scope | None = scope
@@ -347,15 +446,6 @@ def _is_put_into_training(scope: Scope, model: str) -> bool:
             return True
         current = current.parent
     return False
-
-
-def _is_put_away(module: Module, flow: Flow, call: Call) -> bool:
-    """Whether the output is put, with its graph, into a container that outlives the function."""
-    return any(
-        store.in_object or any(module.box(box).in_object or module.box(box).escaped for box in store.boxes)
-        for store in flow.stores
-        if store.value.carries_graph and call.root in store.value.roots
-    )
 
 
 def _where_to_switch(
@@ -408,6 +498,8 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
         given = [argument.value for argument in (*call.positional, *call.keywords.values())]
         if any(value.kind is Kind.MODULE for value in given):
             return True
+        if watches(call):
+            continue
         gets_output = any(forward.root in value.roots and not value.idents & inputs for value in given)
         if gets_output and any(value.idents & inputs for value in given):
             return True

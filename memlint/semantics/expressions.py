@@ -49,7 +49,7 @@ class Expressions(Effects):
     has_forward: bool
     has_backward: bool
     has_step: bool
-    read_as_data: set[int]
+    read_as_data: dict[int, frozenset[int]]
     compared: set[int]
     differentiating: set[tuple[tuple[int, int], ...]]
 
@@ -116,7 +116,7 @@ class Expressions(Effects):
         ):
             return self.with_kind(self.unknown(node, NOTHING), PARAMETER)
         if name == "data" and base.kind is not Kind.MODULE:
-            self.read_as_data |= self.all_roots(base)
+            self.read_as_data[id(node)] = self.all_roots(base)
             return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
         if name in ("T", "mT", "H", "mH") and base.grad is not Grad.NO:
             return self.derived(base.kind, node, [base])

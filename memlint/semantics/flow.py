@@ -69,8 +69,8 @@ class Flow(Expressions):
         self.has_forward = False
         self.has_backward = False
         self.has_step = False
-        self.read_as_data: set[int] = set()
-        """Definitions that hold, or may, what `.data` is read of."""
+        self.read_as_data: dict[int, frozenset[int]] = {}
+        """Each expression `x.data`, by its node, and the definitions that `x` may hold."""
         self.compared: set[int] = set()
         """Those that hold what is compared: `out > 0.5`."""
         self.differentiating: set[tuple[tuple[int, int], ...]] = set()
@@ -571,6 +571,8 @@ class Flow(Expressions):
         value = returned[0]
         for other in returned[1:]:
             value = join(value, other)
+        if value.grad is Grad.MIXED and len(returned) > 1:
+            value = _carrying_in_each_way(value, returned)
         # `None` at the end is mostly never reached (`if kind == "a": return ... elif ...`): it takes only the proof.
         return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
 
@@ -583,6 +585,22 @@ def _note_sums(before: State, end: State, after: State) -> None:
             continue
         if start.kind in (Kind.NUMBER, Kind.NONE) and left.elements is None and not left.boxes:
             after.vars[path] = left.at_times(value.conditions)
+
+
+def _carrying_in_each_way(joined: Value, returned: Sequence[Value]) -> Value:
+    """`return out, variance` or `return out`: whichever it is, something in it carries a graph."""
+    parts = [next((p for p in (value, *(value.elements or ())) if p.carries_graph), None) for value in returned]
+    conditions = [part.conditions for part in parts if part is not None]
+    if len(conditions) < len(parts):
+        return joined
+    return Value(
+        Kind.UNKNOWN,
+        Grad.YES,
+        conditions=frozenset().union(*conditions),
+        roots=joined.roots,
+        boxes=joined.boxes,
+        weak=True,
+    )
 
 
 def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:

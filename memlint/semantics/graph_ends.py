@@ -10,6 +10,8 @@ from memlint.semantics.events import Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
+from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Value
 
 # What tells nothing of the values: shapes, addresses, new tensors.
@@ -22,6 +24,8 @@ _NUMBERS = (known.NEVER_GRAD_METHODS | known.HOST_VALUE_METHODS) - _LOOKS - {"nu
 _RANKING = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode"})
 _RANKING_FUNCTIONS = frozenset(f"torch.{name}" for name in _RANKING)
 _DECIDING_FUNCTIONS = frozenset(f"torch.{name}" for name in known.NEVER_GRAD_FUNCTIONS - {"numel", "is_tensor"})
+# `save_image(fake.detach(), path)`, `writer.add_image(name, grid)`.
+_SAVING_WORDS = frozenset({"save", "image", "images", "imshow", "imwrite", "show", "grid", "plot"})
 _TO_HOST = frozenset({"cpu", "numpy", "tolist", "item"})
 _NUMBER_FUNCTIONS = frozenset({"float", "int", "bool"})
 _ARRAY_FUNCTIONS = frozenset({"numpy.array", "numpy.asarray"})
@@ -42,34 +46,48 @@ class Ends:
     raises: bool
     """`.numpy()` of what carries the graph: it raises, so that grad is off here, or nothing needs a gradient."""
 
+    @property
+    def takes_something(self) -> bool:
+        return self.is_detached or self.is_counted or self.is_ranked
+
 
 def ends_of(module: Module, flow: Flow, root: int) -> Ends:
     """Of everything that the function computes from the definition."""
-    is_detached = root in flow.read_as_data
+    cut = {node for node, roots in flow.read_as_data.items() if root in roots}
+    is_detached = bool(cut)
     is_counted = root in flow.compared
     is_ranked = raises = is_on_host = False
     detached: set[int] = set()
     for call in flow.calls:
-        if call.method in _TO_HOST and not call.callee.quals:
-            is_on_host |= _is_of_detached(call, detached, is_data=root in flow.read_as_data)
+        is_on_host |= _takes_away(call, detached, cut)
         taken = _taken_from(call)
         if taken is None or root not in flow.all_roots(taken):
             continue
         if call.method in known.DETACHING_METHODS and not call.callee.quals:
             is_detached = True
             detached.add(call.root)
+            cut.add(id(call.node))
         is_counted |= _counts(call)
         is_ranked |= _ranks(call)
         raises |= (_is_numpy(call) or call.names(_ARRAY_FUNCTIONS)) and _surely_carries(module, call, taken)
     return Ends(is_detached, is_on_host, is_counted, is_ranked, raises)
 
 
-def _is_of_detached(call: Call, detached: set[int], *, is_data: bool) -> bool:
-    if call.receiver is not None and not call.receiver.idents.isdisjoint(detached):
+def _takes_away(call: Call, detached: set[int], cut: set[int]) -> bool:
+    """Whether it moves to the host, or saves, what was detached: those definitions, or the result of those nodes."""
+    if call.method in _TO_HOST and not call.callee.quals:
+        return _is_detached(call.receiver, call.receiver_node, detached, cut)
+    name = (path_of(call.call.func) or "").rpartition(".")[2]
+    return not words_of(name).isdisjoint(_SAVING_WORDS) and any(
+        _is_detached(argument.value, argument.expression, detached, cut) for argument in call.positional
+    )
+
+
+def _is_detached(value: Value | None, node: cst.BaseExpression | None, detached: set[int], cut: set[int]) -> bool:
+    if value is not None and not value.idents.isdisjoint(detached):
         return True
-    node = call.receiver_node
     while isinstance(node, (cst.Attribute, cst.Call, cst.Subscript)):
-        if isinstance(node, cst.Attribute) and (node.attr.value == "detach" or (is_data and node.attr.value == "data")):
+        if id(node) in cut:
             return True
         node = node.func if isinstance(node, cst.Call) else node.value
     return False

@@ -13,12 +13,14 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
+from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.scopes import parameters, path_of, walk
 from memlint.semantics.values import Kind, Mode
 
 _UNKNOWN = object()
 _Settings = Mapping[str, object]
 """Access path -> its literal value."""
+_Branches = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +40,18 @@ class EvaluatingRun:
 
     def reaches(self, event: Event) -> bool:
         """Whether the event may happen in this run."""
-        return all(_taken(self.flow, statement, branch, self.settings) for statement, branch in event.branches)
+        branches = _branches_of(self.flow, event)
+        return all(_taken(self.flow, statement, branch, self.settings) for statement, branch in branches)
 
 
 def evaluating_runs(module: Module, flow: Flow) -> Iterator[EvaluatingRun]:
-    if not flow.has_backward or not isinstance(flow.scope.node, cst.FunctionDef):
+    if not flow.has_backward or not isinstance(flow.scope.node, (cst.FunctionDef, cst.Module)):
         return
     trains = list(_training_events(module, flow))
-    if not trains or not all(event.branches for event in trains):
+    if not trains or not all(_branches_of(flow, event) for event in trains):
         return
-    for run in (*_as_called(module, flow), *_as_looped(flow)):
+    as_called = _as_called(module, flow) if flow.scope.is_function else ()
+    for run in (*as_called, *_as_looped(flow)):
         if not any(run.reaches(event) for event in trains):
             yield run
 
@@ -71,7 +75,7 @@ def _as_called(module: Module, flow: Flow) -> Iterator[EvaluatingRun]:
     for call in module.calls_of(frozenset({name})):
         if call.unpacks or call.scope is flow.scope:
             continue
-        found = _called_with(flow, _given(flow, call))
+        found = _called_with(flow, _given(flow, call)) or _called_in_eval(module, flow, call)
         if found is not None:
             evidence, settings = found
             yield EvaluatingRun(flow, evidence, settings, call.scope.qualname, call.mode, call=call)
@@ -94,6 +98,21 @@ def _called_with(flow: Flow, given: Mapping[str, object]) -> tuple[str, _Setting
     key = next((item for item in asked if item in given), asked[0])
     how = f"with `{key}={settings[key]!r}`" if key in given else f"without `{key}`"
     return f"`{flow.scope.name}` is called {how}", settings
+
+
+def _called_in_eval(module: Module, flow: Flow, call: Call) -> tuple[str, _Settings] | None:
+    """`model.eval()` before a function that asks `if model.training:`."""
+    names = parameter_names(flow.scope)
+    bound = flow.scope.parent is not None and flow.scope.parent.is_class
+    for asked in _asked(flow):
+        model, _, attribute = asked.rpartition(".")
+        if attribute != "training":
+            continue
+        for path in (renamed(model, call, names, bound=bound, local=frozenset()), model):
+            found = module.put_into_eval(call.scope, None, path, before=call) if path is not None else None
+            if found is not None:
+                return f"`{found}.eval()` was called before `{flow.scope.name}`", {asked: False}
+    return None
 
 
 def _as_looped(flow: Flow) -> Iterator[EvaluatingRun]:
@@ -138,10 +157,13 @@ def _defaults(flow: Flow) -> dict[str, object]:
 def _asked(flow: Flow) -> list[str]:
     """The names in the conditions of the function that decide on training, in order."""
     names: dict[str, None] = {}
-    for statement in {statement for backward in flow.backwards for statement, _ in backward.branches}:
+    for statement in {statement for backward in flow.backwards for statement, _ in _branches_of(flow, backward)}:
         chain: cst.If | cst.Else | None = flow.ifs[statement]
         while isinstance(chain, cst.If):
             for node in walk(chain.test):
+                path = path_of(node) if isinstance(node, cst.Attribute) else None
+                if path is not None and path.endswith(".training"):
+                    names[path] = None
                 if isinstance(node, cst.Name):
                     names[node.value] = None
                     alias = _assigned_once(flow, node.value)
@@ -151,6 +173,53 @@ def _asked(flow: Flow) -> list[str]:
 
 
 # --- what a condition says ---
+
+
+def _branches_of(flow: Flow, event: Event) -> _Branches:
+    """The branches around an event, and those in which it is not because the function, or the iteration, has ended."""
+    node = flow.scope.node
+    if not isinstance(node, cst.FunctionDef):
+        return event.branches
+    return (*event.branches, *_exits_before(node.body, event.statement, ()))
+
+
+_EXITS = (cst.Return, cst.Continue, cst.Raise)
+
+
+def _exits_before(block: cst.BaseSuite, statement: cst.CSTNode, passed: _Branches) -> _Branches:
+    """`if train: ... else: return loss`, `if evaluating: continue`: each `if` passed, and the branch that goes on."""
+    for item in block.body:
+        if item is statement or (isinstance(item, cst.SimpleStatementLine) and any(s is statement for s in item.body)):
+            return passed
+        for inner in _blocks_of(item):
+            if any(node is statement for node in walk(inner)):
+                return _exits_before(inner, statement, passed)
+        if isinstance(item, cst.If) and item.orelse is None and _ends(item.body):
+            passed = (*passed, (id(item), 1))
+    return ()
+
+
+def _blocks_of(node: cst.CSTNode) -> Iterator[cst.BaseSuite]:
+    if isinstance(node, (cst.FunctionDef, cst.ClassDef)):
+        return
+    body = getattr(node, "body", None)
+    if isinstance(body, cst.BaseSuite):
+        yield body
+    for name in ("orelse", "finalbody"):
+        following = getattr(node, name, None)
+        if isinstance(following, cst.If):
+            yield from _blocks_of(following)
+        elif following is not None:
+            yield following.body
+    for handler in getattr(node, "handlers", ()):
+        yield handler.body
+
+
+def _ends(block: cst.BaseSuite) -> bool:
+    last = block.body[-1] if block.body else None
+    if isinstance(last, cst.SimpleStatementLine) and last.body:
+        last = last.body[-1]
+    return isinstance(last, _EXITS)
 
 
 def _taken(flow: Flow, statement: int, branch: int, settings: _Settings) -> bool:

@@ -179,8 +179,17 @@ class View:
 
     @asked
     def takes_gradients(self, symbol: str) -> bool:
-        """Whether code of a class, or of its bases, mentions what takes gradients."""
-        return any(self._names.body(cls).words & _GRADIENT_WORDS for cls in self._own_line(symbol))
+        """Whether code of a class, or of its bases, mentions what takes gradients, other than to train itself."""
+        for cls in self._own_line(symbol):
+            words = self._names.body(cls).words
+            if words & _GRADIENT_WORDS - ({"backward"} if "zero_grad" in words else set()):
+                return True
+        return False
+
+    @asked
+    def mentions_gradients(self, function: str) -> bool | None:
+        """Whether a function or method of this name, in any file, speaks of gradients; None: there is none."""
+        return self._project.callers.mentions_gradients(function)
 
     @asked
     def methods_called(self, symbol: str, path: str) -> frozenset[str]:

@@ -139,6 +139,8 @@ def _switched_on(node: cst.CSTNode) -> Iterator[cst.Name]:
         yield from (target.target.attr for target in node.targets if isinstance(target.target, cst.Attribute))
 
 
+# `model.encoder(x)`
+PARTS_THAT_SHOW_MODELS = frozenset({"encoder", "decoder", "generator", "backbone", "classifier", "head"})
 # Stands among the methods called on a path: it is called itself, with arguments, and its name is a model's.
 CALLED_AS_MODEL = "(model)"
 
@@ -194,6 +196,12 @@ class Scope:
         return frozenset(self.words).union(*(child.words_within for child in self.children))
 
     @cached_property
+    def words_from_outside(self) -> frozenset[str]:
+        """The words of the scope and of those nested in it that may name what is bound outside of it."""
+        words = frozenset(self.words).union(*(child.words_from_outside for child in self.children))
+        return words - (self.bound - self.nonlocal_names) if self.is_function else words
+
+    @cached_property
     def words_but_off(self) -> frozenset[str]:
         """The words, without what only ever switches gradients off here: `requires_grad=False`, `autograd.Variable`."""
         found = self.words & GRADIENT_SWITCHES
@@ -206,7 +214,7 @@ class Scope:
 
     def captured(self) -> set[str]:
         """Names bound here that a nested function, class or lambda mentions: they may be read at any time."""
-        return {name for child in self.children for name in child.words_within & self.bound}
+        return {name for child in self.children for name in child.words_from_outside & self.bound}
 
 
 def scan(module: cst.Module) -> Scope:
@@ -441,7 +449,8 @@ def _on_call(scope: Scope, node: cst.CSTNode) -> None:
         return
     called_on = scope.methods_called.setdefault(path, set())
     called_on.add(node.func.attr.value)
-    if node.func.attr.value == "forward" and is_model_name(path.rpartition(".")[2]):
+    is_of_model = node.func.attr.value in PARTS_THAT_SHOW_MODELS and bool(node.args)
+    if (node.func.attr.value == "forward" or is_of_model) and is_model_name(path.rpartition(".")[2]):
         called_on.add(CALLED_AS_MODEL)
     if node.func.attr.value == "requires_grad_" and len(node.args) == 1 and path_of(node.args[0].value) == "False":
         scope.frozen.add(path)

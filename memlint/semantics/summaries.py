@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.semantics.knowledge import torch as known
 from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of, walk
@@ -89,13 +90,15 @@ DIFFERENTIATING_WORDS = frozenset(
 
 
 def builds_a_graph(call: Call) -> bool:
-    """The call of a module, other than a loss, with grad mode on."""
+    """The call of a module that has parameters, with grad mode on."""
     if not call.is_forward or call.handler or call.mode in (Mode.OFF, Mode.UNKNOWN):
         return False
     if not carrying(call.result).carries_graph:
         return False
     cls = call.callee.cls
-    return cls is None or not (cls.startswith("torch.nn.") and cls.endswith("Loss"))
+    if cls is None or not cls.startswith("torch.nn."):
+        return True
+    return not cls.endswith("Loss") and cls.rpartition(".")[2] not in known.MODULES_WITHOUT_PARAMETERS
 
 
 def carrying(value: Value) -> Value:

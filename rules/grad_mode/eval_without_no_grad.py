@@ -15,12 +15,13 @@ class EvalWithoutNoGrad(Rule):
     """An evaluation runs the model with grad mode on.
 
     ## What it does
-    Flags a loop over batches, or a function without one, that calls a model (itself or by way of a function of the
-    project) and differentiates nothing, with grad mode on, where something says that it evaluates: `.eval()` was called
-    on the model, by the function, by its object's constructor or by all of its callers; the loader or the function is
-    named so; a flag switches training off (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`); or the
-    function takes nothing but numbers or arrays from the output (`.item()`, `argmax`, `.detach().cpu()`). One finding
-    for each such place, at its first forward pass.
+    Flags a loop over batches, or a function or script without one, that runs a model (itself, by one of its methods,
+    or by way of a function of the project) and differentiates nothing, with grad mode on, where something says that it
+    evaluates: `.eval()` was called on the model, by the function, by its object's constructor or by all of its
+    callers; the loader or the function is named so, also the model's own `evaluate`; something switches training off
+    (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`, `model.eval()` where the function asks
+    `if model.training:`); or the function takes nothing but numbers or arrays from the output (`.item()`, `argmax`,
+    `.detach().cpu()`). One finding for each such place, at its first forward pass.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
@@ -59,12 +60,15 @@ class EvalWithoutNoGrad(Rule):
 
     ## When it stays silent
     When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
-    class); when `.numpy()` is called on the output as it is, which raises where there is a graph; when the function
-    differentiates anything (attacks, saliency, forces, test-time training); in training loops, where `eval()` freezes
-    batch statistics or a teacher; when the model is frozen; in unit tests; when a function without a loop, whose name
-    does not say that it evaluates, hands out the output with its graph: gradients may flow through the model to its
-    input; when the model is told to switch grad off (`no_grad=True`). A single forward pass at the top level of a
-    script, or in a function that converts or exports a model, has low confidence, which is not shown by default; so
+    class, a `test_step` that somebody's trainer calls); when `.numpy()` is called on the output as it is, which raises
+    where there is a graph; when the function differentiates anything (attacks, saliency, forces, test-time training);
+    in training loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests;
+    when a function without a loop, whose name does not say that it evaluates, hands out the output with its graph:
+    gradients may flow through the model to its input; when the output is kept, or goes to code that is not named for
+    measuring, showing or saving it; when the model is told to switch grad off (`no_grad=True`). Of a method out of
+    view, such as `model.predict(x)`, when nothing shows that it leaves grad mode alone: its name (`encode`, `render`),
+    its definition in the project, or a `.detach()` on what it returns. A single forward pass of a script that takes
+    nothing from the output, or beside a conversion of the model, has low confidence, which is not shown by default; so
     has a model of an abstract class of the project, where the project differentiates.
 
     ## References

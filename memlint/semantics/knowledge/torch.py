@@ -409,11 +409,15 @@ MODEL_NAMES = frozenset(
 )
 # What is called by a name made of these words, the last one a model's, is a model unless something says otherwise:
 # `net(x)`, `self.target_network(obs)`, `netD(real)`.
-MODEL_NOUNS = frozenset({"model", "net", "network", "backbone", "unet", "discriminator", "critic"})
-MODEL_QUALIFIERS = frozenset(
-    """base best critic ema main my new old online policy pretrained q ref reference student target teacher trained
-    value actor a b c d e f g s t 1 2""".split()
+MODEL_NOUNS = frozenset(
+    """model net network backbone unet generator discriminator encoder actor critic qnetwork qnet dqn""".split()
 )
+MODEL_QUALIFIERS = frozenset(
+    """base best critic ema local main my new old online policy pretrained q ref reference student target teacher
+    trained value actor a b c d e f g s t 1 2""".split()
+)
+# Whatever has one of these methods is a Lightning module, or one written after it.
+STEPS_OF_MODELS = frozenset({"training_step", "validation_step", "test_step"})
 # What is called by one of these names, as an attribute of a module of which nothing else is known, is a part of it.
 PARTS_OF_MODELS = frozenset(
     """encoder decoder generator discriminator classifier backbone head neck projector predictor embedding embeddings
