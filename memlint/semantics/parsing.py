@@ -26,7 +26,10 @@ _COMMON: tuple[type[cst.CSTNode], ...] = (
 def _fill_slots_directly(kind: type[cst.CSTNode]) -> None:
     """Replace the class's `__init__` by one that does the same, and checks nothing while a text is parsed."""
     parameters, lines = ["self"], []
-    for field in dataclasses.fields(kind):
+    fields = dataclasses.fields(kind)
+    if not all(hasattr(getattr(kind, field.name, None), "__set__") and field.init for field in fields):
+        return  # not as LibCST has been up to now: it is only slower
+    for field in fields:
         name, key = field.name, f"{kind.__name__}_{field.name}"
         value = name
         _names[f"set_{key}"] = getattr(kind, name).__set__

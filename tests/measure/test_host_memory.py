@@ -22,7 +22,7 @@ class Host:
 
     def __init__(self, available: int) -> None:
         self.said: list[str] = []
-        place = Place("/home/me/train.py", 12)
+        place = Place("/project/train.py", 12)
         self.memory = HostMemory(lambda: place, available=lambda: available, say=self.said.append)
 
 
