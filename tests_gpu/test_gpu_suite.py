@@ -14,6 +14,9 @@ from statistics import median
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed: nothing of the GPU suite has run")
+
 from gpu_figures import (
     Row,
     agreement,
