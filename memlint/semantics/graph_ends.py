@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -11,7 +12,7 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import NODES_REMEMBERED, path_of
 from memlint.semantics.values import Value
 
 # What tells nothing of the values: shapes, addresses, new tensors.
@@ -56,13 +57,9 @@ def ends_of(module: Module, flow: Flow, root: int) -> Ends:
     cut = {node for node, roots in flow.read_as_data.items() if root in roots}
     is_detached = bool(cut)
     is_counted = root in flow.compared
-    is_ranked = raises = is_on_host = False
+    is_ranked = raises = False
     detached: set[int] = set()
-    for call in flow.calls:
-        is_on_host |= _takes_away(call, detached, cut)
-        taken = _taken_from(call)
-        if taken is None or root not in flow.all_roots(taken):
-            continue
+    for call, taken in _takers(flow).get(root, ()):
         if call.method in known.DETACHING_METHODS and not call.callee.quals:
             is_detached = True
             detached.add(call.root)
@@ -70,7 +67,20 @@ def ends_of(module: Module, flow: Flow, root: int) -> Ends:
         is_counted |= _counts(call)
         is_ranked |= _ranks(call)
         raises |= (_is_numpy(call) or call.names(_ARRAY_FUNCTIONS)) and _surely_carries(module, call, taken)
+    is_on_host = is_detached and any(_takes_away(call, detached, cut) for call in flow.calls)
     return Ends(is_detached, is_on_host, is_counted, is_ranked, raises)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _takers(flow: Flow) -> dict[int, list[tuple[Call, Value]]]:
+    """The calls by the definitions that they take something from, each with that value."""
+    takers: dict[int, list[tuple[Call, Value]]] = {}
+    for call in flow.calls:
+        taken = _taken_from(call)
+        if taken is not None:
+            for root in flow.all_roots(taken):
+                takers.setdefault(root, []).append((call, taken))
+    return takers
 
 
 def _takes_away(call: Call, detached: set[int], cut: set[int]) -> bool:
