@@ -244,6 +244,9 @@ def _region(
     questions = frozenset[Question]() if is_method else module.questions(carrying(call.result).conditions)
     if questions is None or ends.raises:
         return None
+    # The functions that run at this call are entered in its grad mode.
+    entered = {run.call.scope.qualname for run in runs if run.call is not None} - {scope.qualname}
+    questions -= {GradOnEntry(name) for name in entered}
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop, call)
     is_said = evidence is not None
