@@ -617,7 +617,7 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
         )
     if name in ("items", "values") and kind is Kind.UNKNOWN and not reading.arguments and len(receiver.idents) == 1:
         return _parts_of(flow, reading, receiver, name)
-    value = _tensor_method(flow, reading, receiver, name)
+    value = _distribution_method(flow, reading, receiver, name) or _tensor_method(flow, reading, receiver, name)
     if value is not None:
         return value
     if name == "prepare":
@@ -625,6 +625,19 @@ def _method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     if name in frameworks.CONSUMING_METHODS:
         return PLAIN
     return _unknown_call(flow, reading)
+
+
+def _distribution_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value | None:
+    """`dist.log_prob(action)` of a distribution of torch has the graph of its parameters, `dist.sample()` has none."""
+    if receiver.cls is None or not receiver.cls.startswith(known.DISTRIBUTIONS):
+        return None
+    if name in known.SAMPLING_METHODS:
+        reading.root = flow.root(reading.node)
+        return Value(Kind.TENSOR, idents=frozenset({reading.root}))
+    if name in known.DENSITY_METHODS:
+        reading.root = flow.root(reading.node, saves=True)
+        return flow.derived(Kind.TENSOR, reading.node, [receiver, *reading.values], reading.root)
+    return None
 
 
 def _note_last(flow: Flow, reading: Reading, name: str, value: Value) -> None:

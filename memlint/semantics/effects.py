@@ -81,8 +81,12 @@ class Effects(Making):
         for box in container.boxes:
             self.analysis.put(box, marked)
         self.use(value, "store", how, node)
-        if self.quiet or not (container.boxes or container.kind is Kind.CONTAINER):
-            return  # no container that is known: its `append` may do anything
+        if not (container.boxes or container.kind is Kind.CONTAINER):
+            if how != "setitem":
+                self.escape(value)  # no container that is known: its `append` may do anything
+            return
+        if self.quiet:
+            return
         path = path_of(target.value if isinstance(target, cst.Subscript) else target)
         boxes = [self.analysis.boxes[box] for box in container.boxes]
         carried = tuple(

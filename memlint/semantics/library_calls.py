@@ -193,6 +193,24 @@ def _differentiable(flow: Flow, reading: Reading, qual: str) -> Value:
     return flow.derived(Kind.TENSOR, reading.node, _operands(flow, reading), reading.root)
 
 
+def _distribution(flow: Flow, reading: Reading, qual: str) -> Value:
+    """`Categorical(logits=policy(x))` has the graph of its parameters; `kl_divergence(p, q)` is computed from them."""
+    made = _differentiable(flow, reading, qual)
+    if not qual.rpartition(".")[2][:1].isupper():
+        return made
+    return Value(
+        Kind.UNKNOWN,
+        made.grad,
+        conditions=made.conditions,
+        roots=made.roots,
+        idents=made.idents,
+        cls=qual,
+        weak=made.weak,
+        proves=made.proves,
+        partly=made.partly,
+    )
+
+
 def _operands(flow: Flow, reading: Reading) -> list[Value]:
     """The arguments; of `torch.cat([a, b])` what stands in the list."""
     operands: list[Value] = []
@@ -446,6 +464,7 @@ _BY_PREFIX: tuple[tuple[str | tuple[str, ...], Handler], ...] = (
     ("torch.nn.", _nn_class),
     ("torch.distributions.", _distribution),
     (known.FUNCTIONAL_AUTOGRAD_PREFIXES, _functional_autograd),
+    (known.DISTRIBUTIONS, _distribution),
     (("torch.special.", "torch.linalg.", "torch.Tensor."), _torch_function),
     (("torch.cuda.", "torch.distributed.", "torch.backends."), _plain),
     ("torch.", _torch_function),

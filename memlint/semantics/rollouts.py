@@ -16,12 +16,11 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retentions
-from memlint.semantics.scopes import path_of
-from memlint.semantics.values import Kind, Mode, Value
+from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.values import Kind, Mode, Proof, Value
 
 _STEPPED = frozenset({"step"})
 _EMPTYING = frozenset({"clear", "append", "extend", "pop"})
-_NOTHING_ASKED: frozenset[Question] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +85,14 @@ def _pushed(module: Module, call: Call) -> RolloutStore | None:
         if keeping is None and not by_name and not bounded:
             continue
         root = keeping.root if keeping is not None else -1
-        if root in module.analysis.differentiated or (root < 0 and _may_be_differentiated(module, call)):
+        if root in module.analysis.differentiated:
             continue  # on-policy: the graph is wanted
         certain &= bounded or (keeping is not None and keeping.certain)
         if not _lives_on(module, call, keeping.attribute if keeping is not None else None):
             continue
         for node, value in handed.carriers:
-            if keeping is None and not words_of(path_of(node) or "").isdisjoint(known.ON_POLICY_WORDS):
-                continue  # what comes out of it may well be differentiated
+            if keeping is None and _is_of_policy_gradient(node):
+                continue
             asked = _carries(module, value)
             if asked is None:
                 continue
@@ -104,16 +103,10 @@ def _pushed(module: Module, call: Call) -> RolloutStore | None:
     return RolloutStore(call, call.receiver_node, tuple(stored), None, certain, questions | _entry(call))
 
 
-def _may_be_differentiated(module: Module, call: Call) -> bool:
-    """Whether what the file takes out of the buffer of a class out of view, `memory.sample()`, is differentiated."""
-    path = path_of(call.receiver_node) if call.receiver_node is not None else None
-    return path is not None and any(
-        other.method not in known.STORING_METHODS
-        and other.receiver_node is not None
-        and path_of(other.receiver_node) == path
-        and other.root in module.analysis.differentiated
-        for other in module.calls
-    )
+def _is_of_policy_gradient(node: cst.BaseExpression) -> bool:
+    """`log_prob`, `dist.entropy()`: what comes out of a buffer that nobody knows may well be differentiated."""
+    names = (part.value for part in walk(node) if isinstance(part, cst.Name))
+    return any(not words_of(name).isdisjoint(known.ON_POLICY_WORDS) for name in names)
 
 
 def is_buffer(module: Module, call: Call) -> bool:
@@ -242,14 +235,19 @@ def _carries(module: Module, value: Value) -> frozenset[Question] | None:
     """The questions on which it depends that the value carries the graph of a module; None: it does not."""
     if not value.carries_graph:
         return None
-    questions = module.questions(value.conditions)
-    if questions is not None:
-        return questions if module.graph_sources(value) else None
-    for node in module.definitions(value):
-        asked = _NOTHING_ASKED if _is_of_network(module, node) else _of_distribution(module, node)
-        if asked is not None:
-            return asked
-    return None
+    left = module.analysis.basis(value.conditions)
+    origins = [item.root for item in left if isinstance(item, Proof)]
+    if not all(_is_of_network(module, module.analysis.roots[root].node) for root in origins):
+        return None
+    if not origins and not module.graph_sources(value) and not _is_of_other_file(module, value):
+        return None
+    return frozenset(item for item in left if not isinstance(item, Proof))
+
+
+def _is_of_other_file(module: Module, value: Value) -> bool:
+    """A function of the project returned it, or what it was computed from."""
+    calls = (module.call_at(module.analysis.roots[root].node) for root in value.roots)
+    return any(call is not None and call.summary is not None for call in calls)
 
 
 def _is_of_network(module: Module, node: cst.CSTNode) -> bool:
@@ -262,27 +260,3 @@ def _is_of_network(module: Module, node: cst.CSTNode) -> bool:
         path_of(other.call.func) == path and other.root in module.analysis.differentiated
         for other in module.calls_in(call.scope)
     )
-
-
-def _of_distribution(module: Module, node: cst.CSTNode) -> frozenset[Question] | None:
-    """`dist.log_prob(action)` of a distribution of torch whose parameters carry a graph."""
-    call = module.call_at(node)
-    if call is None or call.method not in known.GRAPH_METHODS or call.receiver is None:
-        return None
-    for maker in module.definitions(call.receiver):
-        made = module.call_at(maker)
-        if (
-            made is None
-            or not made.callee.quals
-            or not all(q.startswith(known.DISTRIBUTIONS) for q in made.callee.quals)
-        ):
-            continue
-        for argument in (*made.positional, *made.keywords.values()):
-            if not argument.value.carries_graph:
-                continue
-            questions = module.questions(argument.value.conditions)
-            if questions is not None and module.graph_sources(argument.value):
-                return questions
-            if any(_is_of_network(module, definition) for definition in module.definitions(argument.value)):
-                return _NOTHING_ASKED
-    return None

@@ -78,9 +78,9 @@ class RolloutBufferKeepsGraph(Rule):
 
     ## When it stays silent
     When what the buffer holds is differentiated (REINFORCE, A2C: `log_probs`, `values`, `entropies`), or read by code
-    that does not detach it; when the class of the buffer is out of view, and its name says nothing or what the file
-    takes out of it goes into a loss; with grad mode off; when the value carries no graph (`argmax`, `dist.sample()`,
-    `.item()`); when the buffer is emptied in the same loop.
+    that does not detach it; when the class of the buffer is out of view, and its name says nothing or what is stored
+    is called a log-probability, an entropy or a value; with grad mode off; when the value carries no graph (`argmax`,
+    `dist.sample()`, `.item()`); when the buffer is emptied in the same loop.
 
     ## References
     - PyTorch FAQ, "Don't hold onto tensors and variables you don't need"

@@ -17,6 +17,3 @@ ON_POLICY_WORDS = frozenset("log logp logps logprob logprobs prob probs entropy 
 STORING_METHODS = frozenset("push add store append insert remember put store_transition add_experience".split())
 # What is called so in a function that trains is a network.
 NETWORK_WORDS = frozenset({"policy", "actor", "critic", "value", "net", "network", "model"})
-# Distributions whose log-probabilities carry the graph of their parameters.
-DISTRIBUTIONS = "torch.distributions."
-GRAPH_METHODS = frozenset({"log_prob", "entropy", "rsample"})

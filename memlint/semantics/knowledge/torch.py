@@ -506,6 +506,11 @@ MODULE_BUILDERS = frozenset({"timm.create_model", "timm.models.create_model", "t
 # Methods and functions that return a tuple of tensors.
 SEQUENCE_METHODS = frozenset({"chunk", "split", "tensor_split", "unbind", "vsplit", "hsplit", "dsplit", "aminmax"})
 
+# Distributions hold the graph of their parameters (torch/distributions/distribution.py: `sample` runs under no_grad).
+DISTRIBUTIONS = "torch.distributions."
+SAMPLING_METHODS = frozenset({"sample", "sample_n", "enumerate_support"})
+DENSITY_METHODS = frozenset({"log_prob", "entropy", "rsample", "cdf", "icdf", "perplexity"})
+
 AUTOGRAD_FUNCTIONS = frozenset(
     {
         "torch.autograd.Function",
