@@ -82,7 +82,7 @@ def retention_of(module: Module, store: Store) -> Retention | None:
         return None
     if store.root in analysis.differentiated or _overwrites(store, loop):
         return None  # REINFORCE, sums of losses: the graph is needed
-    if _only_where_not_differentiated(module, store):
+    if _only_where_not_differentiated(module, store) or _would_raise(module, store):
         return None
     questions = module.questions(value.conditions)
     if questions is None:
@@ -131,6 +131,19 @@ def _only_where_not_differentiated(module: Module, store: Store) -> bool:
     by_flag = {root for root in store.value.roots if module.analysis.roots[root].by_flag}
     backwards = module.backwards_over(by_flag)
     return bool(backwards) and all(store.excludes(backward) for backward in backwards)
+
+
+def _would_raise(module: Module, store: Store) -> bool:
+    """`torch.cat(outputs).numpy()` raises where there is a graph: the model needs no gradient, or grad is off here."""
+    return any(
+        call.method == "numpy"
+        and not call.callee.quals
+        and not call.in_try
+        and call.receiver is not None
+        and call.receiver.carries_graph
+        and store.root in call.receiver.roots
+        for call in module.calls_in(store.scope)
+    )
 
 
 def _overwrites(store: Store, loop: Loop) -> bool:
