@@ -784,8 +784,6 @@ def _prepared(reading: Reading) -> Value:
 
 def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value | None:
     node = reading.node
-    if name == "sample" and receiver.idents and receiver.idents <= flow.analysis.distributions:
-        return NO_GRAD_TENSOR  # `rsample` is the one to differentiate through
     if name == "requires_grad_":
         first = reading.first()
         if first is not None and first.literal is False:

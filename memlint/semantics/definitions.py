@@ -71,8 +71,6 @@ class Definitions:
         self._passing: tuple[int, frozenset[str]] = (0, frozenset())
         self.unseen: set[int] = set()
         """The results of calls out of view."""
-        self.distributions: set[int] = set()
-        """Distributions of torch: what `sample()` draws from them carries no graph."""
         self.losses: set[int] = set()
         """Those of them that are called like a loss function: what they return has the graph of what they get."""
         self._root_ids: dict[int, int] = {}

@@ -256,16 +256,6 @@ def _torch_function(flow: Flow, reading: Reading, qual: str) -> Value | None:
     return None
 
 
-def _distribution(flow: Flow, reading: Reading, qual: str) -> Value | None:
-    """`Categorical(logits=out)`: it holds what it is given, and hands it to nobody."""
-    if not qual.rpartition(".")[2][:1].isupper():
-        return None
-    reading.root = flow.root(reading.node, saves=True)
-    flow.analysis.distributions.add(reading.root)
-    roots = frozenset().union(*(flow.all_roots(value) for value in reading.values)) if reading.arguments else NOTHING
-    return flow.unknown(reading.node, roots, reading.root)
-
-
 # --- Python ---
 
 
@@ -462,7 +452,6 @@ _BY_PREFIX: tuple[tuple[str | tuple[str, ...], Handler], ...] = (
     ("torch.optim.", _optimizer),
     ("torch.nn.functional.", _functional),
     ("torch.nn.", _nn_class),
-    ("torch.distributions.", _distribution),
     (known.FUNCTIONAL_AUTOGRAD_PREFIXES, _functional_autograd),
     (known.DISTRIBUTIONS, _distribution),
     (("torch.special.", "torch.linalg.", "torch.Tensor."), _torch_function),
