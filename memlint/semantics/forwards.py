@@ -75,7 +75,9 @@ def _is_model(call: Call, path: str) -> bool:
         return False
     if receiver.kind is Kind.MODULE:
         return receiver.cls is None or receiver.cls.startswith((":", "@"))
-    is_named = receiver.kind is Kind.UNKNOWN and is_model_name(path.rpartition(".")[2])
+    name = path.rpartition(".")[2]
+    # An `encoder` of text or labels has methods too; it is a network where it is called.
+    is_named = receiver.kind is Kind.UNKNOWN and is_model_name(name) and "encoder" not in words_of(name)
     return is_named or _is_loaded_model(call, receiver, path)
 
 
