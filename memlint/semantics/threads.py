@@ -51,7 +51,7 @@ class UnswitchedForward:
     start: ThreadStart
     forward: Call
     switch: cst.CSTNode
-    """Where grad mode is switched off."""
+    """Where grad mode is switched off, or the start, where it is off by then."""
     decoratable: cst.FunctionDef | None
     """The function that the thread runs, where a decorator acts on all of it."""
     certain: bool

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import libcst as cst
+
 from memlint.linting.edits import AddDecorator
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
@@ -92,12 +94,16 @@ class GradModeThreadLocal(Rule):
                 "was switched off",
                 cost=Cost(CostClass.RAISES_PEAK, "A for each thread"),
                 confidence=Confidence.HIGH if found.certain else Confidence.MEDIUM,
-                related=[
-                    (found.start.node, f"{found.start.how} in another thread"),
-                    (found.switch, "switched off here"),
-                ],
+                related=_places(found),
                 fix=_fix(module, found),
             )
+
+
+def _places(found: UnswitchedForward) -> list[tuple[cst.CSTNode, str]]:
+    start = f"{found.start.how} in another thread"
+    if found.switch is found.start.node:
+        return [(found.start.node, f"{start}; grad mode is off here")]
+    return [(found.start.node, start), (found.switch, "switched off here")]
 
 
 def _fix(module: Module, found: UnswitchedForward) -> FixDraft | None:
