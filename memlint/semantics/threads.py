@@ -51,10 +51,14 @@ class UnswitchedForward:
     start: ThreadStart
     forward: Call
     switch: cst.CSTNode
-    """Where grad mode is switched off, or the start, where it is off by then."""
+    """Where grad mode is switched off; the start, where it is off by then."""
     decoratable: cst.FunctionDef | None
     """The function that the thread runs, where a decorator acts on all of it."""
     certain: bool
+
+    @property
+    def starts_off(self) -> bool:
+        return self.switch is self.start.node
 
 
 def unswitched_forwards(module: Module) -> Iterator[UnswitchedForward]:

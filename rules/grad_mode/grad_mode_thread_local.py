@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import libcst as cst
+from typing import TYPE_CHECKING
 
 from memlint.linting.edits import AddDecorator
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
 from memlint.semantics.module import Module
 from memlint.semantics.threads import UnswitchedForward, unswitched_forwards
+
+if TYPE_CHECKING:
+    import libcst as cst
 
 
 class GradModeThreadLocal(Rule):
@@ -101,7 +103,7 @@ class GradModeThreadLocal(Rule):
 
 def _places(found: UnswitchedForward) -> list[tuple[cst.CSTNode, str]]:
     start = f"{found.start.how} in another thread"
-    if found.switch is found.start.node:
+    if found.starts_off:
         return [(found.start.node, f"{start}; grad mode is off here")]
     return [(found.start.node, start), (found.switch, "switched off here")]
 
