@@ -13,7 +13,8 @@ The records hold references and facts, no code. The text of a bug is read where 
 - `text` is `thread`: only the issue or pull request shows the code; its re-creation is in fixtures/real_bugs/.
 
 A bug counts as found when a finding of one of its codes, at high or medium confidence, starts within two lines of the
-place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out` (real_bugs.md).
+place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out`; `round` 2 the
+second collection of them (real_bugs.md).
 Specimens, real_specimens.jsonl, are defects that nobody has corrected.
 """
 
@@ -125,6 +126,11 @@ def score_trap(folder: Path, trap: Record) -> Outcome:
     return Outcome(trap, None, None if flagged is None else not flagged)
 
 
+def half_of(record: Record) -> str:
+    """The collection that a record belongs to, and its half."""
+    return f"round {record.get('round', 1)}, {record['half']}" if "half" in record else "first corpus"
+
+
 def _share(values: list[bool | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{sum(known)} of {len(known)}" if known else "-"
@@ -148,14 +154,16 @@ def score(folder: Path, missed: bool) -> int:
     for kind, outcomes in (("fixed", bugs), ("specimen", specimens)):
         for outcome in outcomes:
             record = outcome.record
-            group = f"{record['half']}, {kind}, {record['difficulty']}" if "half" in record else None
-            (first[str(record["difficulty"])] if group is None else fresh[group]).append(outcome)
+            if "half" in record:
+                fresh[f"{half_of(record)}, {kind}, {record['difficulty']}"].append(outcome)
+            else:
+                first[str(record["difficulty"])].append(outcome)
             categories[record["category"]].append(outcome)
-    for title, groups in {"difficulty": first, "fresh: half, kind, difficulty": fresh, "category": categories}.items():
+    for title, groups in {"difficulty": first, "round, half, kind, difficulty": fresh, "category": categories}.items():
         _print_table(title, groups)
-    for half in (None, "dev", "held-out"):
-        silent = [outcome.silent for outcome in traps if outcome.record.get("half") == half]
-        print(f"\ntraps silent ({half or 'first corpus'}): {_share(silent)}")
+    for half in sorted({half_of(outcome.record) for outcome in traps}):
+        silent = [outcome.silent for outcome in traps if half_of(outcome.record) == half]
+        print(f"\ntraps silent ({half}): {_share(silent)}")
     if missed:
         _print_failures(bugs + specimens, traps)
     return 0
