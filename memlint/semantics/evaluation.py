@@ -417,6 +417,8 @@ def _by_ends(module: Module, flow: Flow, call: Call, ends: Ends) -> str | None:
         return None
     if call.scope.name.startswith("on_") or call.scope.name in _STEPS_OF_TRAINERS or _is_own_business(module, call):
         return None
+    if _is_a_layer(module, flow):
+        return None
     if _graph_leaves(module, flow, call) or is_put_away(module, flow, call) or "volatile" in call.scope.words:
         return None
     trains = flow.has_backward or flow.has_step
@@ -427,6 +429,15 @@ def _by_ends(module: Module, flow: Flow, call: Call, ends: Ends) -> str | None:
         return None
     what = "arrays" if ends.is_on_host else "numbers"
     return f"`{flow.scope.name}` takes nothing but {what} from it"
+
+
+def _is_a_layer(module: Module, flow: Flow) -> bool:
+    """A method of a model that returns what may be differentiated, though not this output: the top k of proposals."""
+    owner = flow.scope.enclosing_class()
+    if owner is None or not module.analysis.is_module_class(owner.qualname):
+        return False
+    parts = (part for value in flow.returned for part in value.elements or (value,))
+    return any(part.carries_graph or part.grad is Grad.MIXED for part in parts)
 
 
 def _is_own_business(module: Module, call: Call) -> bool:
