@@ -439,14 +439,17 @@ def _is_written_out(call: Call) -> bool:
 # `torch.zeros(1)`: a block of device memory holds 512 bytes, so below that nothing is to be had.
 _TINY_ELEMENTS = 16
 _IDENTITY = frozenset({"torch.eye"})
+_RANDINT = frozenset({"torch.randint"})
 
 
 def _is_tiny(made: Call) -> bool:
     """A shape of literal numbers with a handful of elements, also of an identity matrix."""
-    is_square = made.names(frozenset({"torch.eye"}))
-    if not (is_square or made.names(known.SHAPED_FACTORIES)) or not made.positional:
+    if not made.names(known.SHAPED_FACTORIES | _IDENTITY | _RANDINT) or not made.positional:
         return False
-    shape = _shape(made)
+    is_square = made.names(_IDENTITY)
+    shape = _shape_of_randint(made) if made.names(_RANDINT) else _shape(made)
+    if shape is None:
+        return False
     if is_square and len(shape) == 1:
         shape *= 2
     sizes = [int(size.literal) for size in shape if isinstance(size.literal, str) and size.literal.isdigit()]
@@ -476,6 +479,14 @@ def _shape(made: Call) -> tuple[Value, ...]:
         return tuple(_size(element.value) for element in first.expression.elements)
     elements = first.value.elements
     return tuple(argument.value for argument in made.positional) if elements is None else elements
+
+
+def _shape_of_randint(made: Call) -> tuple[Value, ...] | None:
+    """`torch.randint(low, high, size)`: the size comes last, or by its name. None where it is not written out."""
+    size = made.keywords.get("size", made.positional[-1])
+    if isinstance(size.expression, cst.List):
+        return tuple(_size(element.value) for element in size.expression.elements)
+    return size.value.elements
 
 
 def _size(node: cst.BaseExpression) -> Value:
