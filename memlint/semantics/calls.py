@@ -782,6 +782,12 @@ def _prepared(reading: Reading) -> Value:
     return Value(Kind.CONTAINER, elements=tuple(values))
 
 
+def _shows_a_graph(flow: Flow, value: Value) -> bool:
+    """A model's output, or what a backward pass ran on: no array, which has `argmax` and `nonzero` as well."""
+    shown = (ident in flow.state.backed or flow.analysis.roots[ident].is_forward for ident in value.idents)
+    return value.carries_graph and bool(value.idents) and all(shown)
+
+
 def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value | None:
     node = reading.node
     if name == "requires_grad_":
@@ -806,7 +812,7 @@ def _tensor_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> 
         return Value(Kind.CONTAINER)
     if name in known.NEVER_GRAD_METHODS:
         reading.root = flow.root(node)
-        kind = Kind.TENSOR if receiver.is_tensor or receiver.carries_graph else Kind.UNKNOWN
+        kind = Kind.TENSOR if receiver.is_tensor or _shows_a_graph(flow, receiver) else Kind.UNKNOWN
         return Value(kind, idents=frozenset({reading.root}))
     if name == "scale" and reading.first() is not None and receiver.kind is Kind.UNKNOWN:
         return flow.derived(Kind.UNKNOWN, node, reading.values)

@@ -10,6 +10,7 @@ import libcst as cst
 
 from memlint.semantics.events import Call
 from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
 from memlint.semantics.knowledge.predictions import MODEL_WORDS
 from memlint.semantics.module import Module
@@ -23,6 +24,12 @@ _PAIRED = re.compile(r"t_(?P<after>\w+)|(?P<before>\w+)_t")
 # What is read of an output without its graph.
 _PLAIN = frozenset({"shape", "dtype", "device", "data"})
 _COUNTS = frozenset({"size", "dim", "numel", "item", "tolist", "element_size"})
+_OF_TENSORS = (
+    torch_known.DETACHING_METHODS
+    | torch_known.DIFFERENTIABLE_METHODS
+    | torch_known.MULTI_RESULT_METHODS
+    | torch_known.NEVER_GRAD_METHODS
+)
 _SAME_ORDER = frozenset({"enumerate", "reversed", "list", "tuple"})
 
 
@@ -89,6 +96,8 @@ def _model(module: Module, call: Call) -> str | None:
     if _has_role(module, path):
         return path
     owner = path.rpartition(".")[0].removesuffix(".module")
+    if call.method in _OF_TENSORS:
+        return None  # `t_similarities.detach()`: the teacher's tensor, not the teacher
     unknown = call.receiver is None or not call.receiver.quals
     is_method = owner.rpartition(".")[2] != "self" and unknown and path.rpartition(".")[2] not in known.LOOKING_WORDS
     return owner if is_method and _has_role(module, owner) else None

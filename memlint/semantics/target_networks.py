@@ -21,6 +21,8 @@ from memlint.semantics.values import Grad, Mode
 
 _ALL_OF = frozenset({"parameters", "named_parameters", "state_dict", "buffers"})
 _WRITES = frozenset({"copy_", "lerp_", "mul_", "add_", "data"})
+_OPTIMIZER_WORDS = frozenset({"optimizer", "optim", "opt"})
+_NETWORK_WORDS = frozenset({"net", "network", "model"})
 _SYNCING_WORDS = frozenset({"soft", "hard", "sync", "synchronize", "polyak", "copy", "ema"})
 # Where these stand somebody may freeze a network.
 _FREEZING = (".requires_grad", "freeze", "frozen", "detach_(")
@@ -62,11 +64,14 @@ def target_forwards(module: Module) -> Iterator[TargetForward]:
             syncs.setdefault(home, sync)
     if not syncs:
         return
+    stepped = _words_of_stepped_optimizers(module)
     seen: set[tuple[Home, Scope]] = set()
     for call in module.calls:
         path = _network_of(call)
         home = home_of(call.scope, path) if path is not None else None
         if path is None or home is None or home not in syncs or (home, call.scope) in seen or home.name in trained:
+            continue
+        if _has_an_optimizer(home.name, stepped):
             continue
         if _keeps_a_graph(module, call, syncs) and not _is_frozen_elsewhere(module, home):
             seen.add((home, call.scope))
@@ -214,7 +219,7 @@ def _trained_names(module: Module) -> frozenset[str]:
     for scope in module.scopes:
         for called, methods in scope.methods_called.items():
             parts = called.split(".")
-            if "step" in methods and len(parts) > 1 and parts[-1] in ("optimizer", "optim", "opt"):
+            if "step" in methods and len(parts) > 1 and parts[-1] in _OPTIMIZER_WORDS:
                 names.add(parts[-2])
     for call in module.calls:
         # `params = list(net.parameters())`: no loop over them, and no look.
@@ -224,6 +229,19 @@ def _trained_names(module: Module) -> frozenset[str]:
                 names.add(path.rpartition(".")[2])
     names.update(_stepped_by_hand(module))
     return frozenset(names - {"self"})
+
+
+def _words_of_stepped_optimizers(module: Module) -> list[frozenset[str]]:
+    """{proxy} of `self.proxy_optim.step()`, wherever the optimizer was made."""
+    called = (path for scope in module.scopes for path, names in scope.methods_called.items() if "step" in names)
+    words = (words_of(path.rpartition(".")[2]) for path in called)
+    return [found - _OPTIMIZER_WORDS for found in words if found & _OPTIMIZER_WORDS]
+
+
+def _has_an_optimizer(network: str, stepped: list[frozenset[str]]) -> bool:
+    """Whether the name of an optimizer that steps says that it trains the network."""
+    own = words_of(network) - _NETWORK_WORDS
+    return bool(own) and any(own <= words for words in stepped)
 
 
 def _stepped_by_hand(module: Module) -> Iterator[str]:
