@@ -274,8 +274,8 @@ def _region(
     is_shown = is_watched or (is_strong and (_shows(module, scope) or not words_of(scope.name).isdisjoint(TEST_WORDS)))
     if loop is None and leaves and not is_shown and not _is_named_for_evaluation(scope):
         return None  # a feature extractor in eval mode: gradients may flow through it to its input
-    if loop is None and call.is_statement and "register_forward_hook" in module.words:
-        return None  # the hooks take what they want out of it, maybe to be differentiated
+    if call.is_statement and _prepares(module, loop):
+        return None
     lost = {run.call.root for run in runs if run.call is not None and run.call.root not in call.result.roots}
     if loop is None and not is_shown and not module.analysis.escaped.isdisjoint({call.root} | lost):
         return None  # one forward pass, whose output unknown code gets: it may well be there to be differentiated
@@ -296,6 +296,18 @@ def _region(
         one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
     )
+
+
+def _prepares(module: Module, loop: Loop | None) -> bool:
+    """Whether a forward pass whose output nobody takes is there for something else than to evaluate.
+
+    Hooks take what they want out of it, maybe to be differentiated; one batch of a loop makes lazy parameters.
+    """
+    if loop is None:
+        return "register_forward_hook" in module.words
+    body = loop.node.body if isinstance(loop.node, (cst.For, cst.While)) else None
+    last = body.body[-1] if isinstance(body, cst.IndentedBlock) and body.body else None
+    return isinstance(last, cst.SimpleStatementLine) and isinstance(last.body[-1], cst.Break)
 
 
 def _method_builds(module: Module, call: Call, ends: Ends, *, is_said: bool) -> bool:
