@@ -510,7 +510,12 @@ def _runs_unseen_code(module: Module, flow: Flow, loop: Loop | None) -> bool:
 
 
 def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
-    """Whether code out of view gets the model, or the output together with the input: what an attack needs."""
+    """Whether code out of view gets the model, or the output together with the input: what an attack needs.
+
+    Or whoever calls the function gets what a policy gradient needs.
+    """
+    if _returns_densities_of_samples(flow, forward):
+        return True
     inputs = frozenset().union(*(argument.value.idents for argument in forward.positional))
     for call in flow.calls:
         if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in _loops(call)):
@@ -530,6 +535,15 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
         if gets_output and any(value.idents & inputs for value in given):
             return True
     return False
+
+
+def _returns_densities_of_samples(flow: Flow, forward: Call) -> bool:
+    """It samples from the output, and returns the log-probabilities with their graph."""
+    samples = any(call.method in known.SAMPLING_METHODS for call in flow.calls)
+    return samples and any(
+        call.method == "log_prob" and call.root in flow.return_roots and forward.root in flow.all_roots(call.result)
+        for call in flow.calls
+    )
 
 
 def _holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:

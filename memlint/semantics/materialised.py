@@ -46,7 +46,8 @@ class HeldBatches:
     looped_over: bool
     """It is what a `for` loop iterates over, one batch at a time."""
     is_cache: bool
-    """A loop inside another one reads it again and again, or its name or the function's says so: made on purpose."""
+    """A loop inside another one or in a nested function reads it again and again, or its name or the function's says
+    so: made on purpose."""
 
 
 def held_batches(module: Module) -> Iterator[HeldBatches]:
@@ -99,8 +100,22 @@ def _held(
     directly = any(loop.iterable is not None and unwrapped(module, loop.iterable) is node for loop in loops)
     born_in = module.box(box).born_in if box is not None else frozenset()
     reused = not directly and any(outer.node not in born_in for loop in loops for outer in loop.outer()[1:])
-    is_cache = reused or not words_of(event.scope.name).isdisjoint(known.CACHE_WORDS)
+    is_named = not words_of(event.scope.name).isdisjoint(known.CACHE_WORDS)
+    is_cache = reused or is_named or _is_read_by_closures(module, event, node)
     return HeldBatches(node, iterable, on_device, certain, call, directly, is_cache)
+
+
+def _is_read_by_closures(module: Module, event: Call | Loop, node: cst.BaseExpression) -> bool:
+    """A loop in a function nested in this one reads it whenever that is called: the closure of an L-BFGS step."""
+    if not event.scope.is_function or not event.scope.children:
+        return False
+    holding = (item for item in walk(event.scope.node) if isinstance(item, cst.Assign) and item.value is node)
+    names = {path_of(target.target) for item in holding for target in item.targets} & event.scope.captured()
+    inner = set(event.scope.descendants())
+    return any(
+        loop.scope in inner and loop.iterable is not None and path_of(unwrapped(module, loop.iterable)) in names
+        for loop in module.loops
+    )
 
 
 def _box_made_by(module: Module, node: cst.BaseExpression) -> int | None:

@@ -47,7 +47,8 @@ class TensorCopyConstructed(Rule):
 
     ## When it stays silent
     When the kind of the argument is unknown on any path, for lists of tensors, numbers, NumPy arrays and values
-    taken out of a tensor; for `torch.as_tensor` and `torch.asarray`, which share memory where they can.
+    taken out of a tensor; for what arrays can do as well (`x.nonzero()`), unless `x` is known to be a tensor; for
+    `torch.as_tensor` and `torch.asarray`, which share memory where they can.
 
     ## References
     - `torch.tensor` documentation: "torch.tensor() always copies data"; its UserWarning

@@ -64,7 +64,8 @@ class EvalWithoutNoGrad(Rule):
     where there is a graph; when the function differentiates anything (attacks, saliency, forces, test-time training);
     in training loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests;
     when a function without a loop, whose name does not say that it evaluates, hands out the output with its graph:
-    gradients may flow through the model to its input; when the output is kept, or goes to code that is not named for
+    gradients may flow through the model to its input; when log-probabilities of what is sampled are returned with
+    their graph, for a policy gradient; when the output is kept, or goes to code that is not named for
     measuring, showing or saving it; when the model is told to switch grad off (`no_grad=True`). Of a method out of
     view, such as `model.predict(x)`, when nothing shows that it leaves grad mode alone: its name (`encode`, `render`),
     its definition in the project, or a `.detach()` on what it returns. A single forward pass of a script that takes

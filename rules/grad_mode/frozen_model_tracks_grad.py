@@ -85,8 +85,8 @@ class FrozenModelTracksGrad(Rule):
     a function that may freeze it; it is a part of a module whose optimizer is made elsewhere. When its output is
     detached at once, or its forward pass runs with grad off. What is detached later, averaged copies
     and target networks are left alone where the file, or one of the project that mentions the class, speaks of
-    `requires_grad` or of freezing; a target network also where a network that is trained gives it its input, and where
-    its own gradients are used.
+    `requires_grad` or of freezing; a target network also where a network that is trained gives it its input, where
+    its own gradients are used, and where an optimizer with its name steps (`proxy_optim` of `proxy`).
 
     ## References
     - PyTorch notes, "Autograd mechanics", section on setting `requires_grad`

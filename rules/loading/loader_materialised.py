@@ -61,8 +61,8 @@ class LoaderMaterialised(Rule):
     `collate_fn=list`: the workers run a function), or a class of loader in the project decides what is. A name alone
     says it only where it names a role of data (`train_loader`, not `yaml_loader`) or batches are taken from it
     elsewhere in the file. Where only the name says that something is a loader, or only the inputs are kept, the
-    confidence is medium; where a loop in a loop reads the list again in every round, or the function is called
-    `prefetch` or `cache`, it is low, and not shown by default: a cache, made on purpose.
+    confidence is medium; where a loop in a loop reads the list again in every round, or a nested function at each call,
+    or the function is called `prefetch` or `cache`, it is low, and not shown by default: a cache, made on purpose.
 
     ## References
     - `torch.utils.data.DataLoader` documentation
