@@ -31,6 +31,9 @@ _TO_HOST = frozenset({"cpu", "numpy", "tolist", "item"})
 _NUMBER_FUNCTIONS = frozenset({"float", "int", "bool"})
 _ARRAY_FUNCTIONS = frozenset({"numpy.array", "numpy.asarray"})
 
+NUMBER_WORDS = _NUMBERS | _RANKING | _NUMBER_FUNCTIONS
+"""Where code takes numbers from an output, one of these words stands, or a comparison."""
+
 
 @dataclass(frozen=True)
 class Ends:

@@ -8,6 +8,7 @@ from memlint.linting.edits import AddDecorator, AddImport, EditDraft, WrapStatem
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.evaluation import PROJECT_DIFFERENTIATES, EvaluationRegion, evaluation_regions
+from memlint.semantics.graph_ends import NUMBER_WORDS
 from memlint.semantics.module import Module
 
 
@@ -80,7 +81,7 @@ class EvalWithoutNoGrad(Rule):
     code = "MEM201"
     name = "eval-without-no-grad"
     since = "0.1"
-    triggers = frozenset({"eval", "train", "for", "while", "detach", "data", "item"})
+    triggers = frozenset({"eval", "train", "for", "while", "detach", "data", "if", "return"}) | NUMBER_WORDS
 
     def check(self, module: Module) -> Iterator[Draft]:
         for region in evaluation_regions(module):
