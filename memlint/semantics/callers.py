@@ -38,6 +38,9 @@ GRADIENT_WORDS = (
 )
 """What code mentions that switches grad mode, or differentiates itself."""
 _GRADIENT_TEXT = re.compile(rb"\b(?:" + "|".join(sorted(GRADIENT_WORDS)).encode() + rb")\b")
+_OWN_CALL = re.compile(rb"\bself\.([^\W\d]\w*)\(")
+# Deeper than this a method hands its work on too far to be judged by texts.
+_MOST_DELEGATIONS = 3
 _NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
@@ -100,6 +103,7 @@ class Callers:
         self._mentions: dict[str, list[str] | None] = {}
         self._mentioned: Memo[tuple[str, str], _Mentions | None] = {}
         self._switching: Memo[str, bool] = {}
+        self._speaking: Memo[str, bool | None] = {}
         self._known: Memo[tuple[str, str], bool] = {}
 
     def sites(self, symbol: str, *, outside: str = "") -> Sites | None:
@@ -301,14 +305,30 @@ class Callers:
         return _in_eval(function, given, line) if function is not None and given is not None else None
 
     def mentions_gradients(self, function: str) -> bool | None:
-        """Whether a function or method of this name, in any file, speaks of gradients; None: there is none."""
-        found: bool | None = None
+        """Whether a function or method of this name, in any file, speaks of gradients; None: there is none.
+
+        It speaks of them too where a method that it calls on its own object does (`self.test()`), a few calls deep.
+        """
+        return self.reads.once(self._speaking, function, lambda: self._speaks(function))
+
+    def _speaks(self, function: str) -> bool | None:
+        bodies = self._definitions(function)
+        if not bodies:
+            return None
+        names = {function}
+        for _ in range(_MOST_DELEGATIONS + 1):
+            if any(_GRADIENT_TEXT.search(body) for body in bodies):
+                return True
+            called = {match[1].decode() for body in bodies for match in _OWN_CALL.finditer(body)} - names
+            names |= called
+            bodies = [body for name in sorted(called) for body in self._definitions(name)]
+        return bool(bodies)
+
+    def _definitions(self, function: str) -> list[bytes]:
+        """The texts of all functions and methods of this name in the project."""
         pattern = re.compile(rb"^([ \t]*)(?:async )?def " + function.encode() + rb"\(", re.MULTILINE)
-        for file in self.mentioning(f"def {function}(") or ():
-            text = self.names.text(file)
-            for match in pattern.finditer(text):
-                found = bool(found) or _GRADIENT_TEXT.search(_definition_at(text, match)) is not None
-        return found
+        texts = [self.names.text(file) for file in self.mentioning(f"def {function}(") or ()]
+        return [_definition_at(text, match) for text in texts for match in pattern.finditer(text)]
 
     def words_around(self, site: Site) -> frozenset[str]:
         """The words of the function in which a call stands, or of the file where it stands at its top level."""
