@@ -25,6 +25,7 @@ __all__ = [
     "builds_a_graph",
     "carrying",
     "differentiates_itself",
+    "may_build",
     "method_runs_at",
     "runs_at",
     "runs_through",
@@ -66,7 +67,7 @@ def method_runs_at(module: Module, call: Call) -> list[Run]:
     if is_part or _is_loaded_model(call, call.callee, path):
         return [Run(path, call, is_method=True)]
     is_model = owner not in ("", "self") and _is_model(call, owner)
-    return [Run(owner, call, is_method=True)] if is_model and _may_build(name) else []
+    return [Run(owner, call, is_method=True)] if is_model and may_build(name) else []
 
 
 def _is_model(call: Call, path: str) -> bool:
@@ -86,7 +87,8 @@ def _is_loaded_model(call: Call, value: Value, path: str) -> bool:
     return value.kind is Kind.STATE and "eval" in call.scope.methods_called.get(path, ())
 
 
-def _may_build(method: str) -> bool:
+def may_build(method: str) -> bool:
+    """Whether a model's method of this name may run its layers, and not only look at it, move, load or change it."""
     words = words_of(method)
     runs = not words.isdisjoint(known.METHODS_THAT_RUN)
     return not (words & known.METHODS_THAT_LOOK or (words & known.METHODS_THAT_MAY_LOOK and not runs))

@@ -11,6 +11,7 @@ import libcst as cst
 
 from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call, Loop
+from memlint.semantics.forwards import may_build
 from memlint.semantics.knowledge import hooks as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
@@ -539,4 +540,6 @@ def _runs_member(call: Call, rest: str, other: Call) -> bool:
     """`self.model(x)` after a hook on `self.model.layer4`."""
     path = _self_path(call.receiver_node) if call.receiver_node is not None else None
     member = (path or "self.").split(".")[1]
-    return bool(rest) and (rest.split(".", maxsplit=1)[0] == member or other.is_forward) and not other.callee.quals
+    head, _, method = rest.partition(".")
+    runs = other.is_forward or (head == member and (not method or may_build(method.rpartition(".")[2])))
+    return bool(rest) and runs and not other.callee.quals
