@@ -555,7 +555,7 @@ class Flow(Expressions):
         if value.kind is Kind.INSTANCE and value.cls is not None:
             inside = context_mode(self.analysis, value.cls)
             return mode if inside is Mode.KEEP else inside or Mode.UNKNOWN
-        return mode if is_neutral_context(value, item) else Mode.UNKNOWN
+        return mode if is_neutral_context(self, value, item) else Mode.UNKNOWN
 
     def result(self, parts: int | None = None) -> Value:
         """What the function returns, joined over its returns; with `parts`, over those of so many values, if any."""

@@ -362,7 +362,7 @@ def _wrapped_iteration(flow: Flow, reading: Reading, qual: str) -> Value:
             iterables[:1] or [reading.keywords["iterable"].value] if iterables or "iterable" in reading.keywords else []
         )
     if not iterables:
-        return flow.unknown(reading.node, NOTHING)
+        return Value(Kind.CONTEXT, mode=Mode.KEEP)  # `with tqdm(total=n) as bar:`
     elements = [
         value.elements[0] if value.mode is Mode.KEEP and value.elements else _plain_element(flow, value, reading.node)
         for value in iterables

@@ -8,6 +8,7 @@ import libcst as cst
 
 from memlint.semantics.knowledge import libraries
 from memlint.semantics.knowledge.libraries.rows import Effect, Role
+from memlint.semantics.naming import words_of
 from memlint.semantics.values import PLAIN, Grad, Kind, Mode, Value
 
 if TYPE_CHECKING:
@@ -55,13 +56,19 @@ def effect_of(flow: Flow, reading: Reading) -> Effect | None:
     return libraries.effect_of_method(reading.method) if reading.receiver.kind is Kind.UNKNOWN else None
 
 
-def is_neutral_context(value: Value, item: cst.BaseExpression) -> bool:
-    """`with tqdm(loader) as bar:`, `with accelerator.accumulate(model):` on an accelerator out of view."""
+def is_neutral_context(flow: Flow, value: Value, item: cst.BaseExpression) -> bool:
+    """`with tqdm(loader) as bar:`, `with h5py.File(path):`, `with accelerator.accumulate(model):`, out of view."""
     if value.mode is Mode.KEEP and value.elements is not None:
         return True  # what wraps an iteration
-    if value.kind is not Kind.UNKNOWN or not isinstance(item, cst.Call) or not isinstance(item.func, cst.Attribute):
+    if not isinstance(item, cst.Call):
         return False
-    return item.func.attr.value in libraries.NEUTRAL_CONTEXT_METHODS
+    if libraries.knows_no_torch(flow.analysis.qualify(item.func) or ""):
+        return True
+    if value.kind is not Kind.UNKNOWN:
+        return False
+    if isinstance(item.func, cst.Attribute):
+        return item.func.attr.value in libraries.NEUTRAL_CONTEXT_METHODS
+    return isinstance(item.func, cst.Name) and "autocast" in words_of(item.func.value)  # `amp_autocast`, of timm
 
 
 def _effect(flow: Flow, cls: str, method: str) -> Effect | None:

@@ -45,15 +45,15 @@ NEUTRAL_CONTEXTS = frozenset(
         "torch.cuda.nvtx.range",
         "torch.backends.cuda.sdp_kernel",
         "torch.nn.attention.sdpa_kernel",
+        "torch.backends.cudnn.flags",
+        "torch.backends.mkldnn.flags",
+        "torch.jit.optimized_execution",
+        "torch.utils.tensorboard.SummaryWriter",
         "torch.random.fork_rng",
         "open",
-        "tqdm.tqdm",
-        "tqdm.auto.tqdm",
-        "tqdm.trange",
-        "numpy.errstate",
-        "wandb.init",
-        "mlflow.start_run",
-        "rich.progress.Progress",
+        "contextlib.closing",
+        "contextlib.redirect_stderr",
+        "contextlib.redirect_stdout",
     }
 )
 # Of these a bare call does nothing at all: they must be entered (torch.set_grad_enabled acts when called).
