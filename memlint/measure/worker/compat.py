@@ -65,6 +65,7 @@ __all__ = [
     "has_operator",
     "is_composite",
     "is_entered",
+    "kernel",
     "memory_history",
     "on_out_of_memory",
     "operator",
@@ -145,6 +146,12 @@ class OneFakeMode(FakeTensorMode):
     @enter_stack.setter
     def enter_stack(self, value: list[Any]) -> None:
         self._here.enter_stack = value
+
+
+def kernel(operator: Any) -> Callable[..., Any]:
+    """What an overload (`torch.ops.aten.mm.default`) calls, which saves a call of Python's."""
+    run: Callable[..., Any] = getattr(operator, "_op", operator)
+    return run
 
 
 without_torch_function = torch._C.DisableTorchFunction
@@ -300,9 +307,8 @@ def creates_graph(arguments: tuple[Any, ...]) -> bool:
     return len(arguments) > 2 and bool(arguments[2])
 
 
-def running_node() -> Any:
-    """The autograd node whose backward runs in this thread; None outside of backward passes."""
-    return torch._C._current_autograd_node()
+running_node: Callable[[], Any] = torch._C._current_autograd_node
+"""The autograd node whose backward runs in this thread; None outside of backward passes."""
 
 
 def grad_fn(tensor: torch.Tensor) -> Any:

@@ -6,7 +6,6 @@ a node allocates belongs to that line.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,37 +26,52 @@ if TYPE_CHECKING:
     from memlint.measure.worker.tracker import Tracker
 
 _KEY = "memlint"
+_OWN_FRAMES = 3
+"""From the function that asks for a line to that which is called for one of torch's functions, both included."""
+_without_torch_function = compat.without_torch_function
+_is_grad_enabled = torch.is_grad_enabled
 
 
 class Frames:
-    """Finds the innermost frame of the user's code. One answer a code object, kept."""
+    """Finds the innermost frame of the user's code. One answer a code object and instruction, kept."""
 
     def __init__(self) -> None:
         self._paths: dict[int, str | None] = {}
         """By the identity of a code object, whose hash is slow."""
         self._places: dict[tuple[int, int], Place] = {}
+        """By code object and instruction: to find the line of one, Python reads through a table."""
+        self._of_lines: dict[tuple[int, int], Place] = {}
         self._codes: list[CodeType] = []
         """Kept, since they are known by their identity."""
 
-    def innermost(self) -> Place | None:
-        frame: FrameType | None = sys._getframe(1)
+    def innermost(self, skip: int = 0) -> Place | None:
+        """Leaves out that many of the frames that call."""
+        try:
+            frame: FrameType | None = sys._getframe(skip + 1)
+        except ValueError:  # a thread of the engine's own has no frames but ours
+            return None
+        paths = self._paths
         while frame is not None:
             code = frame.f_code
-            try:
-                path = self._paths[id(code)]
-            except KeyError:
-                self._codes.append(code)
-                path = self._paths[id(code)] = _path(code)
+            key = id(code)
+            path = paths[key] if key in paths else self._learn(code)
             if path is not None:
-                return self._place(code, path, frame.f_lineno)
+                return self._places.get((key, frame.f_lasti)) or self._place(code, path, frame)
             frame = frame.f_back
         return None
 
-    def _place(self, code: CodeType, path: str, line: int | None) -> Place:
-        key = (id(code), line or code.co_firstlineno)
-        place = self._places.get(key)
+    def _learn(self, code: CodeType) -> str | None:
+        self._codes.append(code)
+        path = self._paths[id(code)] = _path(code)
+        return path
+
+    def _place(self, code: CodeType, path: str, frame: FrameType) -> Place:
+        line = frame.f_lineno or code.co_firstlineno
+        place = self._of_lines.get((id(code), line))
         if place is None:
-            place = self._places[key] = Place(path, key[1], getattr(code, "co_qualname", code.co_name))
+            place = Place(path, line, getattr(code, "co_qualname", code.co_name))
+            self._of_lines[id(code), line] = place
+        self._places[id(code), frame.f_lasti] = place
         return place
 
 
@@ -106,13 +120,13 @@ class LiveNode(NamedTuple):
 class _Tag:
     """Lives in a node's metadata, as long as the node."""
 
-    __slots__ = ("live", "node", "serial")
+    __slots__ = ("live", "node")
 
-    def __init__(self, node: LiveNode, serial: int, live: dict[int, LiveNode]) -> None:
-        self.node, self.serial, self.live = node, serial, live
+    def __init__(self, node: LiveNode, live: dict[int, LiveNode]) -> None:
+        self.node, self.live = node, live
 
     def __del__(self) -> None:
-        self.live.pop(self.serial, None)
+        self.live.pop(id(self), None)
 
 
 class Calls(TorchFunctionMode):
@@ -140,11 +154,10 @@ class NodeTags(Calls):
         """How many were alive when the last one was made."""
         self._frames = frames
         self._steps_ended = steps_ended
-        self._serials = itertools.count()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = self._tracker.call(func, args, kwargs)
-        if not torch.is_grad_enabled():
+        if not _is_grad_enabled():
             pass  # no node was made
         elif isinstance(result, (torch.Tensor, tuple, list)):
             self.tag_results(result)
@@ -153,42 +166,51 @@ class NodeTags(Calls):
         return result
 
     def tag_results(self, result: object) -> None:
-        with compat.without_torch_function():
-            found = [compat.grad_fn(result)] if type(result) is torch.Tensor else _nodes(result)
-            nodes = [node for node in found if node is not None and _KEY not in node.metadata]
-            if nodes:
-                self._tag(nodes)
+        with _without_torch_function():
+            if type(result) is torch.Tensor:
+                node = compat.grad_fn(result)
+                if node is not None and _KEY not in node.metadata:
+                    self._tag([node])
+            else:
+                nodes = [node for node in _nodes(result) if _KEY not in node.metadata]
+                if nodes:
+                    self._tag(list(dict.fromkeys(nodes)))
 
     def _tag(self, nodes: list[Any]) -> None:
+        """Tag different nodes, and those that they reach."""
         step = self._steps_ended()
-        new: list[tuple[Any, bool, bool]] = []
-        seen = set()
+        seen = set(nodes)
         crossings = 0
-        while nodes:
-            node = nodes.pop()
-            if node in seen:
-                continue
-            seen.add(node)
+        new: list[tuple[Any, bool, bool]] = []
+        for node in nodes:  # grows meanwhile
             crosses = False
-            children = node.next_functions
-            for child, _ in children:
+            below = node.next_functions
+            for child, _ in below:
                 if child is None:
                     continue
                 tag = child.metadata.get(_KEY)
                 if tag is None:
-                    nodes.append(child)
-                elif child.next_functions:
-                    below: LiveNode = tag.node
-                    crosses = crosses or below.step < step
-                    crossings = max(crossings, below.crossings + (below.step < step))
-            new.append((node, crosses, bool(children)))
-        place = self._frames.innermost()
+                    if child not in seen:
+                        seen.add(child)
+                        nodes.append(child)
+                    continue
+                known: LiveNode = tag.node
+                depth = known.crossings
+                if known.step < step and child.next_functions:
+                    crosses = True
+                    depth += 1
+                if depth > crossings:
+                    crossings = depth
+            new.append((node, crosses, bool(below)))
+        place = self._frames.innermost(_OWN_FRAMES)
+        live, leaf = LiveNode(place, step, crossings, False), LiveNode(place, step, 0, False)
         for node, crosses, inner in new:
-            serial = next(self._serials)
-            live = LiveNode(place, step, crossings, crosses)
-            node.metadata[_KEY] = _Tag(live, serial, self.live)
-            if inner:
-                self.live[serial] = live
+            if not inner:
+                node.metadata[_KEY] = _Tag(leaf, self.live)
+                continue
+            known = live._replace(crosses=True) if crosses else live
+            node.metadata[_KEY] = tag = _Tag(known, self.live)
+            self.live[id(tag)] = known
         self.latest = len(self.live)
 
 
@@ -198,11 +220,16 @@ def tagged(node: Any) -> LiveNode | None:
     return tag.node if tag is not None else None
 
 
-def running_node_place() -> Place | None:
-    """The forward line of the autograd node that is running."""
-    node = compat.running_node()
-    known = tagged(node) if node is not None else None
+def place_of(node: Any) -> Place | None:
+    """The forward line of an autograd node."""
+    known = tagged(node)
     return known.place if known is not None else None
+
+
+def running_node_place() -> Place | None:
+    """That of the one that is running."""
+    node = compat.running_node()
+    return place_of(node) if node is not None else None
 
 
 def _nodes(result: object) -> Iterator[Any]:

@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from memlint.measure.recording import SETUP_STEP, Category, Phase, Place, Storage
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Backend
-from memlint.measure.worker.lines import Frames, running_node_place
+from memlint.measure.worker.lines import Frames, place_of
 
 GRANULARITY = 512
 """The CUDA caching allocator gives whole blocks of 512 bytes (kMinBlockSize in c10/cuda/CUDACachingAllocator.cpp)."""
@@ -25,8 +24,17 @@ _RESIZING = ("aten::resize", "aten::set_", "aten::_resize", "aten::sparse_resize
 _COPYING = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
 """What brings a tensor from the host."""
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+_STRIDED = torch.strided
+_OWN_FRAMES = 3
+"""From the function that asks for lines to that which is called for an operation, both included."""
 _WHOLE = frozenset({"aten::scaled_dot_product_attention", "aten::batch_norm", "aten::_batch_norm_impl_index"})
 """Composite operations for which the backend chooses a kernel."""
+
+
+# What is asked for every operation.
+_without_torch_function = compat.without_torch_function
+_running_node = compat.running_node
+_is_inference_mode = torch.is_inference_mode_enabled
 
 
 def rounded(size: int) -> int:
@@ -51,14 +59,16 @@ class _Facts(NamedTuple):
     """Whether all that it returns are views of its arguments, or they themselves: there is nothing new to see."""
 
 
-class _Live:
-    """A storage that is alive: the record that stands for it, and what tells of its end."""
+class _Live(weakref.ref[torch.UntypedStorage]):
+    """A storage that is alive, and the record that stands for it. Tells of its end."""
 
-    __slots__ = ("record", "reference")
+    __slots__ = ("key", "record")
+    key: int
+    record: Storage
 
-    def __init__(self, record: Storage) -> None:
-        self.record = record
-        self.reference: weakref.ref[Any] | None = None
+
+_Origin = tuple[Category, Phase, "Place | None", "Place | None"]
+"""What all that one operation makes has in common: category, phase, line and caller."""
 
 
 class Tracker(compat.DispatchMode):
@@ -95,6 +105,8 @@ class Tracker(compat.DispatchMode):
         self._sees_inputs = backend.name == "cuda"
         self._frames = frames
         self._live: dict[int, _Live] = {}
+        self._holds = backend.holds
+        self._on_release = self._released
         self._facts: dict[int, _Facts] = {}
         self._lock = threading.RLock()
         """Held while the log is written: threads of the program take turns between any two of our steps."""
@@ -114,18 +126,22 @@ class Tracker(compat.DispatchMode):
             return None
         return live.record if live is not None else None
 
-    def records_of(self, tensor: torch.Tensor) -> Iterator[Storage]:
+    def records_of(self, tensor: torch.Tensor) -> Iterable[Storage]:
         """The storages of any tensor; one that was not seen before is taken in."""
+        if type(tensor) in _PLAIN and tensor.layout is _STRIDED:
+            live = self._live.get(tensor.untyped_storage()._cdata)
+            if live is not None:
+                return (live.record,)
+        return self._records_of_parts(tensor)
+
+    def _records_of_parts(self, tensor: torch.Tensor) -> Iterator[Storage]:
         for part in parts(tensor):
-            live = self._live.get(part.untyped_storage()._cdata)
-            if live is None:
-                self._see(part, "external", from_host=False)
-                live = self._live.get(part.untyped_storage()._cdata)
+            key = part.untyped_storage()._cdata
+            if key not in self._live:
+                self._see((part,), "external")
+            live = self._live.get(key)
             if live is not None:
                 yield live.record
-
-    def live_records(self) -> list[Storage]:
-        return [live.record for live in self._live.values()]
 
     def forget(self) -> None:
         """What was seen so far turned out to be host memory. Times go on; `log` leaves it out."""
@@ -155,6 +171,9 @@ class Tracker(compat.DispatchMode):
         first_id, _ = self._forgotten
         return tuple(number - first_id for number in storages if number >= first_id)
 
+    def live_records(self) -> list[Storage]:
+        return [live.record for live in self._live.values()]
+
     def storage_resized(self, storage: torch.UntypedStorage) -> None:
         """Called after the bytes of a storage were replaced."""
         live = self._live.get(storage._cdata)
@@ -163,16 +182,16 @@ class Tracker(compat.DispatchMode):
         old = live.record
         with self._lock:
             if storage.nbytes():
-                live.record = self._born(storage.nbytes(), "aten::resize_", old.category)
+                live.record = self._born(storage.nbytes(), "aten::resize_", (old.category, *self._origin()[1:]))
             else:
                 self._live.pop(storage._cdata)
             self._died(old)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with compat.without_torch_function():
+        with _without_torch_function():
             if types and any(is_traceable_wrapper_subclass_type(kind) for kind in types):
                 return NotImplemented  # the subclass takes its operation apart, and this mode sees the parts
-            if torch.is_inference_mode_enabled() and self._decomposes(func):
+            if _is_inference_mode() and self._decomposes(func):
                 with self:  # without autograd, PyTorch does not take composite operations apart before it asks a mode
                     return func.decompose(*args, **(kwargs or {}))
             if self._sees_inputs:
@@ -183,54 +202,81 @@ class Tracker(compat.DispatchMode):
             if facts.aliases and not self.sees_aliases:
                 pass
             elif isinstance(result, torch.Tensor):
-                self._see(result, facts.name, facts.copies and self._is_host(args[0]))
+                self._see((result,), facts.name, facts.copies and self._is_host(args[0]))
                 if facts.resizes:
                     self._check_sizes(result)
             elif isinstance(result, (tuple, list)):
-                for item in result:
-                    if isinstance(item, torch.Tensor):
-                        self._see(item, facts.name, from_host=False)
+                self._see(result, facts.name)
             self.last_operation = len(self.events)
             return result
 
     def _take_in(self, arguments: Any) -> None:
         """Take in device storages that nobody has seen made: another thread may have."""
+        self._see(arguments, "external")
         for argument in arguments:
-            if isinstance(argument, torch.Tensor):
-                self._see(argument, "external", from_host=False)
-            elif isinstance(argument, (list, tuple)):
+            if isinstance(argument, (list, tuple)):
                 self._take_in(argument)
 
     def _is_host(self, tensor: torch.Tensor) -> bool:
         return all(part.untyped_storage()._cdata not in self._live for part in parts(tensor))
 
-    def _see(self, tensor: torch.Tensor, operator: str, from_host: bool) -> None:
-        if not (type(tensor) in _PLAIN and tensor.layout is torch.strided) and not is_plain(tensor):
-            for part in parts(tensor):
-                self._see(part, operator, from_host)
-            return
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._live or not self._backend.holds(tensor):
-            return
-        size = storage.nbytes()
-        if size == 0:
-            return
-        with self._lock:
-            if from_host:
-                self.arrivals.append((len(self.events), tuple(tensor.shape)))
-            live = _Live(self._born(size, operator, Category.INPUTS if from_host else None))
-            live.reference = weakref.ref(storage, partial(self._released, key, live))
-            self._live[key] = live
+    def _see(self, items: Iterable[Any], operator: str, from_host: bool = False) -> None:
+        """Take in what is new among the tensors that one operation has made."""
+        origin: _Origin | None = None
+        for tensor in items:
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            if not (type(tensor) in _PLAIN and tensor.layout is _STRIDED) and not is_plain(tensor):
+                self._see(parts(tensor), operator, from_host)
+                continue
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key in self._live or not self._holds(tensor):
+                continue
+            size = storage.nbytes()
+            if size == 0:
+                continue
+            if origin is None:
+                origin = self._origin()
+                if from_host:
+                    origin = (Category.INPUTS, *origin[1:])
+            live = _Live(storage, self._on_release)
+            live.key = key
+            with self._lock:
+                if from_host:
+                    self.arrivals.append((len(self.events), tuple(tensor.shape)))
+                live.record = self._born(size, operator, origin)
+                self._live[key] = live
 
-    def _born(self, size: int, operator: str, category: Category | None) -> Storage:
-        node = compat.running_node()
-        phase = self._phase() if node is None else Phase.BACKWARD
-        recomputing = node is not None and self.recomputing()
-        place = caller = None
-        if self._frames is not None:
-            place, caller = self._lines(node, recomputing)
-        category = category or _category(phase, recomputing)
+    def _origin(self) -> _Origin:
+        frames = self._frames
+        node = _running_node()
+        if node is not None:
+            recomputing = self.recomputing()
+            category = Category.ACTIVATIONS if recomputing else Category.BACKWARD_TEMPORARIES
+            return (category, Phase.BACKWARD, *self._lines(node, recomputing))
+        phase = self.phase
+        if phase is Phase.OPTIMIZER and self.optimizing != threading.get_ident():
+            phase = Phase.FORWARD  # another thread is in an optimizer
+        place = frames.innermost(_OWN_FRAMES) if frames is not None else None
+        return Category.ACTIVATIONS if phase is Phase.FORWARD else Category.OTHER, phase, place, place
+
+    def _lines(self, node: Any, recomputing: bool) -> tuple[Place | None, Place | None]:
+        """The line that what a backward pass makes belongs to, and the one that runs."""
+        if self._frames is None:
+            return None, None
+        if recomputing:
+            return self._frames.innermost(), self.backward_caller
+        # Of PyTorch's own nodes the user's line is that of the whole pass. A GPU's pass runs in a thread that has none.
+        try:
+            own = sys._getframe(_OWN_FRAMES + 1).f_code is compat.ENGINE
+        except ValueError:  # the stack of a thread of the engine's own
+            own = True
+        caller = self.backward_caller if own else self._frames.innermost() or self.backward_caller
+        return place_of(node) or caller, caller
+
+    def _born(self, size: int, operator: str, origin: _Origin) -> Storage:
+        category, phase, place, caller = origin
         # By position: this is done for every storage, and names take time.
         record = Storage(
             len(self.storages), size, category, phase, SETUP_STEP, operator, place, caller, len(self.events)
@@ -238,34 +284,14 @@ class Tracker(compat.DispatchMode):
         self.storages.append(record)
         self.events.append(record.id)
         self.allocated += rounded(size)
-        self.peak = max(self.peak, self.allocated)
+        if self.allocated > self.peak:
+            self.peak = self.allocated
         return record
 
-    def _phase(self) -> Phase:
-        """Of this thread: another one may be in an optimizer."""
-        optimizing = self.phase is Phase.OPTIMIZER and self.optimizing != threading.get_ident()
-        return Phase.FORWARD if optimizing else self.phase
-
-    def _lines(self, node: Any, recomputing: bool) -> tuple[Place | None, Place | None]:
-        """The line that something belongs to, and the one that runs."""
-        assert self._frames is not None
-        if node is None:
-            place = self._frames.innermost()
-            return place, place
-        if recomputing:
-            return self._frames.innermost(), self.backward_caller
-        # Of PyTorch's own nodes the user's line is that of the whole pass. A GPU's pass runs in a thread that has none.
-        try:
-            own = sys._getframe(4).f_code is compat.ENGINE
-        except ValueError:  # the stack of a thread of the engine's own
-            own = True
-        caller = self.backward_caller if own else self._frames.innermost() or self.backward_caller
-        return running_node_place() or caller, caller
-
-    def _released(self, key: int, live: _Live, _: object) -> None:
+    def _released(self, live: _Live) -> None:
         with self._lock:
-            if self._live.get(key) is live:
-                del self._live[key]
+            if self._live.get(live.key) is live:
+                del self._live[live.key]
                 self._died(live.record)
 
     def _died(self, record: Storage) -> None:
@@ -290,12 +316,6 @@ class Tracker(compat.DispatchMode):
     def _check_sizes(self, result: torch.Tensor) -> None:
         for part in parts(result):
             self.storage_resized(part.untyped_storage())
-
-
-def _category(phase: Phase, recomputing: bool) -> Category:
-    if phase is Phase.FORWARD or recomputing:
-        return Category.ACTIVATIONS
-    return Category.BACKWARD_TEMPORARIES if phase is Phase.BACKWARD else Category.OTHER
 
 
 def is_traceable_wrapper_subclass_type(kind: type) -> bool:

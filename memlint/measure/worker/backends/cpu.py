@@ -73,6 +73,7 @@ class CpuBackend:
             stack.enter_context(pretended_cuda(meter, self.device))
             patches = stack.enter_context(Patches())
             one_card(patches)
+            self._labels.install(patches)
             DeviceWords(self._labels).install(patches)
             stack.enter_context(cuda_autocast())
             stack.enter_context(as_on_a_card(self._labels, self._routes))
@@ -86,7 +87,8 @@ class CpuBackend:
             yield
 
     def holds(self, tensor: torch.Tensor) -> bool:
-        return not self._labels.ever or self._labels.holds(tensor.untyped_storage())
+        labels = self._labels
+        return not labels.ever or labels.holds(tensor.untyped_storage())
 
     def step_ended(self, _number: int) -> AllocatorPeaks | None:
         return None

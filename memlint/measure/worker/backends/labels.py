@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.cuda_kernels import KERNELS, in_single_precision
-from memlint.measure.worker.compat import DispatchMode
+from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.tracker import parts
 
 _CPU = torch.device("cpu")
+_DENSE = frozenset({torch.Tensor, torch.nn.Parameter})
+_STRIDED = torch.strided
 _NO_KERNEL = "with arguments from the 'CPU' backend"
 _PACK = torch.ops.aten._pack_padded_sequence.default
 _NO_HALF = ("not implemented for 'Half'", "not implemented for 'BFloat16'")
@@ -27,8 +28,10 @@ class _Facts(NamedTuple):
 
     operator: Any
     """Kept, since it is known by its identity."""
-    kernel: Any
-    """What runs on device memory in its place, or itself."""
+    plain: Callable[..., Any]
+    """What runs on the host's memory."""
+    kernel: Callable[..., Any]
+    """What runs on device memory."""
     aliases: bool
     """Whether something that it returns may be one of the arguments, or a view of it."""
     makes_one: bool
@@ -44,7 +47,7 @@ class _Here(threading.local):
     """The side on which results are, whatever the inputs: True for the device."""
 
 
-class Labels(DispatchMode):
+class Labels(compat.DispatchMode):
     """An operation's result is on the device when the call asked for `cuda`, or one of its inputs is.
 
     Works below autograd, where a call for `cuda` is one for the CPU: nothing above needs a CUDA build.
@@ -52,36 +55,33 @@ class Labels(DispatchMode):
 
     def __init__(self, on_first_label: Callable[[], None]) -> None:
         super().__init__()
-        self._labelled: dict[int, weakref.ref[Any]] = {}
         self._on_first_label = on_first_label
-        self._ever = False
+        self.ever = False
+        """Whether anything was ever put on the device."""
         self._facts: dict[int, _Facts] = {}
         """By the operator's identity, for its hash is slow: so the operator is kept."""
         self._here = _Here()
 
-    @property
-    def ever(self) -> bool:
-        """Whether anything was ever put on the device."""
-        return self._ever
+    def install(self, patches: Patches) -> None:
+        """A storage has one object in Python as long as it lives: so the label is there."""
+        patches.set(torch.UntypedStorage, "_memlint_device", False)
 
     def on_device(self, tensor: torch.Tensor) -> bool:
         try:
-            return tensor.untyped_storage()._cdata in self._labelled
+            return self.holds(tensor.untyped_storage())
         except (NotImplementedError, RuntimeError):
             return any(self.on_device(part) for part in parts(tensor))
 
-    def holds(self, storage: torch.UntypedStorage) -> bool:
-        return storage._cdata in self._labelled
+    @staticmethod
+    def holds(storage: torch.UntypedStorage) -> bool:
+        return storage._memlint_device  # type: ignore[no-any-return]
 
     def put(self, storage: torch.UntypedStorage) -> None:
         """From now on this storage is on the device."""
-        key = storage._cdata
-        if key in self._labelled:
-            return
-        if not self._ever:
-            self._ever = True
+        if not self.ever:
+            self.ever = True
             self._on_first_label()
-        self._labelled[key] = weakref.ref(storage, partial(self._forget, key))
+        storage._memlint_device = True
 
     @contextmanager
     def results(self, on_device: bool) -> Iterator[None]:
@@ -109,7 +109,7 @@ class Labels(DispatchMode):
         facts = self._facts.get(id(func)) or self._learn(func)
         if facts.makes_nothing and not kwargs:
             try:
-                return func(*args)
+                return facts.plain(*args)
             except RuntimeError as error:
                 return self._despite(error, func, args, {}, self._any(args))
         asked = False
@@ -124,14 +124,15 @@ class Labels(DispatchMode):
                 )
         labelled = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
         try:
-            result = (facts.kernel if labelled else func)(*args, **(kwargs or {}))
+            run = facts.kernel if labelled else facts.plain
+            result = run(*args, **kwargs) if kwargs else run(*args)
         except RuntimeError as error:  # NotImplementedError, too
             result = self._despite(error, func, args, kwargs or {}, labelled)
         forced = self._here.forced
         if labelled or asked if forced is None else forced:
             if func is _PACK:
                 self.put(result[0].untyped_storage())  # the sizes of the batches are the host's
-            elif facts.makes_one and type(result) is torch.Tensor and result.layout is torch.strided:
+            elif facts.makes_one and type(result) is torch.Tensor and result.layout is _STRIDED:
                 self.put(result.untyped_storage())
             else:
                 self._label(result, (*args, *(kwargs or {}).values()) if facts.aliases else ())
@@ -140,9 +141,9 @@ class Labels(DispatchMode):
     def _learn(self, func: Any) -> _Facts:
         returns = func._schema.returns
         new = [value.alias_info is None for value in returns]
-        kernel = KERNELS.get(func)
+        kernel, plain = KERNELS.get(func), compat.kernel(func)
         facts = self._facts[id(func)] = _Facts(
-            func, kernel or func, not all(new), returns and new == [True], kernel is None and not any(new)
+            func, plain, kernel or plain, not all(new), new == [True], kernel is None and not any(new)
         )
         return facts
 
@@ -160,7 +161,10 @@ class Labels(DispatchMode):
     def _any(self, arguments: Any) -> bool:
         """Whether a tensor among the arguments is on the device."""
         for argument in arguments:
-            if isinstance(argument, torch.Tensor):
+            if type(argument) in _DENSE and argument.layout is _STRIDED:
+                if argument.untyped_storage()._memlint_device:
+                    return True
+            elif isinstance(argument, torch.Tensor):
                 if self.on_device(argument):
                     return True
             elif isinstance(argument, (list, tuple)) and self._any(argument):
@@ -170,16 +174,14 @@ class Labels(DispatchMode):
     def _label(self, result: Any, arguments: Any) -> None:
         """Label what is new: an operation in place leaves its target on the side where it was."""
         if isinstance(result, torch.Tensor):
-            for part in parts(result):
+            dense = type(result) in _DENSE and result.layout is _STRIDED
+            for part in (result,) if dense else parts(result):
                 storage = part.untyped_storage()
-                if storage._cdata not in self._labelled and not _has(arguments, storage):
+                if not (self.holds(storage) or _has(arguments, storage)):
                     self.put(storage)
         elif isinstance(result, (list, tuple)):
             for item in result:
                 self._label(item, arguments)
-
-    def _forget(self, key: int, _: object) -> None:
-        self._labelled.pop(key, None)
 
 
 def is_cuda(device: object) -> bool:
