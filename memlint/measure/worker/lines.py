@@ -203,14 +203,14 @@ class NodeTags(Calls):
                     crossings = depth
             new.append((node, crosses, bool(below)))
         place = self._frames.innermost(_OWN_FRAMES)
-        live, leaf = LiveNode(place, step, crossings, False), LiveNode(place, step, 0, False)
+        live = LiveNode(place, step, crossings, False)
         for node, crosses, inner in new:
-            if not inner:
-                node.metadata[_KEY] = _Tag(leaf, self.live)
-                continue
-            known = live._replace(crosses=True) if crosses else live
+            known = live if inner or not crossings else live._replace(crossings=0)
+            if crosses:
+                known = known._replace(crosses=True)
             node.metadata[_KEY] = tag = _Tag(known, self.live)
-            self.live[id(tag)] = known
+            if inner:
+                self.live[id(tag)] = known
         self.latest = len(self.live)
 
 
