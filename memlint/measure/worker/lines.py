@@ -199,8 +199,7 @@ class NodeTags(Calls):
                 if known.step < step and child.next_functions:
                     crosses = True
                     depth += 1
-                if depth > crossings:
-                    crossings = depth
+                crossings = max(crossings, depth)
             new.append((node, crosses, bool(below)))
         place = self._frames.innermost(_OWN_FRAMES)
         live = LiveNode(place, step, crossings, False)

@@ -284,8 +284,7 @@ class Tracker(compat.DispatchMode):
         self.storages.append(record)
         self.events.append(record.id)
         self.allocated += rounded(size)
-        if self.allocated > self.peak:
-            self.peak = self.allocated
+        self.peak = max(self.peak, self.allocated)
         return record
 
     def _released(self, live: _Live) -> None:
