@@ -32,11 +32,13 @@ FILES = {
     "pkg/sub/__init__.py": "",
     "pkg/sub/deep.py": "from ..nets import Net\nfrom .. import engine\n",
     "tools/plot.py": "def draw(): ...\n",
+    "torch/export.py": "import torch\n",
     "src/lib/__init__.py": "VALUE = 1\n",
     "src/lib/core.py": "def work(): ...\n",
 }
 NAMES = [
     ("train.py", "utils.helper", "@utils.py:helper"),
+    ("train.py", "torch.load", "torch.load"),
     ("train.py", "utils.alias", "@utils.py:helper"),
     ("train.py", "utils", "@utils.py:"),
     ("train.py", "pkg.start", "@pkg/engine.py:run"),

@@ -18,6 +18,8 @@ from memlint.project.surface import ClassBody, Surface, body_of, surface_of, top
 
 # A file is parsed for its surface; the trees of the last few are kept, since questions about a file come together.
 _TREES_KEPT = 24
+# A folder without an `__init__.py` gives way to an installed package of its name (PEP 420, "Specification").
+_INSTALLED = frozenset({"torch"})
 _UNREADABLE = Surface()
 _EMPTY = ClassBody({}, frozenset(), frozenset())
 
@@ -193,7 +195,7 @@ class Names:
             return None, parts
         for base in self._search_path(folder):
             found = self._submodule(base, parts[0])
-            if found is not None:
+            if found is not None and not (parts[0] in _INSTALLED and found.endswith("/:")):
                 return found, parts[1:]
         if parts[0] == Path(self.root).name and not self._has_project_file():
             return self._module(""), parts[1:]  # a package without an `__init__.py`: its folder was taken for the root

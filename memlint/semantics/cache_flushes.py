@@ -9,12 +9,15 @@ from itertools import pairwise
 
 import libcst as cst
 
+from memlint.semantics.batch_slices import goes_by_batches
 from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device as known
 from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
+from memlint.semantics.paths import parameter_names
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parts_of
 from memlint.semantics.values import Kind
 
@@ -37,12 +40,18 @@ class CacheFlush:
 
 def cache_flushes(module: Module) -> Iterator[CacheFlush]:
     flushing = _flushing_functions(module)
+    steps = {name: loop for name in flushing if (loop := _loop_of_step(module, name)) is not None}
     for call in module.calls:
+        if not call.scope.words.isdisjoint(known.PEAK_RESETS):
+            continue  # it measures: the cache of the run before does not belong to it
         through = None
         if not call.names(known.EMPTY_CACHE):
-            if not call.names(flushing):
+            if not call.names(flushing - steps.keys()):
                 continue
             through = module.text(call.call.func)
+        elif call.scope.qualname in steps and call.loop is None:
+            yield CacheFlush(call, None, steps[call.scope.qualname], None, False)
+            continue
         loop = call.loop
         if loop is not None and _is_step_loop(module, loop) and _runs_each_time(module, loop.node, call):
             yield CacheFlush(call, through, loop, None, through is None)
@@ -63,6 +72,32 @@ def _flushing_functions(module: Module) -> frozenset[str]:
         and not _has_batch_loop(module.flow_of(call.scope))
         and _runs_each_time(module, call.scope.node, call)
     )
+
+
+def _loop_of_step(module: Module, function: str) -> Loop | None:
+    """The loop that calls the function for each batch, if it is one that handles a batch, and all that call it do so.
+
+    What is called after a failure does not count.
+    """
+    scope = module.analysis.scope_named(function)
+    flow = module.flow_of(scope) if scope is not None else None
+    if scope is None or flow is None or not (flow.has_forward or _is_about_batches(scope)):
+        return None
+    calls = [call for call in module.calls_of(frozenset({function})) if not call.handler]
+    loops = [_step_loop_around(module, call) for call in calls]
+    return loops[0] if None not in loops and loops else None
+
+
+def _is_about_batches(scope: Scope) -> bool:
+    """`def generate_batch(texts)`, `def score(batch)`"""
+    return any("batch" in words_of(name) for name in (scope.name, *parameter_names(scope)))
+
+
+def _step_loop_around(module: Module, call: Call) -> Loop | None:
+    loop = call.loop
+    if loop is None or not (_is_step_loop(module, loop) or _is_named_step_loop(module, loop)):
+        return None
+    return loop if _runs_each_time(module, loop.node, call) else None
 
 
 def _has_batch_loop(flow: Flow | None) -> bool:
@@ -86,10 +121,11 @@ def _is_step_loop(module: Module, loop: Loop) -> bool:
 
 
 def _is_named_step_loop(module: Module, loop: Loop) -> bool:
-    """`for batch in train_loader`, whatever the loader is."""
-    if loop.is_comprehension or loop.iterable is None:
+    """`for x, y in train_loader`, whatever the loader is; `for batch in batches`, and slices of data."""
+    if not isinstance(loop.node, _LOOPS):
         return False
-    return is_named_loader(module, loop.iterable, loop.iterates)
+    is_loader = loop.iterable is not None and is_named_loader(module, loop.iterable, loop.iterates)
+    return is_loader or goes_by_batches(loop.node)
 
 
 def _is_step(module: Module, call: Call, loop: Loop) -> bool:

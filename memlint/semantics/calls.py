@@ -15,6 +15,7 @@ from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import is_layer, library_call
 from memlint.semantics.library_objects import effect_of, result_of
 from memlint.semantics.making import MAX_HELD
+from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
 from memlint.semantics.scopes import path_of
@@ -740,6 +741,8 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
     if name == "scale" and reading.first() is not None:
         return flow.derived(reading.values[0].kind, reading.node, reading.values)
     if name == "step":
+        if _is_profiler(reading):
+            return PLAIN
         closure = reading.first()
         if receiver.kind is Kind.OPTIMIZER and closure is not None and len(closure.quals) == 1:
             return _step_with(flow, reading, closure)
@@ -749,6 +752,12 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
     if name == "state_dict":
         return Value(Kind.STATE)
     return PLAIN
+
+
+def _is_profiler(reading: Reading) -> bool:
+    """`prof.step()` of `torch.profiler` says that an iteration is over, in evaluations too."""
+    path = path_of(reading.receiver_node) if reading.receiver_node is not None else None
+    return path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.PROFILER_WORDS)
 
 
 def _step_with(flow: Flow, reading: Reading, closure: Value) -> Value:

@@ -86,8 +86,9 @@ def _chose_this_device(module: Module, load: Call, position: int) -> bool:
 
 
 def _is_one_tensor(uses: list[Use]) -> bool:
-    """`pretrained.size(1)`: embeddings, or whatever else was stored as a tensor."""
-    return any(use.how in ("method", "attribute") and use.detail in known.TENSOR_QUESTIONS for use in uses)
+    """`pretrained.size(1)`: embeddings, or what else was stored as a tensor; of a dictionary its items are asked."""
+    asked = {use.detail for use in uses if use.how in ("method", "attribute")}
+    return not asked.isdisjoint(known.TENSOR_QUESTIONS) and asked.isdisjoint(known.DICTIONARY_METHODS)
 
 
 def _saves_from_host(module: Module) -> bool:
@@ -177,14 +178,16 @@ def _loads_state(call: Call) -> bool:
 
 
 def _is_named_checkpoint(load: Call) -> bool:
-    """`checkpoint = torch.load(path)`; `return torch.load(path)` in `load_checkpoint`."""
+    """`checkpoint = torch.load(path)`; what `load_checkpoint` returns as it was loaded."""
     statement = load.statement
     if isinstance(statement, cst.Return) and statement.value is load.node:
         return _names_checkpoint(load.scope.name)
     if not isinstance(statement, (cst.Assign, cst.AnnAssign)) or statement.value is not load.node:
         return False
-    target = statement.target if isinstance(statement, cst.AnnAssign) else statement.targets[0].target
-    return _names_checkpoint((path_of(target) or "").rpartition(".")[2])
+    target = path_of(statement.target if isinstance(statement, cst.AnnAssign) else statement.targets[0].target) or ""
+    returned = (node.value for node in walk(load.scope.node) if isinstance(node, cst.Return))
+    is_returned = any(value is not None and path_of(value) == target for value in returned)
+    return _names_checkpoint(target.rpartition(".")[2]) or (is_returned and _names_checkpoint(load.scope.name))
 
 
 def _saves(module: Module, load: Call) -> bool:

@@ -241,7 +241,7 @@ def _region(
         return None
     ends = ends_of(module, flow, call.root)
     is_method = any(run.is_method for run in runs)
-    questions = frozenset[Question]() if is_method else module.questions(carrying(call.result).conditions)
+    questions = frozenset[Question]() if is_method else _carries(module, call)
     if questions is None or ends.raises:
         return None
     # The functions that run at this call are entered in its grad mode.
@@ -296,6 +296,12 @@ def _region(
         one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
     )
+
+
+def _carries(module: Module, call: Call) -> frozenset[Question] | None:
+    """What must hold for the result, or one of several results, to carry a graph: `targets, scores = run(model, x)`."""
+    parts = [part for part in (call.result, *(call.result.elements or ())) if part.carries_graph] or [call.result]
+    return next((found for part in parts if (found := module.questions(part.conditions)) is not None), None)
 
 
 def _prepares(module: Module, loop: Loop | None) -> bool:

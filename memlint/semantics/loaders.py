@@ -33,6 +33,8 @@ def is_named_loader(module: Module, expression: cst.BaseExpression, value: Value
     if call is not None and call.names(known.ITERATION_WRAPPERS) and call.positional:
         inner = call.positional[0]
         return is_named_loader(module, inner.expression, inner.value)
+    if call is not None and module.uses_torch:
+        return (path_of(call.call.func) or "").endswith("DataLoader")  # of torch, or one that inherits it
     path = path_of(expression)
     if path is None or not module.uses_torch or value.kind is not Kind.UNKNOWN:
         return False

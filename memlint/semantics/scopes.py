@@ -130,7 +130,16 @@ def _switched_off(node: cst.CSTNode) -> Iterator[cst.Name]:
         if node.attr.value == "requires_grad":
             yield node.attr
         elif node.attr.value in _HARMLESS_AUTOGRAD:
-            yield from (name for name in (node.value, getattr(node.value, "attr", None)) if isinstance(name, cst.Name))
+            yield from _last_name(node.value)
+    elif isinstance(node, cst.ImportFrom):
+        names = () if node.module is None or isinstance(node.names, cst.ImportStar) else node.names
+        if names and all(path_of(alias.name) in _HARMLESS_AUTOGRAD for alias in names):
+            yield from _last_name(node.module)
+
+
+def _last_name(node: cst.CSTNode | None) -> Iterator[cst.Name]:
+    """`autograd` of `torch.autograd`."""
+    yield from (name for name in (node, getattr(node, "attr", None)) if isinstance(name, cst.Name))
 
 
 def _switched_on(node: cst.CSTNode) -> Iterator[cst.Name]:

@@ -16,8 +16,9 @@ class EmptyCacheInLoop(Rule):
 
     ## What it does
     Flags `torch.cuda.empty_cache()` (also that of `torch.accelerator`, `torch.mps` and `torch.xpu`) where it runs in
-    every iteration of a loop over batches, in the `forward` of a module, in a step method or per-batch callback of
-    Lightning or Transformers, or in the `__getitem__` of a data set; also through a function of the same file.
+    every iteration of a loop over batches (or over slices of the data), in a function that such loops call, in the
+    `forward` of a module, in a step method or per-batch callback of Lightning or Transformers, or in the
+    `__getitem__` of a data set; also through a function of the same file.
 
     ## What it costs
     Time, hardly ever memory: `empty_cache()` cannot free a live tensor. It waits for the device, hands unused blocks
@@ -60,8 +61,8 @@ class EmptyCacheInLoop(Rule):
     ## When it stays silent
     When the call stands behind a condition that changes from step to step (`if step % 100 == 0`, memory that is
     short, a user's option), in an `except` clause, after the loop, or in a loop over epochs, models or layers; when
-    the loop ends after one batch; for DeepSpeed's `get_accelerator().empty_cache()`, which its documentation asks
-    for.
+    the loop ends after one batch; where a peak is measured (`reset_peak_memory_stats()`); for DeepSpeed's
+    `get_accelerator().empty_cache()`, which its documentation asks for.
 
     ## References
     - `torch.cuda.empty_cache` documentation

@@ -23,6 +23,7 @@ ABOUT_CHECKPOINTS = frozenset(
 
 # What one asks of a tensor, never of a checkpoint.
 TENSOR_QUESTIONS = frozenset({"size", "dim", "shape", "ndim", "numel", "dtype"})
+DICTIONARY_METHODS = frozenset({"items", "keys", "values", "get", "pop"})
 
 # Methods of a loaded object that prove it a pickled module (torch.nn.Module).
 PICKLED_MODULE_METHODS = frozenset(

@@ -17,6 +17,9 @@ EMPTY_CACHE = frozenset(
     }
 )
 
+# What code calls before it measures a peak (torch.cuda.reset_peak_memory_stats documentation).
+PEAK_RESETS = frozenset({"reset_peak_memory_stats", "reset_max_memory_allocated", "reset_max_memory_cached"})
+
 # Checks whose answer is the same in every step.
 DEVICE_CHECKS = frozenset(
     {

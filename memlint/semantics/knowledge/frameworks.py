@@ -73,6 +73,8 @@ NEUTRAL_DECORATORS = frozenset(
         "click.argument",
         "typer.command",
         "fire.decorators.SetParseFn",
+        "gin.configurable",
+        "gin.register",
         "pytest.fixture",
         "pytest.mark.parametrize",
         "pytest.mark.skipif",

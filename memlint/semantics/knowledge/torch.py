@@ -177,6 +177,8 @@ MODULES_WITHOUT_PARAMETERS = frozenset(
 # Module classes that return (output, state).
 RECURRENT_MODULES = frozenset({"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN"})
 
+PROFILER_WORDS = frozenset({"profiler", "prof"})
+
 # Calling one of these on something proves it a module when it is also called with arguments.
 MODULE_METHODS = frozenset(
     {
