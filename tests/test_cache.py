@@ -139,9 +139,9 @@ class Project:
         forget_projects()
         run = Run()
         results = Results(run.said.append)
-        for file in only or self.files:
+        files = only or self.files
+        for file, known in zip(files, results.find([(file, self.policy(file)) for file in files]), strict=True):
             policy = self.policy(file)
-            known = results.find(file, policy)
             if isinstance(known, FileResult):
                 result = known
             else:
@@ -289,7 +289,7 @@ def test_of_a_file_that_changed_alone_no_other_is_read(
 
     monkeypatch.setattr(Names, "raw", noting)
     results, policy = Results(project.said.append), project.policy(f"{file}.py")
-    known = results.find(f"{file}.py", policy)
+    (known,) = results.find([(f"{file}.py", policy)])
     assert isinstance(known, Earlier)
     forget_projects()
     examined = examine(f"{file}.py", (project.root / f"{file}.py").read_bytes(), policy, known)
@@ -310,6 +310,45 @@ def test_a_changed_file_and_a_new_caller(project: Project) -> None:
     assert project.check().found["engine.py"] == ["MEM201"]
     project.write(engine=ENGINE + "\n    x = 1\n", main=CALLS_WITH_GRAD_OFF)
     assert project.check().found["engine.py"] == []
+
+
+def runs_written(project: Project) -> list[str]:
+    with sqlite3.connect(database_of(project)) as connection:
+        rows = connection.execute("SELECT results FROM runs ORDER BY number").fetchall()
+    connection.close()
+    return [text for (text,) in rows]
+
+
+def test_of_an_unchanged_project_no_result_is_looked_up_by_itself(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write(ASKS)
+    first = project.check()
+    monkeypatch.setattr(store.Store, "_results", lambda *_: pytest.fail("looked up"))
+    results = Results(project.said.append)
+    known = results.find([(file, project.policy(file)) for file in project.files])
+    codes = {one.path: [finding.code for finding in one.findings] for one in known if isinstance(one, FileResult)}
+    assert codes == first.found
+
+
+def test_what_a_run_was_not_certain_of_is_looked_up_by_itself(project: Project) -> None:
+    """A file that imports from where nobody searches, beside files that do not."""
+    outside = {"build/helper": HELPER, "build/__init__": ""}
+    project.write({**ASKS, **outside}, far=TRAIN.replace("from helper", "from build.helper"))
+    names = [f"{name}.py" for name in ("engine", "far", "helper", "main", "train")]
+    assert project.check(*names).found["far.py"] == ["MEM101"]
+    assert [json.loads(text)[1] for text in runs_written(project)] == [[1]]
+    project.write({"build/helper": HELPER.replace("model(x), y)", "model(x), y).item()")})
+    run = project.check(*names)
+    assert (run.redone, run.asked_again, run.found["far.py"]) == (["far.py"], [], [])
+    assert [json.loads(text)[1] for text in runs_written(project)] == [[1]]
+
+
+def test_few_files_of_many_are_looked_up_by_themselves(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write(ASKS, **{f"other_{number}": "import torch\n" for number in range(8)})
+    project.check()
+    monkeypatch.setattr(store.Store, "results", lambda *_: pytest.fail("read all"))
+    assert (project.check("train.py").redone, project.check("train.py").found["train.py"]) == ([], ["MEM101"])
 
 
 def test_other_demands_have_other_results(project: Project) -> None:

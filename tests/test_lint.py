@@ -146,8 +146,8 @@ def test_findings_are_ordered_by_place_whichever_rule_found_them() -> None:
 
 
 def test_only_the_wanted_rules_are_asked() -> None:
-    assert codes(lint_text(NESTED, replace(POLICY, codes=frozenset({"MEM501"})))) == ["MEM501"]
-    assert codes(lint_text(NESTED, replace(POLICY, codes=frozenset()))) == []
+    assert codes(lint_text(NESTED, POLICY._replace(codes=frozenset({"MEM501"})))) == ["MEM501"]
+    assert codes(lint_text(NESTED, POLICY._replace(codes=frozenset()))) == []
 
 
 def test_a_file_that_does_not_mention_torch_is_silent() -> None:
@@ -155,7 +155,7 @@ def test_a_file_that_does_not_mention_torch_is_silent() -> None:
     assert codes(lint_text(other)) == []
 
 
-@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, codes=frozenset())])
+@pytest.mark.parametrize("policy", [POLICY, POLICY._replace(codes=frozenset())])
 def test_a_syntax_error_is_reported_of_any_file_under_any_selection(policy: Policy) -> None:
     assert codes(lint_text("def f(:\n", policy)) == ["MEM001"]
     assert codes(lint_text(TRAINING + "def f(:\n", policy)) == ["MEM001"]
@@ -198,7 +198,7 @@ def test_findings_below_the_wanted_confidence_are_left_out(
     change_drafts: Callable[..., None], confidence: Confidence, shown: list[str]
 ) -> None:
     change_drafts("MEM101", lambda draft: replace(draft, confidence=Confidence.LOW))
-    assert codes(lint_text(TRAINING + COPIES, replace(POLICY, confidence=confidence))) == shown
+    assert codes(lint_text(TRAINING + COPIES, POLICY._replace(confidence=confidence))) == shown
 
 
 # --- Suppressions ---

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,14 @@ from memlint.project.reads import Read, digest_of, digest_of_names, meaningful
 
 # A rule that crashed may be about to be mended.
 _INTERNAL_ERROR = "MEM004"
+# To look up a file's results by themselves takes so many times as long as to read them with all others.
+_TIMES_SLOWER = 8
+
+Wanted = tuple[str, Policy]
+"""A file as the user sees it, and what is wanted of it."""
+Known = FileResult | Earlier | None
+_Key = tuple[str, str]
+"""A file by its path in the project, and a digest of what is wanted of it."""
 
 _Answer = TypeVar("_Answer")
 
@@ -50,12 +59,21 @@ class Results:
         store = self._store(folder) if folder.exists() else None
         return self._guarded(folder, lambda: _rules_in(store) if store is not None else [], [])
 
-    def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
-        """What is known of a file: its findings; those of which it is not known whether they still hold; nothing."""
-        project = self._project(policy)
-        if project is None or policy.file is None:
-            return None
-        return self._guarded(project.folder, lambda: project.find(shown, policy), None)
+    def find(self, wanted: Sequence[Wanted]) -> list[Known]:
+        """What is known of each file: its findings; those of which it is not known whether they still hold; nothing."""
+        of_projects: dict[str | None, list[int]] = {}
+        for index, (_, policy) in enumerate(wanted):
+            of_projects.setdefault(policy.project if policy.file is not None else None, []).append(index)
+        known: list[Known] = [None] * len(wanted)
+        for indices in of_projects.values():
+            for index, found in zip(indices, self._find([wanted[index] for index in indices]), strict=True):
+                known[index] = found
+        return known
+
+    def _find(self, wanted: list[Wanted]) -> list[Known]:
+        """The same for files of one project."""
+        project, nothing = self._project(wanted[0][1]), list[Known]([None] * len(wanted))
+        return nothing if project is None else self._guarded(project.folder, lambda: project.find(wanted), nothing)
 
     def keep(self, policy: Policy, examined: Examined) -> None:
         project = self._project(policy)
@@ -126,6 +144,42 @@ class Results:
             self._say(f"the cache {folder} cannot be used ({reason}): everything is checked anew")
 
 
+class _Run:
+    """The results of a run that are certain to hold as long as the project is as it is: they are stored together too,
+    and looked up at once.
+    """
+
+    def __init__(self, keys: Sequence[_Key], snapshot: Snapshot) -> None:
+        """`keys`: the files, and what is wanted of each."""
+        self.id = digest_of("\n".join(chain([snapshot.id], *keys)).encode(errors="surrogatepass"))
+        self._keys = keys
+        self._snapshot = snapshot
+        self._texts: dict[_Key, str] = {}
+
+    def note(self, row: Stored) -> None:
+        """`row` has been found to hold."""
+        if row.is_certain and row.file in self._snapshot.files:
+            self._texts[row.file, row.demand] = row.result
+
+    def to_text(self) -> str:
+        texts = [self._texts.get(key) for key in self._keys]
+        found = {index: text for index, text in enumerate(texts) if text}
+        return encoded([found, [index for index, text in enumerate(texts) if text is None]])
+
+    def recall(self, text: str) -> list[int]:
+        """Take up what an earlier run has written down; return the places of the files that it was not certain of."""
+        found, others = decoded(text)
+        self._texts = {key: found.get(str(index), "") for index, key in enumerate(self._keys)}
+        for index in others:
+            del self._texts[self._keys[index]]
+        return list(others)
+
+    def results(self, names: Iterable[str]) -> list[Known]:
+        """What is certain of each file, by the names in which they are shown."""
+        texts = (self._texts.get(key) for key in self._keys)
+        return [None if text is None else result_from_text(name, text) for name, text in zip(names, texts, strict=True)]
+
+
 class _Project:
     """One project of a run. Methods raise Unusable, and what a damaged text raises."""
 
@@ -139,21 +193,39 @@ class _Project:
         statuses = store.statuses(self._name)
         self._digests = Digests(root, decoded(statuses) if statuses else {}, self._note_words)
         self._snapshot = take(root, self._digests)
-        self._rows = {(row.file, row.demand): row for row in store.results(self._name)}
         self._changes: dict[str, Changes | None] = {}
         self._other_folders: dict[str, str] = {}
-        self._kept: dict[tuple[str, str], tuple[Stored, Examined]] = {}
-        self._still_holding: list[tuple[str, str]] = []
+        self._kept: dict[_Key, tuple[Stored, Examined]] = {}
+        self._still_holding: list[_Key] = []
+        self._run = _Run([], self._snapshot)
 
     # --- what holds ---
 
-    def find(self, shown: str, policy: Policy) -> FileResult | Earlier | None:
-        file, demand = self._file(policy), _demand(shown, policy)
-        row = self._rows.get((file, demand))
+    def find(self, wanted: Sequence[Wanted]) -> list[Known]:
+        keys = [(self._file(policy), _demand(shown, policy)) for shown, policy in wanted]
+        self._run = _Run(keys, self._snapshot)
+        together = self._store.run(self._name, self._run.id)
+        others = range(len(keys)) if together is None else self._run.recall(together)
+        known = self._run.results(shown for shown, _ in wanted)
+        rows = self._rows([keys[index][0] for index in others])
+        for index in others:
+            known[index] = self._find(wanted[index][0], rows.get(keys[index]))
+        return known
+
+    def _rows(self, files: Sequence[str]) -> dict[_Key, Stored]:
+        """What is stored of these files. To read all is faster unless they are few of many."""
+        store, name = self._store, self._name
+        are_few = _TIMES_SLOWER * len(files) < len(self._snapshot.files)
+        rows = chain.from_iterable(store.results_of(name, file) for file in files) if are_few else store.results(name)
+        return {(row.file, row.demand): row for row in rows}
+
+    def _find(self, shown: str, row: Stored | None) -> Known:
         if row is None:
             return None
+        file, demand = row.file, row.demand
         result, is_same = result_from_text(shown, row.result), row.content == self._digest(file)
         if is_same and row.snapshot == self._snapshot.id and row.is_certain:
+            self._run.note(row)
             return result
         stored = self._store.grounds(self._name, file, demand)
         if stored is None:
@@ -162,6 +234,7 @@ class _Project:
         moved = self._moved(row.snapshot, decoded(grounds))
         if is_same and not moved:
             self._still_holding.append((file, demand))
+            self._run.note(row)
             return result
         return Earlier(row.content, result, asked, moved)
 
@@ -211,6 +284,8 @@ class _Project:
         )
         stored = Stored(file, demand, examined.content, self._snapshot.id, is_certain, result_to_text(result))
         self._kept[file, demand] = stored, examined
+        if examined.content == self._digest(file):
+            self._run.note(stored)
 
     def _agrees(self, grounds: Grounds) -> bool:
         """Whether the run has read what the snapshot shows: a file may have changed in between."""
@@ -228,8 +303,7 @@ class _Project:
 
     def save(self) -> None:
         """Write what this run adds, if anything."""
-        gone = [file for file, _ in self._rows if file not in self._snapshot.files and not self._exists(file)]
-        if not (self._kept or self._still_holding or gone or self._digests.have_changed):
+        if not (self._kept or self._still_holding or self._digests.have_changed):
             return
         with self._store.writing():
             if not self._store.rules():
@@ -240,9 +314,14 @@ class _Project:
             for stored, examined in self._kept.values():
                 self._store.put_result(self._name, stored, self._grounds_to_text(examined.grounds), examined.asked)
             self._store.put_snapshot_of(self._name, self._snapshot.id, self._still_holding)
-            self._store.forget(self._name, gone)
+            self._store.put_run(self._name, self._run.id, self._run.to_text())
+            self._store.forget(self._name, self._gone())
             self._store.forget_snapshots(self._name)
             self._store.keep_words_of(self._snapshot.files.values())
+
+    def _gone(self) -> list[str]:
+        files = self._store.files_with_results(self._name)
+        return [file for file in files if file not in self._snapshot.files and not self._exists(file)]
 
     def _grounds_to_text(self, grounds: Grounds) -> str:
         other_files = {

@@ -55,13 +55,12 @@ class Digests:
         return found
 
     def _look(self, file: str, stat: os.stat_result | None) -> str:
-        path = f"{self._root}/{file}"
         try:
-            status = _status(stat or os.stat(path))  # noqa: PTH116 - as below
+            status = _status(stat or os.stat(f"{self._root}/{file}"))  # noqa: PTH116 - as below
             known = self._known.get(file)
             if known is not None and known[:-1] == status:
                 return str(known[-1])
-            with open(path, "rb") as stream:  # noqa: PTH123 - thousands of Path objects take their time
+            with open(f"{self._root}/{file}", "rb") as stream:  # noqa: PTH123 - thousands of Path objects take their time
                 content = stream.read()
         except OSError:
             return UNREADABLE
@@ -141,17 +140,17 @@ def take(root: str, digests: Digests) -> Snapshot:
     size = 0
     for folder, entries in folders_of(root):
         names = []
+        within = f"{folder}/" if folder else ""
         for entry in entries:
             name = entry.name
             if _is_folder(entry):
                 names.append(f"{name}/")
             elif name.endswith(".py"):
                 names.append(name)
-            if is_python(entry):
-                inner = f"{folder}/{name}" if folder else name
-                stat = _stat(entry)
-                size += stat.st_size + 1 if stat is not None else 1
-                files[inner] = digests.of(inner, stat)
+                if is_python(entry):
+                    inner, stat = within + name, _stat(entry)
+                    size += stat.st_size + 1 if stat is not None else 1
+                    files[inner] = digests.of(inner, stat)
         folders[folder] = digest_of_names(names)
     return Snapshot(files, folders, len(files) <= MAX_FILES and size <= MAX_TEXT_BYTES)
 

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 FOLDER = ".memlint_cache"
 _DATABASE = "results.sqlite"
 # Raised whenever the tables, or what is written in them, mean something else.
-_FORM = 3
+_FORM = 4
 # Another run writes for milliseconds; whoever waits longer goes without.
 _WAIT_SECONDS = 2.0
 _SNAPSHOTS_KEPT = 64
+_RUNS_KEPT = 8
 
 _SCHEMA = """
 CREATE TABLE about (form INTEGER, tool TEXT, plugins TEXT);
@@ -30,6 +31,7 @@ CREATE TABLE snapshots (number INTEGER PRIMARY KEY, root TEXT, id TEXT, content 
 CREATE TABLE words (digest TEXT PRIMARY KEY, words BLOB) WITHOUT ROWID;
 CREATE TABLE results (root TEXT, file TEXT, demand TEXT, content TEXT, snapshot TEXT, is_certain INTEGER, result TEXT,
                       sum INTEGER, PRIMARY KEY (root, file, demand)) WITHOUT ROWID;
+CREATE TABLE runs (number INTEGER PRIMARY KEY, root TEXT, run TEXT, results TEXT, sum INTEGER, UNIQUE (root, run));
 CREATE TABLE grounds (root TEXT, file TEXT, demand TEXT, grounds TEXT, asked TEXT, sum INTEGER,
                       PRIMARY KEY (root, file, demand));
 """
@@ -189,13 +191,24 @@ class Store:
     # --- results ---
 
     def results(self, root: str) -> Iterator[Stored]:
+        """Those of all files."""
+        return self._results(root, "")
+
+    def results_of(self, root: str, file: str) -> Iterator[Stored]:
+        return self._results(root, "AND file = ?", file)
+
+    def _results(self, root: str, condition: str, *values: str) -> Iterator[Stored]:
+        columns = "file, demand, content, snapshot, is_certain, result, sum"
         for file, demand, content, snapshot, is_certain, result, total in self._all(
-            "SELECT file, demand, content, snapshot, is_certain, result, sum FROM results WHERE root = ?", root
+            f"SELECT {columns} FROM results WHERE root = ? {condition}", root, *values
         ):
             stored = Stored(file, demand, content, snapshot, bool(is_certain), result)
             if total != _sum_of(root, stored):
                 raise Damaged(_NOT_WHOLE)
             yield stored
+
+    def files_with_results(self, root: str) -> list[str]:
+        return [file for (file,) in self._all("SELECT DISTINCT file FROM results WHERE root = ?", root)]
 
     def grounds(self, root: str, file: str, demand: str) -> tuple[str, str] | None:
         """What a result rests on, and the questions that it asked with their answers, as they were put."""
@@ -217,6 +230,23 @@ class Store:
         self._database.execute(
             "INSERT OR REPLACE INTO grounds VALUES (?, ?, ?, ?, ?, ?)",
             (*key, grounds, asked, _sum(*key, grounds, asked)),
+        )
+
+    def run(self, root: str, run: str) -> str | None:
+        """What a run found, all together; `run` is a digest of all that it looked at and what was wanted of it."""
+        found = self._all("SELECT results, sum FROM runs WHERE root = ? AND run = ?", root, run)
+        return _whole(*found[0]) if found else None
+
+    def put_run(self, root: str, run: str, results: str) -> None:
+        """The latest ones are kept."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO runs (root, run, results, sum) VALUES (?, ?, ?, ?)",
+            (root, run, results, _sum(results)),
+        )
+        self._database.execute(
+            "DELETE FROM runs WHERE root = :root"
+            " AND number NOT IN (SELECT number FROM runs WHERE root = :root ORDER BY number DESC LIMIT :kept)",
+            {"root": root, "kept": _RUNS_KEPT},
         )
 
     def put_snapshot_of(self, root: str, snapshot: str, keys: Iterable[tuple[str, str]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +134,7 @@ class _Linter:
         from memlint.cli.run import fix_all
         from memlint.source.file import SourceFile
 
-        job = replace(self._job(path), unsafe_fixes=True, only=only)
+        job = self._job(path)._replace(unsafe_fixes=True, only=only)
         (result,) = fix_all([job])
         return SourceFile.decode(str(path), result.after).text
 
@@ -144,7 +143,7 @@ class _Linter:
         from memlint.config.discovery import SourcePath
         from memlint.config.paths import shown
 
-        return job_of(SourcePath(path, shown(path)), None, self._policies)
+        return job_of(SourcePath(str(path), shown(path)), None, self._policies)
 
 
 def _print(confirmation: Confirmation, output_format: str) -> None:

@@ -70,7 +70,7 @@ def _confirmed(planned: Plan, file: Path) -> Plan:
     saved = read_confirmation(file)
     contents = contents_of(planned.jobs)
     warn_of_changes(saved, "its fixes are left out; ")
-    jobs = (replace(job, only=saved.confirmed(job.path, contents[job.path])) for job in planned.jobs)
+    jobs = (job._replace(only=saved.confirmed(job.path, contents[job.path])) for job in planned.jobs)
     return replace(planned, jobs=tuple(jobs))
 
 

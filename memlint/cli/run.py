@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
@@ -43,12 +43,11 @@ _BYTES_FOR_A_PROCESS = 200_000
 _USUALLY = Running()
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to check or fix. `content` is given where it is not to be read from `path`: standard input."""
+class Job(NamedTuple):
+    """One file to check or fix. `content` is given where it is not to be read from `file`: standard input."""
 
     shown: str
-    path: Path
+    file: str
     content: bytes | None
     policy: Policy
     timeout_seconds: float
@@ -57,6 +56,10 @@ class Job:
     """The findings to fix, by code and line; None: all."""
     earlier: Earlier | None = None
     """What an earlier run found, where it may still hold."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.file)
 
     def read(self) -> bytes:
         """Raises OSError."""
@@ -140,8 +143,8 @@ def _stdin_jobs(
     if len(paths) > 1:
         raise Trouble("`-` (standard input) goes with no other path")
     content = sys.stdin.buffer.read()
-    file = SourcePath(absolute(stdin_filename or STDIN), stdin_filename or STDIN)
-    settings = policies.resolver.for_folder(file.path.parent)
+    file = SourcePath(str(absolute(stdin_filename or STDIN)), stdin_filename or STDIN)
+    settings = policies.resolver.for_folder(Path(file.path).parent)
     if settings.force_exclude and excluder_of(settings).match(file.path):
         return ()
     return (job_of(file, content, policies, unsafe_fixes=unsafe_fixes),)
@@ -167,9 +170,9 @@ def fix_all(jobs: Sequence[Job], means: Means = _ALONE) -> Iterator[FixResult]:
 
 
 def _checked(jobs: Sequence[Job], means: Means) -> Iterator[FileResult]:
-    known = [_known_result(job, means) for job in jobs]
+    known = _known_results(jobs, means)
     waiting = [
-        replace(job, earlier=result) if isinstance(result, Earlier) else job
+        job._replace(earlier=result) if isinstance(result, Earlier) else job
         for job, result in zip(jobs, known, strict=True)
         if not isinstance(result, FileResult)
     ]
@@ -187,7 +190,7 @@ def _checked(jobs: Sequence[Job], means: Means) -> Iterator[FileResult]:
 
 
 def _fixed(jobs: Sequence[Job], means: Means) -> Iterator[FixResult]:
-    known = [_known_result(job, means) for job in jobs]
+    known = _known_results(jobs, means)
     nothing = [isinstance(one, FileResult) and not any(finding.fix for finding in one.findings) for one in known]
     waiting = [job for job, done in zip(jobs, nothing, strict=True) if not done]
     fixed = _outcomes(waiting, _fix_one, lambda lost: _unfixed(_lost(lost)), means.processes)
@@ -195,9 +198,11 @@ def _fixed(jobs: Sequence[Job], means: Means) -> Iterator[FixResult]:
         yield _unfixed(result) if done and isinstance(result, FileResult) else next(fixed)
 
 
-def _known_result(job: Job, means: Means) -> FileResult | Earlier | None:
-    """What an earlier run found, and whether it is known to hold."""
-    return means.results.find(job.shown, job.policy) if means.results is not None and job.content is None else None
+def _known_results(jobs: Sequence[Job], means: Means) -> Sequence[FileResult | Earlier | None]:
+    """What an earlier run found in each file, and whether it is known to hold."""
+    if means.results is None:
+        return [None] * len(jobs)
+    return means.results.find([(job.shown, job.policy) for job in jobs])
 
 
 def _outcomes(

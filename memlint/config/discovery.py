@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from memlint.config.errors import ConfigError
 from memlint.config.ignoring import Excluder, GitIgnores, Matched
@@ -17,11 +18,11 @@ from memlint.config.settings import Settings
 SUFFIXES = (".py", ".pyw", ".ipynb")
 
 
-@dataclass(frozen=True)
-class SourcePath:
+class SourcePath(NamedTuple):
     """A file to check: its absolute path, and the path as the user sees it."""
 
-    path: Path
+    # As text: thousands of Path objects take longer than the search that finds the files.
+    path: str
     shown: str
     is_link: bool = False
 
@@ -56,13 +57,13 @@ def find_files(paths: Sequence[str], resolver: SettingsResolver) -> Found:
     unreadable: list[Unreadable] = []
     for argument in paths or ["."]:
         path = absolute(argument)
-        named = SourcePath(path, _shown_argument(argument, path))
+        named = SourcePath(str(path), _shown_argument(argument, path), path.is_symlink())
         if _is_excluded_by_force(path, resolver):
             continue
         if path.is_dir():
             files.extend(_Walk(named, resolver, unreadable))
         else:
-            files.append(replace(named, is_link=path.is_symlink()))
+            files.append(named)
     may_repeat = len(paths) > 1 or any(file.is_link for file in files)
     found = _each_once(files) if may_repeat else files
     return Found(tuple(sorted(found, key=lambda file: file.shown)), tuple(unreadable))
@@ -144,8 +145,7 @@ class _Walk:
         self._excluders: dict[int, Excluder] = {}
 
     def __iter__(self) -> Iterator[SourcePath]:
-        # Paths as text: thousands of Path objects take longer than the search.
-        folders = [(str(self._top.path), self._top.shown, GitIgnores.above(self._top.path))]
+        folders = [(self._top.path, self._top.shown, GitIgnores.above(Path(self._top.path)))]
         while folders:
             folder, shown_folder, outer = folders.pop()
             excluder = self._excluder(Path(folder))
@@ -154,18 +154,22 @@ class _Walk:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if not is_folder and not (entry.name.endswith(SUFFIXES) and _is_file(entry)):
                     continue
-                if excluder.match(entry.path, folder=is_folder) or ignores.ignores(entry.path, folder=is_folder):
+                # Nearly all files: their names alone tell.
+                is_clear = not is_folder and excluder.passes(entry.name) and ignores.passes(entry.name)
+                if not is_clear and (
+                    excluder.match(entry.path, folder=is_folder) or ignores.ignores(entry.path, folder=is_folder)
+                ):
                     continue
                 shown = entry.name if shown_folder == "." else f"{shown_folder}{os.sep}{entry.name}"
                 if is_folder:
                     folders.append((entry.path, shown, ignores))
                 else:
-                    yield SourcePath(Path(entry.path), shown, entry.is_symlink())
+                    yield SourcePath(entry.path, shown, entry.is_symlink())
 
     def _excluder(self, folder: Path) -> Excluder:
         settings = self._resolver.for_folder(folder)
         if id(settings) not in self._excluders:
-            self._excluders[id(settings)] = excluder_of(settings).without(self._top.path)
+            self._excluders[id(settings)] = excluder_of(settings).without(Path(self._top.path))
         return self._excluders[id(settings)]
 
     def _entries(self, folder: str, shown: str) -> list[os.DirEntry[str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from memlint.config.errors import ConfigError
 from memlint.config.options import Patterns
 from memlint.config.paths import relative_to
+from memlint.project.files import holds_file
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -26,6 +27,7 @@ class PathPatterns:
         names = [_LAST_NAME.fullmatch(line) for line in self._lines]
         self._names = {found["name"]: index for index, found in enumerate(names) if found and not found["any"]}
         self._ends = {found["name"]: index for index, found in enumerate(names) if found and found["any"]}
+        self._any_end = tuple(self._ends)
         self._others = tuple(
             line for line, found in zip(self._lines, names, strict=True) if found is None and _says_something(line)
         )
@@ -40,6 +42,10 @@ class PathPatterns:
             return None, None
         result = self._spec.check_file(relative)
         return result.include, result.index
+
+    def passes(self, name: str) -> bool:
+        """Whether clearly nothing is said of a file of this name in a folder of which nothing is said."""
+        return not self._others and name not in self._names and not name.endswith(self._any_end)
 
     def _last_named(self, relative: str) -> int | None:
         """The last pattern with the name of the path, or of a folder above it, in its last place."""
@@ -133,6 +139,10 @@ class Excluder:
                 return Matched(group.globs[index], group.origin)
         return None
 
+    def passes(self, name: str) -> bool:
+        """Whether clearly no pattern covers a file of this name in a folder that none covers."""
+        return all(patterns.passes(name) for _, _, patterns in self._compiled)
+
     def without(self, path: Path) -> Excluder:
         """Less the patterns that cover the folder `path` itself: who names a folder wants it looked at."""
         return Excluder([_uncovering(patterns, path) for patterns in self._groups])
@@ -164,10 +174,13 @@ class GitIgnores:
                 return decision
         return False
 
+    def passes(self, name: str) -> bool:
+        """Whether clearly nothing is said of a file of this name in a folder that is not ignored."""
+        return all(patterns.passes(name) for _, patterns in self.specs)
+
     def inside(self, folder: Path) -> GitIgnores:
         """With the folder's own `.gitignore`, if it has one."""
-        file = folder / ".gitignore"
-        return self._with(folder, file) if file.is_file() else self
+        return self._with(folder, folder / ".gitignore") if holds_file(folder, ".gitignore") else self
 
     def _with(self, base: Path, file: Path) -> GitIgnores:
         return GitIgnores((*self.specs, (base, _read(file))))

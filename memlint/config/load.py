@@ -12,6 +12,7 @@ from memlint.config.settings import Settings, combine
 from memlint.config.target import Target, configured_target, declared_target
 from memlint.config.toml_files import read_bytes, read_toml
 from memlint.config.user import trusts
+from memlint.project.files import holds_file
 
 OWN_FILE = "memlint.toml"
 PYPROJECT = "pyproject.toml"
@@ -62,13 +63,11 @@ class SettingsResolver:
 
 def own_configuration(folder: Path) -> Path | None:
     """The file in this very folder that configures memlint, if any. `memlint.toml` goes before `pyproject.toml`."""
-    own = folder / OWN_FILE
-    if own.is_file():
-        return own
-    pyproject = folder / PYPROJECT
+    if holds_file(folder, OWN_FILE):
+        return folder / OWN_FILE
     # A pyproject.toml that does not speak of memlint is nobody's business here, broken or not.
-    if pyproject.is_file() and b"memlint" in read_bytes(pyproject) and _table(pyproject) is not None:
-        return pyproject
+    if holds_file(folder, PYPROJECT) and b"memlint" in read_bytes(folder / PYPROJECT):
+        return folder / PYPROJECT if _table(folder / PYPROJECT) is not None else None
     return None
 
 

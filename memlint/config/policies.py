@@ -58,25 +58,25 @@ class PolicyMaker:
                 raise
             raise ConfigError(f"{error} (the project's own rules are not loaded: `--allow-local-rules`)") from None
 
-    def policy(self, file: Path) -> Policy:
+    def policy(self, file: Path | str) -> Policy:
         """What is wanted of a file (its absolute path)."""
         return self.settings_and_policy(file)[1]
 
-    def settings_and_policy(self, file: Path) -> tuple[Settings, Policy]:
+    def settings_and_policy(self, file: Path | str) -> tuple[Settings, Policy]:
         """The settings that hold for a file (its absolute path), and what is wanted of it."""
         settings, target, project = self._place(file)
         codes = self.selector(settings).codes_for(settings, file)
         return settings, Policy(codes, settings.confidence, target, project, file, settings.local_rules)
 
-    def settings(self, file: Path) -> Settings:
+    def settings(self, file: Path | str) -> Settings:
         """Those that hold for a file (its absolute path)."""
         return self._place(file).settings
 
-    def _place(self, file: Path) -> _Place:
+    def _place(self, file: Path | str) -> _Place:
         # By its text: paths compare and hash at length, and this is asked of every file that there is.
         name = os.path.dirname(file)  # noqa: PTH120
         if name not in self._places:
-            folder = file.parent
+            folder = Path(name)
             target = self.resolver.target_for(folder).version
             self._places[name] = _Place(self.resolver.for_folder(folder), target, str(project_root(folder)))
         return self._places[name]

@@ -77,7 +77,9 @@ class RuleSelector:
             decisions[code] = Decision(True, "always on")
         return decisions
 
-    def decide_for_file(self, decisions: Mapping[str, Decision], settings: Settings, path: Path) -> dict[str, Decision]:
+    def decide_for_file(
+        self, decisions: Mapping[str, Decision], settings: Settings, path: Path | str
+    ) -> dict[str, Decision]:
         """The decisions for one file (an absolute path): those of the folder, less its `per-file-ignores`.
 
         Raises:
@@ -102,7 +104,7 @@ class RuleSelector:
         self._folder_decisions[id(settings)] = (settings, decisions)
         self._folder_codes[id(settings)] = _codes_on(decisions)
 
-    def codes_for(self, settings: Settings, path: Path) -> frozenset[str]:
+    def codes_for(self, settings: Settings, path: Path | str) -> frozenset[str]:
         """The codes that are on for one file (an absolute path).
 
         Raises:
@@ -178,7 +180,7 @@ def _family(rule: SelectableRule) -> str:
     return rule.family.replace("_", "-")
 
 
-def _matches(entry: PerFileIgnore, root: Path, path: Path) -> bool:
+def _matches(entry: PerFileIgnore, root: Path, path: Path | str) -> bool:
     relative = relative_to(path, root)
     if relative is None:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from memlint.config.options import TorchVersion
 from memlint.config.paths import shown
 from memlint.config.toml_files import parse_toml
+from memlint.project.files import holds, holds_file
 
 # A torch requirement with its version specifiers. Names such as torchvision or torch-geometric do not match.
 _TORCH = re.compile(r"torch\s*(?:\[[^\]]*\])?\s*(?P<versions>[(<>=!~\s][^;#@]*)?(?:[;#].*)?\Z", re.IGNORECASE)
@@ -41,7 +43,7 @@ def declared_target(folder: Path) -> Target | None:
     declared = list(_declared_in(folder))
     if declared:
         return min(declared, key=lambda target: target.version or (0, 0))
-    is_root = any((folder / mark).exists() for mark in _MARKS_OF_A_PROJECT) or folder.parent == folder
+    is_root = any(holds(folder, mark) for mark in _MARKS_OF_A_PROJECT) or folder.parent == folder
     return NOT_DECLARED if is_root else None
 
 
@@ -67,14 +69,22 @@ def lowest_torch(requirement: str) -> TorchVersion | None:
 
 
 def _requirements(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    pyproject = folder / "pyproject.toml"
-    if pyproject.is_file():
+    if holds_file(folder, "pyproject.toml"):
+        pyproject = folder / "pyproject.toml"
         yield pyproject, list(_of_pyproject(_document(pyproject)))
-    setup_cfg = folder / "setup.cfg"
-    if setup_cfg.is_file():
+    if holds_file(folder, "setup.cfg"):
+        setup_cfg = folder / "setup.cfg"
         yield setup_cfg, list(_of_setup_cfg(_text(setup_cfg)))
-    for file in sorted(folder.glob("requirements*.txt")):
-        yield file, _text(file).splitlines()
+    for name in sorted(_names_in(folder)):
+        if name.startswith("requirements") and name.endswith(".txt"):
+            yield folder / name, _text(folder / name).splitlines()
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - as names
+    except OSError:
+        return []
 
 
 def _of_pyproject(document: Mapping[str, object]) -> Iterator[str]:

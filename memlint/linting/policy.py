@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from memlint.linting.finding import Confidence
 
@@ -11,8 +11,7 @@ from memlint.linting.finding import Confidence
 ALWAYS_ON = frozenset({"MEM001", "MEM002", "MEM004", "MEM005", "MEM006"})
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """Which findings are wanted. `target_torch` is the lowest torch the code must run on; None: the current one.
 
     `project` is the folder of the project that the file belongs to, and `file` the file's place in it (both absolute);
@@ -23,6 +22,6 @@ class Policy:
     confidence: Confidence = Confidence.MEDIUM
     target_torch: tuple[int, int] | None = None
     project: str | None = None
-    file: Path | None = None
+    file: Path | str | None = None
     local_rules: tuple[str, ...] = ()
     """Files and folders with rules of the project, which the user trusts."""

@@ -60,10 +60,10 @@ class Names:
 
     # --- files ---
 
-    def path_in_project(self, path: Path) -> str | None:
+    def path_in_project(self, path: Path | str) -> str | None:
         """The path from the project's root, with slashes; None for a file outside it."""
         try:
-            return path.relative_to(self.root).as_posix()
+            return Path(path).relative_to(self.root).as_posix()
         except ValueError:
             return None
 

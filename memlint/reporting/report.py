@@ -116,7 +116,8 @@ def within_cell(finding: Finding) -> str:
 
 def visible(text: str) -> str:
     """The text with control characters shown as pictures: a report is one line a line, and moves no cursor."""
-    return text.translate(_PICTURES)
+    # Nearly all texts: to look up each character takes five times as long.
+    return text if text.isascii() and text.isprintable() else text.translate(_PICTURES)
 
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\u2421"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -25,9 +25,15 @@ class PrintedLine:
     """A source line cut to `width` terminal cells around its 1-based column `focus`, tabs expanded."""
 
     def __init__(self, text: str, *, focus: int, width: int) -> None:
-        characters = [_TAB if character == "\t" else visible(character) for character in text.rstrip()]
+        text = text.rstrip()
         # _edges[i] is the cell in which character i starts.
-        self._edges = [0, *accumulate(_cells(character) for character in characters)]
+        characters: Sequence[str]
+        self._edges: Sequence[int]
+        if text.isascii() and text.isprintable():
+            characters, self._edges = text, range(len(text) + 1)
+        else:
+            characters = [_TAB if character == "\t" else visible(character) for character in text]
+            self._edges = [0, *accumulate(_cells(character) for character in characters)]
         first, last = self._window(focus - 1, width)
         self._first, self._last = first, last
         self._shift = self._edges[first] - (len(_CUT) if first else 0)
@@ -63,6 +69,8 @@ def _cells(text: str) -> int:
 
 
 def _width(character: str) -> int:
+    import unicodedata  # few lines have such characters
+
     if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1

@@ -40,7 +40,7 @@ class Project:
         self._modes: Memo[tuple[str, str], Mode] = {}
         self._slices = Slices(self.names)
 
-    def view(self, path: Path, remembered: Remembered | None = None) -> View | None:
+    def view(self, path: Path | str, remembered: Remembered | None = None) -> View | None:
         """The project as the file sees it; None for a file outside."""
         file = self.names.path_in_project(path)
         return None if file is None else View(self, file, _DEPTH, remembered)
