@@ -103,9 +103,9 @@ FORMS = (
     "import torch as torch{i}",
 )
 
-LOOPS = ("for x{i} in loader:\n", "while flags[{i}]:\n")
-"""A body is read once more for each loop around it, of which Python takes no more than 20."""
 BLOCKS = (
+    "for x{i} in loader:\n",
+    "while flags[{i}]:\n",
     "if flags[{i}]:\n",
     "with torch.no_grad():\n",
     "with manager{i}:\n",
@@ -231,7 +231,7 @@ def programs(random_: random.Random) -> Iterator[Program]:
         elif kind < 0.75:
             yield functions(tuple(random_.sample(FORMS, random_.randint(2, 3))))
         elif kind < 0.9:
-            yield nested((random_.choice(BLOCKS), random_.choice((*BLOCKS, *LOOPS))), random_.choice(FORMS))
+            yield nested((random_.choice(BLOCKS), random_.choice(BLOCKS)), random_.choice(FORMS))
         else:
             yield expression(tuple(random_.choices(EXPRESSIONS, k=2)))
 
@@ -277,9 +277,12 @@ def steps(text: str) -> int:
 
 
 def growth(program: Program) -> float:
-    """What is added when the code is doubled, by what is added when it was doubled before."""
-    least, middle, most = (steps(program.write(size)) for size in program.sizes)
-    return (most - middle) / max(1, middle - least)
+    """What is added when the code is doubled, by what is added when it was doubled before.
+
+    Or by all that the code took before that, if that was more: where a limit was met on the way, growth is slower.
+    """
+    one, least, middle, most = (steps(program.write(size)) for size in (1, *program.sizes))
+    return (most - middle) / max(1, middle - least, least - one)
 
 
 def main() -> None:

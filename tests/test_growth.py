@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import fuzz_growth as fuzz
+import libcst as cst
 import pytest
 
 from memlint.linting.lint import lint
 from memlint.linting.policy import Policy
+from memlint.semantics.flow import Flow
+from memlint.semantics.values import Value
 
 SIZES = (2, 4, 8)
 
@@ -22,12 +25,38 @@ def every_form() -> Iterator[fuzz.Program]:
 
 def every_nesting() -> Iterator[fuzz.Program]:
     yield from (fuzz.expression((parts,)) for parts in fuzz.EXPRESSIONS)
-    yield from (fuzz.nested((block,), fuzz.FORMS[0]) for block in fuzz.BLOCKS)
+    yield from (fuzz.nested((block,), form) for block in fuzz.BLOCKS for form in (fuzz.FORMS[0], fuzz.FORMS[3]))
 
 
-@pytest.mark.parametrize("program", [*every_form(), *every_nesting()], ids=lambda program: program.name[:40])
+def by_the_hundred() -> Iterator[fuzz.Program]:
+    """What the fuzzer found to grow faster than the code, by the work of which module."""
+    chain = "v{i} = model(v{p})"  # graph_ends
+    loops = "for x in loader:\n    if flags[{i}]:\n        continue\n    losses.append(model(x))"  # retention, rollouts
+    sums = "while flags[{i}]:\n    loss = loss + model(x)\n    if loss > 3:\n        break"  # summed_losses
+    hooks = "model.register_forward_hook(lambda m, i, o: losses.append(o))"  # hooks
+    yield from (fuzz.repeated((form,), fuzz.in_function) for form in (chain, loops, sums, hooks))
+
+
+@pytest.mark.parametrize(
+    "program", [*every_form(), *every_nesting(), *by_the_hundred()], ids=lambda program: program.name[:60]
+)
 def test_twice_the_code_is_twice_the_work(program: fuzz.Program) -> None:
     assert fuzz.growth(program) < fuzz.TOLERATED
+
+
+def test_a_body_is_read_twice_however_many_loops_are_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = readings(monkeypatch)
+    for depth in (1, 4, 16):
+        read.clear()
+        fuzz.steps(fuzz.nested((fuzz.BLOCKS[0],), "innermost(x)").write(depth))
+        assert read.count("innermost") == 2
+
+
+def test_what_is_too_much_to_follow_may_be_differentiated() -> None:
+    """The first hundred terms of a very long sum, like those of a short one, are no totals that keep a graph."""
+    program = fuzz.repeated(("loss = loss + criterion(model(x), y)",), fuzz.in_loop)
+    for size in (4, 400):
+        assert lint("module.py", program.write(size).encode(), fuzz.EVERY_RULE).findings == ()
 
 
 def test_what_grows_faster_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +66,16 @@ def test_what_grows_faster_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fuzz, "lint", reads_again_for_each_call)
     assert fuzz.growth(fuzz.repeated(("v{i} = model(x)",), fuzz.in_function, SIZES)) > fuzz.TOLERATED
+
+
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names, from now on, whenever a flow reads one."""
+    read: list[str] = []
+    look_up = Flow.lookup
+
+    def noting(flow: Flow, name: str, node: cst.CSTNode) -> Value:
+        read.append(name)
+        return look_up(flow, name, node)
+
+    monkeypatch.setattr(Flow, "lookup", noting)
+    return read

@@ -1,13 +1,14 @@
 """The flow through one function body: statements, branches, loops.
 
 An abstract interpreter. Each statement is read in order with the state before it; branches are joined; a loop's body is
-read twice, first to learn what an iteration leaves behind, then to record what happens. Expressions are read by
-`memlint.semantics.expressions`, which this class extends.
+read twice, first to learn what an iteration leaves behind, then to record what happens. So is that of a loop in a loop:
+its first reading is part of the outer one's. Expressions are read by `memlint.semantics.expressions`, which this class
+extends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import libcst as cst
@@ -19,7 +20,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import is_neutral_context
 from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import imported_names, path_of
-from memlint.semantics.state import State, merge
+from memlint.semantics.state import Effect, State, merge
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Flow(Expressions):
         self.captured = scope.captured()
         self.stacked_loop_exits: list[list[State]] = []
         self.stacked_breaks: list[list[State]] = []
+        self.learned: dict[int, tuple[Effect, set[str]]] = {}
+        """By the node of each loop in a loop: what one iteration does, and to which paths it adds something."""
 
         self.calls: list[Call] = []
         self.backwards: list[Backward] = []
@@ -419,34 +422,48 @@ class Flow(Expressions):
         guarded, self.state.guarded = self.state.guarded, False
         before = self.state
 
-        self.quiet += 1
-        after_one, _ = self._iteration(loop, before.copy(), enter, body)
-        self.quiet -= 1
-
+        after_one = self._after_one(loop, before, enter, body)
         head = merge(before.copy(), after_one)
+        if self.quiet:
+            self.learned[id(node)] = Effect(after_one, head.joined), loop.sums
         self._mark_carried(loop, before, after_one, head)
         breaks: list[State] = []
         end = head
         if not self.quiet:
             end, breaks = self._iteration(loop, head.copy(), enter, body)
             loop.backed_at_end = end.backed if end.alive else None
-        after = merge(before, end) if end.alive else before
-        for state in breaks:
-            after = merge(after, state)
-        _note_sums(before, end, after)
+        after, joined = before, []
+        for state in (end, *breaks):
+            if state.alive:
+                after = merge(after, state)
+                joined += after.joined
+        _note_sums(joined, before, end, after)
         after.guarded = guarded
         self.state = after
         self.loop = loop.parent
         self.guards = guards
 
+    def _after_one(self, loop: Loop, before: State, enter: Callable[[Loop], None], body: cst.BaseSuite) -> State:
+        """The state that one iteration leaves behind; of a loop in a loop it is known from the outer one's first."""
+        learned = self.learned.pop(id(loop.node), None)
+        if learned is not None and not self.quiet:
+            effect, loop.sums = learned
+            return effect.applied_to(before)
+        self.quiet += 1
+        after_one, _ = self._iteration(loop, before.copy(), enter, body)
+        self.quiet -= 1
+        return after_one
+
     def _mark_carried(self, loop: Loop, before: State, after_one: State, head: State) -> None:
         """Mark what an iteration finds in a variable that the one before it has changed, and left with a graph."""
-        for path, value in head.vars.items():
+        for path in head.joined:
+            value = head.vars[path]
+            if value.grad is Grad.NO or value is before.vars.get(path):
+                continue
             left = after_one.vars.get(path) if after_one.alive else None
             if left is not None and left.grad is Grad.NO and left.kind in (Kind.TENSOR, Kind.UNKNOWN):
                 continue
-            known = path in before.vars or path in loop.sums
-            if known and value is not before.vars.get(path) and value.grad is not Grad.NO:
+            if path in before.vars or path in loop.sums:
                 marker = self.analysis.carried_marker(loop.node, path)
                 loop.carried.add(marker)
                 head.vars[path] = value.with_roots(frozenset({marker}))
@@ -577,13 +594,16 @@ class Flow(Expressions):
         return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
 
 
-def _note_sums(before: State, end: State, after: State) -> None:
+def _note_sums(joined: Iterable[str], before: State, end: State, after: State) -> None:
     """What was a number, or None, before a loop that gave it a graph has one whenever the loop ran at all."""
-    for path, value in end.vars.items():
-        start, left = before.vars.get(path), after.vars.get(path)
-        if value.grad is not Grad.YES or start is None or left is None or left.grad is not Grad.MIXED:
+    for path in joined:
+        start = before.vars.get(path)
+        if start is None or start.kind not in (Kind.NUMBER, Kind.NONE):
             continue
-        if start.kind in (Kind.NUMBER, Kind.NONE) and left.elements is None and not left.boxes:
+        value, left = end.vars.get(path), after.vars[path]
+        if value is None or value.grad is not Grad.YES or left.grad is not Grad.MIXED:
+            continue
+        if left.elements is None and not left.boxes:
             after.vars[path] = left.at_times(value.conditions)
 
 

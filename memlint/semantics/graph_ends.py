@@ -63,37 +63,49 @@ def ends_of(module: Module, flow: Flow, root: int) -> Ends:
     is_ranked = raises = False
     detached: set[int] = set()
     for call, taken in _takers(flow).get(root, ()):
-        if call.method in known.DETACHING_METHODS and not call.callee.quals:
+        if _detaches(call):
             is_detached = True
             detached.add(call.root)
             cut.add(id(call.node))
         is_counted |= _counts(call)
         is_ranked |= _ranks(call)
-        raises |= (_is_numpy(call) or call.names(_ARRAY_FUNCTIONS)) and _surely_carries(module, call, taken)
-    is_on_host = is_detached and any(_takes_away(call, detached, cut) for call in flow.calls)
+        raises |= _makes_array(call) and _surely_carries(module, call, taken)
+    is_on_host = is_detached and any(_takes_away(call, detached, cut) for call in _taking_away(flow))
     return Ends(is_detached, is_on_host, is_counted, is_ranked, raises)
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)
 def _takers(flow: Flow) -> dict[int, list[tuple[Call, Value]]]:
-    """The calls by the definitions that they take something from, each with that value."""
+    """The calls at which a graph may end, by the definitions that they take something from, each with that value."""
     takers: dict[int, list[tuple[Call, Value]]] = {}
     for call in flow.calls:
-        taken = _taken_from(call)
+        taken = _taken_from(call) if _detaches(call) or _counts(call) or _ranks(call) or _makes_array(call) else None
         if taken is not None:
             for root in flow.all_roots(taken):
                 takers.setdefault(root, []).append((call, taken))
     return takers
 
 
-def _takes_away(call: Call, detached: set[int], cut: set[int]) -> bool:
-    """Whether it moves to the host, or saves, what was detached: those definitions, or the result of those nodes."""
-    if call.method in _TO_HOST and not call.callee.quals:
-        return _is_detached(call.receiver, call.receiver_node, detached, cut)
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _taking_away(flow: Flow) -> list[Call]:
+    """The calls that move something to the host, or save it."""
+    return [call for call in flow.calls if _goes_to_host(call) or _saves(call)]
+
+
+def _goes_to_host(call: Call) -> bool:
+    return call.method in _TO_HOST and not call.callee.quals
+
+
+def _saves(call: Call) -> bool:
     name = (path_of(call.call.func) or "").rpartition(".")[2]
-    return not words_of(name).isdisjoint(_SAVING_WORDS) and any(
-        _is_detached(argument.value, argument.expression, detached, cut) for argument in call.positional
-    )
+    return not words_of(name).isdisjoint(_SAVING_WORDS)
+
+
+def _takes_away(call: Call, detached: set[int], cut: set[int]) -> bool:
+    """Whether what is moved or saved was detached: those definitions, or the result of those nodes."""
+    if _goes_to_host(call):
+        return _is_detached(call.receiver, call.receiver_node, detached, cut)
+    return any(_is_detached(argument.value, argument.expression, detached, cut) for argument in call.positional)
 
 
 def _is_detached(value: Value | None, node: cst.BaseExpression | None, detached: set[int], cut: set[int]) -> bool:
@@ -117,8 +129,12 @@ def _surely_carries(module: Module, call: Call, value: Value) -> bool:
     return value.carries_graph and not call.in_try and module.questions(value.conditions) is not None
 
 
-def _is_numpy(call: Call) -> bool:
-    return call.method == "numpy" and not call.callee.quals
+def _detaches(call: Call) -> bool:
+    return call.method in known.DETACHING_METHODS and not call.callee.quals
+
+
+def _makes_array(call: Call) -> bool:
+    return (call.method == "numpy" and not call.callee.quals) or call.names(_ARRAY_FUNCTIONS)
 
 
 def _counts(call: Call) -> bool:

@@ -19,6 +19,7 @@ from memlint.semantics.reads import is_read
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parameters, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
+_HOOKS = known.MODULE_HOOKS | known.TENSOR_HOOKS
 _MAX_STEPS = 6
 _NOBODY: frozenset[str] = frozenset()
 _ONCE = frozenset({"__init__", "__post_init__", "setup", "__enter__", "__new__"})
@@ -40,11 +41,10 @@ class LostHook:
 
 
 def lost_hooks(module: Module) -> Iterator[LostHook]:
-    hooks = known.MODULE_HOOKS | known.TENSOR_HOOKS
-    if module.words.isdisjoint(hooks) or module.words & known.HOOK_TABLES:
+    if module.words.isdisjoint(_HOOKS) or module.words & known.HOOK_TABLES:
         return
     for call in module.calls:
-        if call.method in hooks and _stays(call) and handle_is_lost(call):
+        if call.method in _HOOKS and _stays(call) and handle_is_lost(call):
             found = _repeated(module, call)
             if found is not None:
                 yield found
@@ -147,7 +147,7 @@ def _is_forward(module: Module, scope: Scope) -> bool:
 
 def _picked_by_recursion(module: Module, scope: Scope) -> frozenset[str]:
     """In a function that descends through the modules by calling itself: what it is given, and their parts."""
-    if not any(inner.callee.quals == {scope.qualname} for inner in module.calls_in(scope)):
+    if not any(inner.scope is scope for inner in module.calls_of(frozenset({scope.qualname}))):
         return _NOBODY
     given = _parameter_names(scope)
     parts = {name for name, found in _sources(scope.node).items() if all(_whole(item) in given for item in found)}
@@ -497,9 +497,7 @@ def _run_of(module: Module, call: Call, owners: frozenset[str]) -> Call | None:
     """The function also runs the model that it was given: each call of it adds a hook and uses all there are."""
     scope = call.scope
     given = _parameter_names(scope) - {"self", "cls"}
-    for other in module.calls_in(scope):
-        if other is call or not (other.positional or other.keywords):
-            continue
+    for other in module.once(_possible_runs).get(scope, ()):
         if any(loop not in (call.loop.outer() if call.loop is not None else ()) for loop in _loops_of(other)):
             continue  # registered once, run for many batches
         path = path_of(other.call.func) or ""
@@ -511,6 +509,15 @@ def _run_of(module: Module, call: Call, owners: frozenset[str]) -> Call | None:
         if not rest and (start in owners - {"self"} or (other.is_forward and start in given and owners & given)):
             return other
     return None
+
+
+def _possible_runs(module: Module) -> dict[Scope, list[Call]]:
+    """By function, the calls that are given something, without those that register hooks."""
+    found: dict[Scope, list[Call]] = {}
+    for call in module.calls:
+        if (call.positional or call.keywords) and call.method not in _HOOKS:
+            found.setdefault(call.scope, []).append(call)
+    return found
 
 
 def _run_around(module: Module, call: Call) -> Call | None:

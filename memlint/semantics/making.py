@@ -65,6 +65,7 @@ class Making:
         made = self.analysis.roots[root]
         if len(roots) > MAX_HELD:
             self.analysis.escaped |= roots
+            self.analysis.differentiated |= roots
             self.analysis.claim(root, None)
             made.saves = made.of_module = True
             roots = NOTHING

@@ -95,7 +95,7 @@ def _in_loop(module: Module, flow: Flow, call: Call, retaining: list[Backward]) 
         if not call.is_forward and words_of(path).isdisjoint(_STATE_WORDS):
             continue
         for loop in _loops(call):
-            if loop.is_comprehension or not loop.carried & roots or path.partition(".")[0] in _cut_in(loop.node):
+            if loop.is_comprehension or not loop.carried & roots or _is_cut(call.scope, loop, path):
                 continue
             if _unseen_between(module, call, loop, roots):
                 continue
@@ -141,16 +141,24 @@ def _paths(node: cst.BaseExpression) -> str | None:
 def _unseen_between(module: Module, call: Call, loop: Loop, roots: frozenset[int]) -> bool:
     """Whether code out of view handles the state on its way to the next iteration: it may detach it."""
     analysis = module.analysis
-    inside = nodes_within(loop.node)
     for root in roots & analysis.unseen:
         made = analysis.roots[root]
         if root == call.root or made.is_forward:
             continue
-        if call.root in made.ancestors or (
-            id(made.node) not in inside and id(made.node) not in nodes_within(call.scope.node)
-        ):
+        if call.root in made.ancestors:
+            return True
+        if id(made.node) not in nodes_within(call.scope.node) and id(made.node) not in nodes_within(loop.node):
             return True
     return False
+
+
+def _is_cut(scope: Scope, loop: Loop, path: str) -> bool:
+    return _cuts_something(scope) and path.partition(".")[0] in _cut_in(loop.node)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _cuts_something(scope: Scope) -> bool:
+    return any(map(_is_cutting, scope.words_within))
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)

@@ -15,7 +15,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.questions import Question, ResultNotDifferentiated
-from memlint.semantics.scopes import NODES_REMEMBERED, nodes_within, parameters, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_within, parameters, path_of, walk
 from memlint.semantics.values import NOTHING, Kind, Value
 
 # Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
@@ -135,15 +135,18 @@ def _only_where_not_differentiated(module: Module, store: Store) -> bool:
 
 def _would_raise(module: Module, store: Store) -> bool:
     """`torch.cat(outputs).numpy()` raises where there is a graph: the model needs no gradient, or grad is off here."""
-    return any(
-        call.method == "numpy"
-        and not call.callee.quals
-        and not call.in_try
-        and call.receiver is not None
-        and call.receiver.carries_graph
-        and store.root in call.receiver.roots
-        for call in module.calls_in(store.scope)
-    )
+    return store.root in module.once(_made_arrays).get(store.scope, NOTHING)
+
+
+def _made_arrays(module: Module) -> dict[Scope, set[int]]:
+    """What each function calls `.numpy()` on although it seems to carry a graph."""
+    found: dict[Scope, set[int]] = {}
+    for call in module.calls:
+        if call.method != "numpy" or call.callee.quals or call.in_try or call.receiver is None:
+            continue
+        if call.receiver.carries_graph:
+            found.setdefault(call.scope, set()).update(call.receiver.roots)
+    return found
 
 
 def _overwrites(store: Store, loop: Loop) -> bool:

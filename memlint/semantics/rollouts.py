@@ -135,20 +135,19 @@ def _bounded_list(module: Module, call: Call) -> bool:
 
 def _lives_on(module: Module, call: Call, attribute: str | None) -> bool:
     """Whether the buffer outlives the steps of an episode, and nothing empties it in between."""
-    return any(_steps_through(module, loop, call) for loop in carrying_loops(module, call, attribute))
+    return not module.once(_stepping_loops).isdisjoint(carrying_loops(module, call, attribute))
 
 
-def _steps_through(module: Module, loop: Loop, call: Call) -> bool:
-    """`env.step(action)` in the loop."""
-    return any(
-        other.method in _STEPPED
-        and bool(other.positional or other.keywords)
-        and other.receiver is not None
-        and other.receiver.kind not in (Kind.OPTIMIZER, Kind.SCALER)
-        and other.loop is not None
-        and loop in other.loop.outer()
-        for other in module.calls_in(call.scope)
-    )
+def _stepping_loops(module: Module) -> set[Loop]:
+    """The loops with an `env.step(action)` in them."""
+    loops = (call.loop for call in module.calls if call.method in _STEPPED and _steps_environment(call))
+    return {around for loop in loops if loop is not None for around in loop.outer()}
+
+
+def _steps_environment(call: Call) -> bool:
+    if call.receiver is None or call.receiver.kind in (Kind.OPTIMIZER, Kind.SCALER):
+        return False
+    return bool(call.positional or call.keywords)
 
 
 # --- lists that are detached when they are used ---
@@ -177,7 +176,7 @@ def _listed_in_episode(module: Module, call: Call) -> RolloutStore | None:
     if not store.boxes or any(_is_seen_elsewhere(module.box(index)) for index in store.boxes):
         return None
     asked = _carries(module, call.positional[0].value)
-    if asked is None or not any(_steps_through(module, loop, call) for loop in store.carried_by):
+    if asked is None or module.once(_stepping_loops).isdisjoint(store.carried_by):
         return None
     analysis, flow = module.analysis, module.flow_of(call.scope)
     if flow is None or store.root in analysis.differentiated | analysis.escaped | analysis.shared | flow.return_roots:

@@ -96,18 +96,17 @@ def path_of(node: cst.CSTNode) -> str | None:
     # By type, not isinstance: LibCST's nodes are abstract base classes, and this is asked of every expression.
     kind = type(node)
     if kind is cst.Name:
-        return cast("cst.Name", node).value
+        return node.value  # type: ignore[attr-defined, no-any-return]
     if kind is not cst.Attribute:
         return None
     parts: list[str] = []
     while kind is cst.Attribute:
-        attribute = cast("cst.Attribute", node)
-        parts.append(attribute.attr.value)
-        node = attribute.value
+        parts.append(node.attr.value)  # type: ignore[attr-defined]
+        node = node.value  # type: ignore[attr-defined]
         kind = type(node)
     if kind is not cst.Name:
         return None
-    parts.append(cast("cst.Name", node).value)
+    parts.append(node.value)  # type: ignore[attr-defined]
     return ".".join(reversed(parts))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value, join
 
@@ -10,7 +10,7 @@ from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value, join
 class State:
     """Flow-sensitive facts. Variables are keyed by access path: `loss`, `self.total`, `logs['loss']`."""
 
-    __slots__ = ("alive", "backed", "fresh", "guarded", "made", "mode", "owners", "region", "vars")
+    __slots__ = ("alive", "backed", "fresh", "guarded", "joined", "made", "mode", "owners", "region", "vars")
 
     def __init__(self, variables: dict[str, Value], mode: Mode) -> None:
         self.vars = variables
@@ -27,6 +27,8 @@ class State:
         """Names of which an attribute or item is known: `self` of `self.total`."""
         self.guarded = False
         self.alive = True
+        self.joined: list[str] = []
+        """After a merge: the paths that held something else on one side than on the other."""
 
     def copy(self) -> State:
         new = State(dict(self.vars), self.mode)
@@ -60,32 +62,55 @@ class State:
         self.vars[path] = value
 
 
+class Effect:
+    """What code did to the state in which it was read, for other states: a variable that it left alone stays alone."""
+
+    def __init__(self, after: State, changed: Iterable[str]) -> None:
+        self._after = after
+        self._changed = {path: after.vars.get(path) for path in changed}
+
+    def applied_to(self, state: State) -> State:
+        new = self._after.copy()
+        new.vars = dict(state.vars)
+        for path, value in self._changed.items():
+            if value is None:
+                new.vars.pop(path, None)
+            else:
+                new.vars[path] = value
+        new.owners = self._after.owners | state.owners
+        return new
+
+
 def merge(a: State, b: State) -> State:
     """The state after two branches."""
     if not a.alive:
         return b
     if not b.alive:
         return a
-    merged = State(_merge_vars(a, b), a.mode if a.mode is b.mode else Mode.UNKNOWN)
+    variables, joined = _merge_vars(a, b)
+    merged = State(variables, a.mode if a.mode is b.mode else Mode.UNKNOWN)
     merged.region = a.region if a.region == b.region and a.mode is b.mode else None
     merged.backed = (a.backed - (b.made - b.backed)) | (b.backed - (a.made - a.backed))
     merged.made = a.made | b.made
     merged.fresh = a.fresh | b.fresh
     merged.owners = a.owners | b.owners
     merged.guarded = a.guarded or b.guarded
+    merged.joined = joined
     return merged
 
 
-def _merge_vars(a: State, b: State) -> dict[str, Value]:
-    merged = dict(a.vars)
+def _merge_vars(a: State, b: State) -> tuple[dict[str, Value], list[str]]:
+    merged, joined = dict(a.vars), []
     for path, value in b.vars.items():
         known = merged.get(path)
         if known is value:
             continue
         merged[path] = _either(a, known, b, value) if known is not None else _from_one_side(path, value)
-    for path in a.vars.keys() - b.vars.keys():
+        joined.append(path)
+    for path in sorted(a.vars.keys() - b.vars.keys()):
         merged[path] = _from_one_side(path, a.vars[path])
-    return merged
+        joined.append(path)
+    return merged, joined
 
 
 def _either(a: State, of_a: Value, b: State, of_b: Value) -> Value:

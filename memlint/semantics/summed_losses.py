@@ -204,12 +204,8 @@ def _only_moves(call: Call | None) -> bool:
 
 def _is_linear(module: Module, flow: Flow, store: Store) -> bool:
     """Nothing is done to the sum but scaling, adding to it, differentiating and showing it."""
-    for call in flow.calls:
-        if call.order < store.order and call.loop is store.loop:
-            continue
-        gets = call.receiver is not None and store.root in _roots(module, call.receiver)
-        given = any(store.root in _roots(module, item.value) for item in (*call.positional, *call.keywords.values()))
-        if not gets and not given:
+    for call in module.once(_takers_of_sums).get(store.root, ()):
+        if call.scope is not flow.scope or (call.order < store.order and call.loop is store.loop):
             continue
         if call.callee.quals:
             if not call.callee.quals <= known.LINEAR_FUNCTIONS | frameworks.CONSUMING_FUNCTIONS:
@@ -217,6 +213,19 @@ def _is_linear(module: Module, flow: Flow, store: Store) -> bool:
         elif call.method not in known.LINEAR_METHODS | frameworks.CONSUMING_METHODS:
             return False
     return not store.scope.words & {"retain_graph", "create_graph"} or _scope_has_own_gradients(store.scope)
+
+
+def _takers_of_sums(module: Module) -> dict[int, list[Call]]:
+    """The calls that a sum is handed to, or that are made on it, by the store that marks the sum."""
+    takers: dict[int, list[Call]] = {}
+    for call in module.calls:
+        values = [argument.value for argument in (*call.positional, *call.keywords.values())]
+        if call.receiver is not None:
+            values.append(call.receiver)
+        given = frozenset().union(*(_roots(module, value) for value in values)) if values else NOTHING
+        for root in given & module.analysis.stored:
+            takers.setdefault(root, []).append(call)
+    return takers
 
 
 def _scope_has_own_gradients(scope: Scope) -> bool:

@@ -247,12 +247,13 @@ def _has_an_optimizer(network: str, stepped: list[frozenset[str]]) -> bool:
 def _stepped_by_hand(module: Module) -> Iterator[str]:
     """`for p in net.parameters(): p.data -= rate * p.grad`"""
     for loop in module.loops:
-        if not isinstance(loop.node, cst.For) or "grad" not in _attributes_in(loop.node.body):
+        if not isinstance(loop.node, cst.For):
             continue
-        for node in walk(loop.node.iter):
-            path = _owner(node, "parameters", "named_parameters") if isinstance(node, cst.Call) else None
-            if path is not None:
-                yield path.rpartition(".")[2]
+        inside = (node for node in walk(loop.node.iter) if isinstance(node, cst.Call))
+        owners = (_owner(node, "parameters", "named_parameters") for node in inside)
+        paths = [path for path in owners if path is not None]
+        if paths and "grad" in _attributes_in(loop.node.body):
+            yield from (path.rpartition(".")[2] for path in paths)
 
 
 # --- where it runs ---
