@@ -8,7 +8,6 @@ is linear. CPU seconds, the best of two.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -195,51 +194,54 @@ def rows(shapes: Iterable[Shape] = SHAPES) -> Iterator[tuple[str, list[tuple[int
 # --- projects ---
 
 LINES_OF_A_FILE = 250
-_FILES_OF_A_PACKAGE = 50
+FILES_OF_A_PACKAGE = 50
+
+_TRAINING = """def train_{0}(model, loader, optimizer, criterion):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+    return model
 
 
+"""
 _RUN = """
-
 def run(model, loader, optimizer, criterion):
     return {0}(model, loader, optimizer, criterion)
 """
 
 
-def _file_of_a_project(package: int, number: int) -> str:
-    """Training loops, of which the first calls one of the file before."""
-    text = functions(LINES_OF_A_FILE - 12).replace("train_", f"train_{package}_{number}_")
-    if number == 0:
-        return text
-    before = f"train_{package}_{number - 1}_0"
-    return f"from package_{package}.file_{number - 1} import {before}\n{text}{_RUN.format(before)}"
-
-
-def of_projects(sizes: Iterable[int]) -> Iterator[tuple[int, float]]:
-    """For each number of lines the microseconds per line, in one process."""
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as name:
-            yield size, 1e6 * _project_seconds(Path(name), size // LINES_OF_A_FILE) / size
-
-
-def _project_seconds(root: Path, count: int) -> float:
+def write_project(root: Path, files: range) -> None:
+    """More files of a project of packages of training loops; in one file of a package the loops waste memory."""
     (root / "pyproject.toml").touch()
-    paths = []
-    for index in range(count):
-        package, number = divmod(index, _FILES_OF_A_PACKAGE)
+    for index in files:
+        package, number = divmod(index, FILES_OF_A_PACKAGE)
         path = root / f"package_{package}" / f"file_{number}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(_file_of_a_project(package, number), encoding="utf-8")
-        paths.append(path)
-    core.forget_projects()
-    codes = frozenset(rule.code for rule in all_rules())
-    policies = (Policy(codes, Confidence.LOW, None, str(root), path) for path in paths)
-    return sum(
-        own_seconds(str(policy.file), path.read_text(), policy) for policy, path in zip(policies, paths, strict=True)
-    )
+
+
+def _file_of_a_project(package: int, number: int) -> str:
+    """Training loops, and a function that calls one of the file before."""
+    if number == 0:
+        return functions(LINES_OF_A_FILE).replace("train_", f"train_{package}_0_")
+    loops = "".join(map(_TRAINING.format, range((LINES_OF_A_FILE - 12) // 9)))
+    before = f"train_{package}_{number - 1}_0"
+    text = f"from package_{package}.file_{number - 1} import {before}\n{HEAD}{loops}{_RUN.format(before)}"
+    return text.replace("def train_", f"def train_{package}_{number}_")
+
+
+def parse_seconds(texts: Iterable[str]) -> float:
+    """Of memlint's parse of them."""
+    start = time.process_time()
+    for text in texts:
+        parse(text)
+    return time.process_time() - start
 
 
 def main() -> None:
-    for name, measured in (*rows(), ("project", of_projects((10_000, 100_000)))):
+    for name, measured in rows():
         print(f"{name:20}", "   ".join(f"{size:6,}: {taken:7.0f} us" for size, taken in measured), flush=True)
 
 
