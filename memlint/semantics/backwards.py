@@ -13,9 +13,10 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.recurrent import retains_for_state
-from memlint.semantics.retention import makes_leaf
+from memlint.semantics.retention import differentiated_losses, makes_leaf
+from memlint.semantics.rollouts import draws_old_transitions
 from memlint.semantics.scopes import Scope, nodes_within, parameters, path_of, walk
-from memlint.semantics.values import Grad, Root, Value
+from memlint.semantics.values import Grad, Kind, Mode, Root, Value
 
 # A parameter so named is no tensor.
 _NAMESPACES = frozenset(
@@ -25,7 +26,7 @@ _NAMESPACES = frozenset(
 _DATA_WORDS = frozenset(
     """x y data batch batches input inputs target targets label labels image images img imgs gt mask masks tokens
     lengths ids text texts epoch step iteration ratio eps epsilon alpha beta gamma num n size lr
-    weight weights lambda lam coef coeff scale temperature tau""".split()
+    weight weights lambda lam coef coeff scale temperature tau buffer replay""".split()
 )
 
 
@@ -80,9 +81,33 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
         return None  # GAN steps, per-task gradients, gradient penalties
     if _handed_on(module, flow, backward, graph):
         return None
-    returns = bool(graph & flow.return_roots) and any(graph & value.roots for value in flow.returned)
-    questions = frozenset({ResultNotDifferentiated(backward.scope.qualname)} if returns else ())
+    returned = [part for value in flow.returned for part in _parts(value) if graph & part.roots]
+    if _is_stepped_after(module, backward):
+        returned = [
+            part for part in returned if not part.idents or not part.idents <= module.once(differentiated_losses)
+        ]
+    questions = frozenset({ResultNotDifferentiated(backward.scope.qualname)} if returned else ())
     return NeedlessRetain(backward, argument, bool(others), questions, loop is not None and not outside.by_name)
+
+
+def _parts(value: Value) -> Iterator[Value]:
+    """The value, or what is in the tuple that it is."""
+    if value.elements is None:
+        yield value
+    for element in value.elements or ():
+        yield from _parts(element)
+
+
+def _is_stepped_after(module: Module, backward: Backward) -> bool:
+    """An optimizer changes the parameters afterwards: whoever differentiated the loss once more would get an error."""
+    return any(
+        call.method == "step"
+        and call.order > backward.order
+        and not call.guarded
+        and call.receiver is not None
+        and call.receiver.kind in (Kind.OPTIMIZER, Kind.SCALER)
+        for call in module.calls_in(backward.scope)
+    )
 
 
 def _is_step(module: Module, flow: Flow, backward: Backward) -> bool:
@@ -110,7 +135,14 @@ def _nodes_inside(loop: Loop) -> frozenset[int]:
 def _nodes_of_callees(module: Module, flow: Flow, loop: Loop | None) -> set[int]:
     """The nodes of the functions of this file that the function calls only in the loop: each iteration reads them."""
     calls = [(call, loop is None or (call.loop is not None and loop in call.loop.outer())) for call in flow.calls]
-    outside = {name for call, is_inside in calls if not is_inside for name in call.callee.quals}
+    # What a later call computes, or one with grad mode off, is in no graph of the loop.
+    last = max((call.order for call, is_inside in calls if is_inside), default=0)
+    earlier = [
+        call
+        for call, is_inside in calls
+        if not is_inside and call.mode is not Mode.OFF and (call.order < last or call.loop is not None)
+    ]
+    outside = {name for call in earlier for name in call.callee.quals}
     names = {name for call, is_inside in calls if is_inside for name in call.callee.quals} - outside
     scopes = [module.analysis.scope_named(name) for name in names if name.startswith(":")]
     return {id(node) for scope in scopes if scope is not None for node in walk(scope.node)}
@@ -123,7 +155,10 @@ def _step_loop(backward: Backward) -> Loop | None:
 
 
 def _saved(module: Module, roots: frozenset[int]) -> frozenset[int]:
-    return frozenset(root for root in roots if module.analysis.roots[root].saves)
+    made = ((root, module.analysis.roots[root]) for root in roots)
+    return frozenset(
+        root for root, at in made if at.saves and not draws_old_transitions(module, module.call_at(at.node))
+    )
 
 
 class _Outside:
@@ -152,6 +187,8 @@ class _Outside:
         if id(made.node) in self._inside:
             return self._backward.loop is None and self._is_kept(made)
         if _set_by_forward(self._module, self._backward, root) or makes_leaf(self._module.call_at(made.node)):
+            return False
+        if _is_set_back(self._module, self._backward, made.node):
             return False
         if isinstance(made.node, cst.Param):
             return self._is_given(made.node, seen)
@@ -227,9 +264,49 @@ def _set_by_forward(module: Module, backward: Backward, root: int) -> bool:
     return runs_itself and id(node) in inside
 
 
+def _is_set_back(module: Module, backward: Backward, node: cst.CSTNode) -> bool:
+    """The state of an object to which each iteration gives a new one: `model.init_hidden()` sets `self.hidden`."""
+    while isinstance(node, cst.Subscript):
+        node = node.value
+    if not isinstance(node, cst.Attribute) or path_of(node.value) != "self" or backward.loop is None:
+        return False
+    return any(
+        _sets_without_graph(module, name, node)
+        for call in module.calls_in(backward.scope)
+        if call.loop is not None and backward.loop in call.loop.outer() and not call.guarded
+        if call.order < backward.order and not call.is_forward
+        for name in call.callee.quals
+    )
+
+
+def _sets_without_graph(module: Module, method: str, node: cst.Attribute) -> bool:
+    """Whether a method of the class in which the attribute is read sets it to something without a graph."""
+    scope = module.analysis.scope_named(method)
+    flow = module.flow_of(scope) if scope is not None else None
+    if scope is None or flow is None or scope.parent is None or not scope.parent.is_class:
+        return False
+    set_to = [store.value for store in flow.attribute_stores if store.path == f"self.{node.attr.value}"]
+    if not set_to or id(node) not in nodes_within(scope.parent.node):
+        return False
+    return all(value.grad is Grad.NO for value in set_to)
+
+
+def _only_in_spent_attributes(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
+    """Attributes that each iteration sets back, or that hold the very loss after the optimizer's step."""
+    stepped = _is_stepped_after(module, backward)
+    return all(
+        (stepped and bool(store.value.idents) and store.value.idents <= backward.differentiated.idents)
+        or _is_set_back(module, backward, store.node)
+        for store in module.attribute_stores
+        if graph & flow.all_roots(store.value)
+    )
+
+
 def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
     """Whether code out of view, an attribute or a closure gets hold of the graph."""
-    if graph & module.analysis.shared:
+    if graph & module.analysis.captured:
+        return True
+    if graph & module.analysis.shared and not _only_in_spent_attributes(module, flow, backward, graph):
         return True
     for call in flow.calls:
         if call.order <= backward.order or call.root not in module.analysis.unseen:

@@ -438,7 +438,7 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
             return record
         for value in reading.values:
             # What a constructor is given it may keep.
-            analysis.shared |= flow.all_roots(value)
+            analysis.capture(flow.all_roots(value))
         return analysis.made_by(qual)
     mode = context_mode(analysis, qual)
     if mode is not None:

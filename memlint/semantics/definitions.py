@@ -58,6 +58,8 @@ class Definitions:
         """The markers of all stores."""
         self.shared: set[int] = set()
         """Definitions and stores that reach an attribute, a global or a closure."""
+        self.captured: set[int] = set()
+        """Those of them that reach it otherwise than by an assignment to an attribute."""
         self._regions: set[int] = set()
         """Markers of where grad mode is switched by what nobody knows; proven: grad mode is on there."""
         self.grad_on: set[str] = set()
@@ -129,6 +131,11 @@ class Definitions:
         if value.carries_graph and len(target.carrying) < _MAX_CARRYING:
             target.carrying.append(value)
         target.filled = True
+
+    def capture(self, roots: Iterable[int]) -> None:
+        """They reach a global, a closure or an object out of view."""
+        self.shared.update(roots)
+        self.captured.update(roots)
 
     # --- who carries a graph ---
 

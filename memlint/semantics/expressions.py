@@ -78,7 +78,7 @@ class Expressions(Effects):
         if name in _BUILTINS and name not in self.scope.bound:
             return self.named(name)
         value = self.unknown(node, NOTHING)
-        self.analysis.shared.update(value.roots)
+        self.analysis.capture(value.roots)
         return value
 
     def _attribute(self, node: cst.Attribute) -> Value:

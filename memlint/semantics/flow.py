@@ -178,7 +178,7 @@ class Flow(Expressions):
         if name in self.captured or name in self.scope.nonlocal_names:
             self.use(value, "captured", name, node)
             if not self.scope.parent or name in self.scope.nonlocal_names:
-                self.analysis.shared |= self.all_roots(value)
+                self.analysis.capture(self.all_roots(value))
             else:
                 self.escape(value)
         self.state.bind(name, value)
@@ -590,6 +590,8 @@ class Flow(Expressions):
             value = join(value, other)
         if value.grad is Grad.MIXED and len(returned) > 1:
             value = _carrying_in_each_way(value, returned)
+        if value.grad is Grad.MIXED and value.elements is None and not value.boxes:
+            value = _carrying_or_a_number(value, returned)
         # `None` at the end is mostly never reached (`if kind == "a": return ... elif ...`): it takes only the proof.
         return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
 
@@ -621,6 +623,14 @@ def _carrying_in_each_way(joined: Value, returned: Sequence[Value]) -> Value:
         boxes=joined.boxes,
         weak=True,
     )
+
+
+def _carrying_or_a_number(joined: Value, returned: Sequence[Value]) -> Value:
+    """`if loss is None: return 0`: otherwise the loss, with its graph."""
+    carrying = [value for value in returned if value.carries_graph]
+    if not carrying or any(value.kind not in (Kind.NUMBER, Kind.NONE) for value in returned if value not in carrying):
+        return joined
+    return joined.at_times(frozenset().union(*(value.conditions for value in carrying)))
 
 
 def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:

@@ -34,7 +34,7 @@ def imported_call(flow: Flow, reading: Reading, symbol: str) -> Value | None:
     if view.is_class(symbol):
         for value in reading.values:
             # What a constructor is given it may keep.
-            flow.analysis.shared |= flow.all_roots(value)
+            flow.analysis.capture(flow.all_roots(value))
         return flow.analysis.made_by(symbol)
     if not _matters(flow):
         return None
@@ -108,7 +108,7 @@ def note_effects(flow: Flow, value: Value, effects: ParameterEffects) -> None:
     if effects.escapes:
         flow.escape(value)
     if effects.shared:
-        analysis.shared |= roots
+        analysis.capture(roots)
 
 
 def _apply(flow: Flow, reading: Reading, summary: FunctionSummary, given: dict[str, Value]) -> Value:

@@ -261,7 +261,7 @@ def _graph_roots(module: Module, store: Store) -> frozenset[int]:
 def _of_losses(module: Module, saving: frozenset[int]) -> frozenset[int]:
     """`reduce_loss(loss)`: what a call made of a loss that was differentiated saves no more than a few numbers."""
     analysis = module.analysis
-    differentiated = module.once(_losses)
+    differentiated = module.once(differentiated_losses)
     found = set()
     for root in saving:
         made = analysis.roots[root]
@@ -273,7 +273,7 @@ def _of_losses(module: Module, saving: frozenset[int]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _losses(module: Module) -> frozenset[int]:
+def differentiated_losses(module: Module) -> frozenset[int]:
     """The definitions on which a backward pass begins."""
     return frozenset().union(*(backward.differentiated.idents for backward in module.backwards))
 

@@ -65,6 +65,13 @@ def kept_by_meters(module: Module) -> list[KeptArgument]:
     return [kept for kept in kept_arguments(module) if id(kept.call) not in transitions]
 
 
+def draws_old_transitions(module: Module, call: Call | None) -> bool:
+    """`replay.sample(256)`: data, unless the file puts values with their graph into a buffer."""
+    if call is None or call.method not in known.DRAWING_METHODS or not is_buffer(module, call):
+        return False
+    return not rollout_stores(module)
+
+
 # --- a buffer that is asked to store ---
 
 

@@ -54,7 +54,8 @@ class RetainGraphNotNeeded(Rule):
     penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration:
     a parameter that some caller gives something with a graph, or whose callers are out of view and whose name does not
     say that it is data, an attribute that other methods set; when it is returned to a caller that may differentiate it,
-    stored on an object or handed to code out of view; when the argument is no literal `True`.
+    stored on an object or handed to code out of view, unless an optimizer's step has followed (it changes the
+    parameters in place, so that nobody can differentiate the loss again); when the argument is no literal `True`.
 
     ## References
     - `torch.Tensor.backward` documentation: "in nearly all cases setting this option to True is not needed"

@@ -15,5 +15,9 @@ BUFFER_CLASSES = frozenset(
 # What policy gradients are computed from (REINFORCE, A2C), by its name.
 ON_POLICY_WORDS = frozenset("log logp logps logprob logprobs prob probs entropy entropies value values".split())
 STORING_METHODS = frozenset("push add store append insert remember put store_transition add_experience".split())
+# Methods that draw a batch of old transitions.
+DRAWING_METHODS = frozenset(
+    {"sample", "sample_batch", "sample_buffer", "sample_memory", "sample_transitions", "get_batch"}
+)
 # What is called so in a function that trains is a network.
 NETWORK_WORDS = frozenset({"policy", "actor", "critic", "value", "net", "network", "model"})
