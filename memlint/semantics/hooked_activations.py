@@ -12,6 +12,7 @@ from enum import Enum
 import libcst as cst
 
 from memlint.semantics.events import Call
+from memlint.semantics.hooked_lists import stores_in_outer_lists
 from memlint.semantics.hooks import handle_is_lost
 from memlint.semantics.knowledge import hooks as known
 from memlint.semantics.knowledge.predictions import MODEL_WORDS
@@ -199,7 +200,10 @@ def _is_host_copy(expression: cst.BaseExpression, tensors: frozenset[str]) -> bo
 
 
 def _piled_up(module: Module, hook: _Hook) -> Iterator[HookedActivation]:
-    """`self.activations.append(output)`, of an object that runs the model in one of its methods."""
+    """`activations.append(output)`; `self.activations.append(output)`, of an object that runs the model itself."""
+    for store in stores_in_outer_lists(module, hook.scope):
+        if _is_activation(store.value_node, hook):
+            yield HookedActivation(store.node, store.value_node, store.path or "", Left.PILED_UP)
     owner, flow = hook.scope.parent, module.flow_of(hook.scope)
     if owner is None or not owner.is_class or flow is None or "remove" in owner.words_within:
         return  # the hook goes, and the object mostly with it

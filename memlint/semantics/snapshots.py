@@ -77,6 +77,7 @@ def snapshots(module: Module) -> Iterator[Snapshot]:
 
 # --- what is copied ---
 
+_PARAMETERS = ("parameters", "named_parameters")
 _ORDERING = (cst.LessThan, cst.LessThanEqual, cst.GreaterThan, cst.GreaterThanEqual)
 _Found = tuple[cst.BaseExpression, Copied, cst.BaseExpression, "cst.BaseExpression | None"]
 _Place = tuple[Scope, "str | None", Copied]
@@ -92,11 +93,17 @@ def _copied(module: Module, call: Call) -> _Found | None:
         if path is not None and (
             argument.value.kind is Kind.MODULE or _is_named_best_model(call, path, argument.value)
         ):
-            return call.call, Copied.MODEL, argument.expression, None
+            return _state_taken_of(module, call) or call.call, Copied.MODEL, argument.expression, None
         return None
-    if call.method not in ("items", "named_parameters"):
+    if call.method not in ("items", *_PARAMETERS):
         return None
     return _copied_one_by_one(module, call)
+
+
+def _state_taken_of(module: Module, copy: Call) -> cst.Call | None:
+    """`copy.deepcopy(model).state_dict()`."""
+    calls = module.calls_in(copy.scope)
+    return next((call.call for call in calls if call.receiver_node is copy.node and call.method == "state_dict"), None)
 
 
 def _is_named_best_model(call: Call, path: str, value: Value) -> bool:
@@ -118,25 +125,38 @@ def _owner(state: Call) -> Copied:
 
 
 def _copied_one_by_one(module: Module, items: Call) -> _Found | None:
-    """`{k: v.clone() for k, v in model.state_dict().items()}`."""
-    source = items.call if items.method == "named_parameters" else items.receiver_node
+    """`{k: v.clone() for k, v in model.state_dict().items()}`, `[p.clone() for p in model.parameters()]`."""
+    source = items.receiver_node if items.method == "items" else items.call
     state = module.call_at(source) if source is not None else None
-    if source is None or state is None or state.method not in ("state_dict", "named_parameters"):
+    if source is None or state is None or state.method not in ("state_dict", *_PARAMETERS):
         return None
-    for loop in module.loops:
-        node = loop.node
-        if loop.iterable is not items.node or not isinstance(node, cst.DictComp):
-            continue
-        target = node.for_in.target
-        if node.for_in.inner_for_in is not None or not isinstance(target, cst.Tuple) or len(target.elements) != 2:
-            return None
-        tensor, chain = path_of(target.elements[1].value), list(chain_of(node.value))
-        methods = {item.func.attr.value for item in chain if isinstance(item.func, cst.Attribute)}
-        if "clone" in methods and methods <= known.COPY_CHAIN and tensor is not None:
-            innermost = chain[-1].func
-            if isinstance(innermost, cst.Attribute) and path_of(innermost.value) in (tensor, f"{tensor}.data"):
-                return node, _owner(state), source, node.value
+    node = next((loop.node for loop in module.loops if loop.iterable is items.node), None)
+    found = _element(node) if isinstance(node, cst.BaseExpression) else None
+    if found is None or not isinstance(node, cst.BaseExpression):
+        return None
+    target, copied = found
+    tensor, chain = path_of(target), list(chain_of(copied))
+    methods = {item.func.attr.value for item in chain if isinstance(item.func, cst.Attribute)}
+    if "clone" in methods and methods <= known.COPY_CHAIN and tensor is not None:
+        innermost = chain[-1].func
+        if isinstance(innermost, cst.Attribute) and path_of(innermost.value) in (tensor, f"{tensor}.data"):
+            return node, _owner(state), source, copied
     return None
+
+
+def _element(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    """The tensor that a comprehension over a state, or over parameters, takes, and what it makes of it."""
+    if not isinstance(node, (cst.DictComp, cst.GeneratorExp, cst.ListComp)) or node.for_in.inner_for_in is not None:
+        return None
+    target = node.for_in.target
+    is_pair = isinstance(target, cst.Tuple) and len(target.elements) == 2
+    taken = target.elements[1].value if isinstance(target, cst.Tuple) and is_pair else target
+    if isinstance(node, cst.DictComp):
+        return (taken, node.value) if is_pair else None
+    made = node.elt
+    if isinstance(made, cst.Tuple):  # `OrderedDict((k, v.clone()) for k, v in ...)`
+        return (taken, made.elements[1].value) if is_pair and len(made.elements) == 2 else None
+    return taken, made
 
 
 # --- where is the model? ---

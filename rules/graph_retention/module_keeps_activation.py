@@ -19,8 +19,8 @@ class ModuleKeepsActivation(Rule):
     Flags, in `forward` of a module and the methods that it calls, `self.kept.append(value)` where the value carries
     its graph and nobody empties the list, and `self.kept = value` where everything that reads the attribute takes it
     out of the graph (`self.kept.detach()`), or where nothing in the whole project reads it. Also what a forward hook
-    leaves on its module after it was removed, and what it appends to a list of its object that nobody empties, where
-    the object runs the model.
+    leaves on its module after it was removed, and what it appends to a list that nobody empties: one of its object,
+    where the object runs the model, or a variable of which nobody takes more than one item.
 
     ## What it costs
     - A list grows by the value, its graph nodes and, without a backward pass, all activations A in each forward pass.

@@ -18,7 +18,13 @@ _OTHER_LIBRARIES = frozenset(
     cntk""".split()
 )
 # Methods that only torch's optimizers, modules and tensors have together.
-_TORCH_METHODS = (frozenset({"zero_grad", "backward"}), frozenset({"detach", "cpu"}), frozenset({"detach", "cuda"}))
+_TORCH_METHODS = (
+    frozenset({"zero_grad", "backward"}),
+    frozenset({"detach", "cpu"}),
+    frozenset({"detach", "cuda"}),
+    frozenset({"state_dict", "load_state_dict"}),
+    frozenset({"state_dict", "deepcopy"}),
+)
 
 
 def is_torch_code(words: Set[str]) -> bool:
