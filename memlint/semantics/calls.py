@@ -8,6 +8,7 @@ import libcst as cst
 
 from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.events import Argument, Backward, Call, Handed
+from memlint.semantics.grad_effects import GRAD_MODE_WORDS
 from memlint.semantics.imports import imported_call, keeps_graph, note_effects, note_work
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
@@ -304,11 +305,17 @@ def _differentiated_path(node: cst.BaseExpression) -> str | None:
 def _note_grad_on(flow: Flow, target: Value) -> None:
     """Where each call of the function differentiates what it has computed, grad mode is on when it is called."""
     function = flow.scope.qualname
-    if GradOnEntry(function) not in flow.analysis.basis(target.conditions):
+    if GradOnEntry(function) not in flow.analysis.basis(target.conditions) and not _is_of_entry_mode(flow, target):
         return
     flow.differentiating.add(flow.branches)
     if any(_in_each_branch(branches, flow.differentiating) for branches in flow.differentiating):
         flow.analysis.grad_on.add(function)
+
+
+def _is_of_entry_mode(flow: Flow, target: Value) -> bool:
+    """Code out of view has computed it here, in the mode in which the function was called: a loss function, a step."""
+    made_here = bool(target.idents) and target.idents <= flow.state.made & flow.analysis.unseen
+    return made_here and flow.state.mode is Mode.ENTRY and flow.scope.words_within.isdisjoint(GRAD_MODE_WORDS)
 
 
 def _in_each_branch(branches: tuple[tuple[int, int], ...], others: set[tuple[tuple[int, int], ...]]) -> bool:

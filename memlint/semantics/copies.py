@@ -84,7 +84,7 @@ def detached_clones(module: Module) -> Iterator[DetachedClone]:
         source, value = cloned
         if not _may_carry_graph(module, value) or not _may_be_tensor(module, value):
             continue
-        questions = _grad_is_on(clone)
+        questions = _grad_is_on(module, clone)
         if questions is None:
             continue
         carries = _surely_carries_graph(module, value)
@@ -132,9 +132,10 @@ def _may_carry_graph(module: Module, value: Value) -> bool:
     return any(isinstance(node, (cst.Call, cst.Param)) or is_parameter(node) for node in nodes)
 
 
-def _grad_is_on(call: Call) -> frozenset[Question] | None:
+def _grad_is_on(module: Module, call: Call) -> frozenset[Question] | None:
     """What must be asked to know that grad mode is on, at times; None where it is off or unknown."""
-    if call.mode is Mode.ON:
+    differentiates = call.mode is Mode.ENTRY and call.scope.qualname in module.analysis.grad_on
+    if call.mode is Mode.ON or differentiates:
         return frozenset()
     return frozenset({GradSometimesOn(call.scope.qualname)}) if call.mode is Mode.ENTRY else None
 

@@ -1,4 +1,4 @@
-"""Lists outside of a forward hook that it makes longer in each forward pass, and of which nobody takes more than an item."""
+"""Lists outside of a forward hook that it makes longer in each pass, and of which nobody takes more than an item."""
 
 from __future__ import annotations
 
