@@ -118,7 +118,7 @@ class Expressions(Effects):
         if name == "data" and base.kind is not Kind.MODULE:
             self.read_as_data[id(node)] = self.all_roots(base)
             return NO_GRAD_TENSOR if base.is_tensor else Value(Kind.UNKNOWN)
-        if name in ("T", "mT", "H", "mH") and base.grad is not Grad.NO:
+        if name in known.VIEW_ATTRIBUTES and base.grad is not Grad.NO:
             return self.derived(base.kind, node, [base])
         if base.kind is Kind.MODULE:
             return self.unknown(node, NOTHING)

@@ -230,9 +230,10 @@ class Flow(Expressions):
         self.use(base, "written", "[]", target)
         self.use(value, "store", "[]", target)
         written = path_of(target.value)
-        if written is not None and "." in written and not base.boxes and value.grad is Grad.YES and not self.quiet:
+        put = value.when_carrying()
+        if written is not None and "." in written and not base.boxes and put.grad is Grad.YES and not self.quiet:
             self.tensors_written.append(
-                AttributeStore(**self.here(target), owner=base, name="[]", path=written, value=value, source=source)
+                AttributeStore(**self.here(target), owner=base, name="[]", path=written, value=put, source=source)
             )
         path = path_of(target.value)
         if base.is_tensor and not base.boxes and path is not None and value.grad is not Grad.NO:

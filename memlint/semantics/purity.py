@@ -14,6 +14,7 @@ import libcst as cst
 
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import copies as known
+from memlint.semantics.knowledge.torch import VIEW_ATTRIBUTES
 from memlint.semantics.scopes import Scope, parts_of, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
@@ -144,7 +145,7 @@ class FunctionBody:
             call = self._parents.get(id(parent))
             if isinstance(call, cst.Call) and call.func is parent:
                 return self._method(call, parent.attr.value)
-            return parent if parent.attr.value in known.ALIASING_ATTRIBUTES else _Outcome.ESCAPES
+            return parent if parent.attr.value in VIEW_ATTRIBUTES else _Outcome.ESCAPES
         if isinstance(parent, cst.Subscript) and parent.value is node:
             return parent
         if isinstance(parent, cst.IfExp):

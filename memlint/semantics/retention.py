@@ -302,9 +302,18 @@ def _is_broken(module: Module, store: Store, loop: Loop) -> bool:
 
     Whoever differentiated the value later would get an error.
     """
-    analysis = module.analysis
+    roots = module.analysis.roots
     freed = store.value.roots & (store.backed | (loop.backed_at_end or NOTHING))
-    return any(analysis.roots[root].is_forward and root in store.value.roots for root in freed)
+    return any(roots[root].is_forward for root in freed) or _is_broken_in_training(module, store, loop)
+
+
+def _is_broken_in_training(module: Module, store: Store, loop: Loop) -> bool:
+    """`if optimizer is not None: loss.backward()`, of a loop that also evaluates: nobody tells the two apart later."""
+    if not loop.has_backward or not all(backward.frees for backward in module.backwards):
+        return False
+    inside, roots = nodes_within(loop.node), module.analysis.roots
+    differentiated = store.value.roots & module.analysis.differentiated
+    return any(roots[root].is_forward and id(roots[root].node) in inside for root in differentiated)
 
 
 def _escapes(module: Module, store: Store) -> bool:

@@ -21,6 +21,7 @@ from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retention_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.step_outputs import bases_in_view
 from memlint.semantics.values import Condition, Grad, Kind, Mode, Proof, Value
 
 _ADDING = frozenset({"add_", "sub_", "lerp_", "copy_"})
@@ -136,9 +137,21 @@ def _written(module: Module, flow: Flow, store: AttributeStore) -> RunningStat |
         return None
     # In a loop over rows the last value carries the graph of the row before; what is taken up must do so by itself.
     taken_up = (call.result for call in _calls_beside(module, store.source, attribute) if call.result.carries_graph)
-    grounds = (_ground(module, flow, value) for value in (store.value, *taken_up))
+    written = _but_for_own(module, store.value, attribute)
+    grounds = (_ground(module, flow, value) for value in (written, *taken_up))
     ground = next((ground for ground in grounds if ground is not None), None)
     return None if ground is None else RunningStat(store.statement, target, (store.source,), False, *ground, by_rows)
+
+
+def _but_for_own(module: Module, value: Value, attribute: str) -> Value:
+    """`0.1 * x + 0.9 * self.mean[:, 0]` carries a graph as soon as `x` does, whatever the last value carries."""
+    basis = module.analysis.basis(value.conditions)
+    of_own = {
+        item
+        for item in basis
+        if isinstance(item, Proof) and _own_attribute(_whole_of(module.analysis.roots[item.root].node)) == attribute
+    }
+    return Value(value.kind, value.grad, conditions=basis - of_own) if of_own < basis else value
 
 
 def _calls_beside(module: Module, node: cst.BaseExpression, attribute: str) -> Iterator[Call]:
@@ -269,12 +282,16 @@ def _is_scaled_apart(module: Module, flow: Flow, attribute: str) -> bool:
 
 def _is_plain_tensor(module: Module, owner: Scope, attribute: str) -> bool:
     """Whether the attribute is a buffer, or a tensor that requires no grad at first."""
-    for method in owner.children:
-        for call in module.calls_in(method):
-            if call.method == "register_buffer" and call.positional and call.positional[0].value.literal == attribute:
-                return True
+    for call in (call for cls in (owner, *bases_in_view(module, owner)) for call in _calls_of_class(module, cls)):
+        if call.method == "register_buffer" and call.positional and call.positional[0].value.literal == attribute:
+            return True
     member = module.analysis.member(owner.qualname, attribute)
     return member is not None and member.is_tensor and member.grad is Grad.NO
+
+
+def _calls_of_class(module: Module, owner: Scope) -> Iterator[Call]:
+    for method in owner.children:
+        yield from module.calls_in(method)
 
 
 def _own_attribute(node: cst.CSTNode) -> str | None:
@@ -293,9 +310,16 @@ def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
     for part in walk(node):
         if not isinstance(part, cst.BinaryOperation) or not isinstance(part.operator, (cst.Multiply, cst.Divide)):
             continue
-        if path in (path_of(part.left), path_of(part.right)):
+        if path in (path_of(_whole_of(part.left)), path_of(_whole_of(part.right))):
             return True
     return False
+
+
+def _whole_of(node: cst.CSTNode) -> cst.CSTNode:
+    """`self.covariance` of `self.covariance[:, 0]`."""
+    while isinstance(node, cst.Subscript):
+        node = node.value
+    return node
 
 
 def _moves_towards(node: cst.BaseExpression, attribute: str) -> bool:

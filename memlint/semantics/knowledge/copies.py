@@ -88,7 +88,6 @@ ALIASING_METHODS = frozenset(
     bool to cpu cuda type type_as chunk split unbind tensor_split unfold ravel""".split()
 )
 READING_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
-ALIASING_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 
 # Functions that only read their tensor arguments; the result shares no memory with them. Not einsum and tensordot:
 # these may return a view.

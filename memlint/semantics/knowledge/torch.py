@@ -481,6 +481,8 @@ TENSOR_ANNOTATIONS = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.Long
 GRAPH_OUTPUT_ATTRIBUTES = frozenset(
     {"loss", "logits", "last_hidden_state", "pooler_output", "prediction_logits", "start_logits", "end_logits"}
 )
+# Attributes of a tensor that are views of it, with its graph.
+VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 # Attributes of a tensor that hold no graph.
 PLAIN_TENSOR_ATTRIBUTES = frozenset(
     {"shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "grad_fn", "layout", "is_leaf"}
