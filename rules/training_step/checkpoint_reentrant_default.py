@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from memlint.linting.edits import AddArgument
 from memlint.linting.finding import Confidence, Cost, CostClass
-from memlint.linting.rule import Draft, Rule, unsafe_fix
+from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
+from memlint.semantics.events import Call
+from memlint.semantics.knowledge.training import CHECKPOINTS
 from memlint.semantics.module import Module
 from memlint.semantics.recomputation import reentrant_by_default
 
@@ -53,7 +55,8 @@ class CheckpointReentrantDefault(Rule):
     calls, are to be tried out.
 
     ## When it stays silent
-    When `use_reentrant` is given, also as `True`, or may be among `**kwargs`; with grad off; where a condition chooses
+    When `use_reentrant` is given, also as `True`, or may be among `**kwargs` that the checkpointed function
+    does not get elsewhere in the function, too; with grad off; where a condition chooses
     between a call with the option and one without, for an older torch; for the functions of the same name in
     DeepSpeed, FairScale or a file of your own; with a `target-torch` below 1.11.
 
@@ -75,5 +78,11 @@ class CheckpointReentrantDefault(Rule):
                 "whole segment, and cuts it from the graph where no input requires grad; pass `use_reentrant=False`",
                 cost=Cost(CostClass.RAISES_PEAK, "up to A of one segment"),
                 confidence=Confidence.MEDIUM,
-                fix=unsafe_fix("use the variant that is not reentrant", AddArgument(call.call, "use_reentrant=False")),
+                fix=_fix(call),
             )
+
+
+def _fix(call: Call) -> FixDraft | None:
+    if not call.names(CHECKPOINTS) or any(argument.star == "**" for argument in call.call.args):
+        return None  # a function of another library may not know the option
+    return unsafe_fix("use the variant that is not reentrant", AddArgument(call.call, "use_reentrant=False"))
