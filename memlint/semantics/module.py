@@ -23,7 +23,7 @@ from memlint.semantics.values import Condition, Mode, Proof, Value
 
 EVALUATION_WORDS = frozenset(
     """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
-    predictions infer inference""".split()
+    predictions infer inference accuracy perplexity""".split()
 )
 # `predict` alone may hold predictions; `val_loader`, `test_batches` hold data.
 _DATA_WORDS = frozenset(
