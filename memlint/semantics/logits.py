@@ -148,7 +148,7 @@ def _is_flattened(module: Module, call: Call) -> bool:
 
 
 def _upcast(module: Module, call: Call) -> LogitsCopy | None:
-    """`logits.float()` before a cross entropy."""
+    """`logits.float()`, `self.lm_head(hidden).float()` before a cross entropy."""
     assert call.receiver_node is not None
     if call.method == "float" and (call.positional or call.keywords):
         return None
@@ -157,9 +157,19 @@ def _upcast(module: Module, call: Call) -> LogitsCopy | None:
         if len(given) != 1 or not given[0].value.quals or not given[0].value.quals <= _FLOAT32:
             return None
     words = call.scope.words
-    if words & _NEEDS_ALL or not words & _CROSS_ENTROPY or not _is_called_logits(call.receiver_node):
+    if words & _NEEDS_ALL or not words & _CROSS_ENTROPY:
+        return None
+    if not _is_called_logits(call.receiver_node) and not _is_head(call.receiver_node):
         return None
     return LogitsCopy(Copy.UPCAST, call, call.receiver_node) if _is_over_vocabulary(module, call) else None
+
+
+def _is_head(node: cst.BaseExpression) -> bool:
+    """`self.lm_head(hidden)`"""
+    if not isinstance(node, cst.Call):
+        return False
+    name = path_of(node.func)
+    return name is not None and name.rpartition(".")[2] in vocabulary.HEADS
 
 
 def _is_over_vocabulary(module: Module, call: Call) -> bool:
@@ -257,8 +267,7 @@ def _is_by_token(dim: cst.BaseExpression, index: cst.BaseExpression, logits: cst
 
 def _last_position(module: Module, call: Call) -> LogitsCopy | None:
     """`self.lm_head(x)[:, -1, :]`"""
-    name = path_of(call.call.func)
-    if name is None or name.rpartition(".")[2] not in vocabulary.HEADS or len(call.positional) != 1:
+    if not _is_head(call.call) or len(call.positional) != 1:
         return None
     if call.callee.kind not in (Kind.MODULE, Kind.UNKNOWN):
         return None
