@@ -141,7 +141,10 @@ def _map_location_position(call: Call) -> int | None:
 
 
 def _says_where(call: Call, position: int) -> bool:
-    return call.unpacks or "map_location" in call.keywords or len(call.positional) > position
+    given = call.keywords.get("map_location")
+    if given is not None:
+        return given.value.kind is not Kind.NONE
+    return call.unpacks or len(call.positional) > position
 
 
 def _is_lightning_load(module: Module, call: Call) -> bool:
@@ -278,7 +281,7 @@ def _is_checkpoint_key(node: cst.Subscript) -> bool:
     if not isinstance(index, cst.Index) or not isinstance(index.value, cst.SimpleString):
         return False
     key = index.value.evaluated_value
-    return isinstance(key, str) and key.endswith(known.CHECKPOINT_KEY_ENDINGS)
+    return isinstance(key, str) and (key in known.CHECKPOINT_KEYS or key.endswith(known.CHECKPOINT_KEY_ENDINGS))
 
 
 # --- may it be loaded on the CPU without anybody noticing? ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memlint.linting.edits import AddArgument
+from memlint.linting.edits import AddArgument, Replace
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.checkpoints import CheckpointLoad, checkpoint_loads
@@ -18,9 +18,9 @@ class LoadWithoutMapLocation(Rule):
     """A checkpoint is loaded to the device it was saved from.
 
     ## What it does
-    Flags `torch.load(path)` without `map_location` where the code shows that the file is a checkpoint: what it
-    returns goes into a `load_state_dict` (or a function whose name says that), is read by a key such as
-    `"state_dict"`, is itself used as a module, or is called a checkpoint.
+    Flags `torch.load(path)` without `map_location` (or with `None`) where the code shows that the file is a
+    checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that), is read by a key
+    such as `"state_dict"`, is itself used as a module, or is called a checkpoint.
     Also `load_from_checkpoint(path)` of a Lightning module of the same file.
 
     ## What it costs
@@ -104,4 +104,7 @@ def _confidence(load: CheckpointLoad) -> Confidence:
 
 def _fix(load: CheckpointLoad) -> FixDraft:
     make = safe_fix if load.only_copied else unsafe_fix
+    given = load.call.keywords.get("map_location")
+    if given is not None:
+        return make("load it on the CPU", Replace(given.expression, '"cpu"'))
     return make("load it on the CPU", AddArgument(load.call.call, 'map_location="cpu"'))

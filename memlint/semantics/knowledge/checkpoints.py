@@ -11,6 +11,7 @@ LIGHTNING_MAP_LOCATION = 1
 
 # Keys that only a checkpoint has (PyTorch recipe "Saving and loading a general checkpoint", Lightning's checkpoints).
 CHECKPOINT_KEY_ENDINGS = ("state_dict", "optimizer_states", "optim_dict")
+CHECKPOINT_KEYS = frozenset({"optimizer", "hyper_parameters", "lr_schedulers"})
 
 # Functions that put a loaded object into modules and optimizers (ignite.handlers.Checkpoint.load_objects).
 RESTORING_FUNCTIONS = frozenset({"load_state_dict", "load_objects"})
