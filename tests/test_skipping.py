@@ -7,7 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import skipping
 from corpus import packages
+from growth import functions
 
 import mdtest
 from memlint.linting import lint as core
@@ -46,6 +48,19 @@ def test_skipping_loses_no_finding_in_a_program_of_this_repository(monkeypatch: 
     assert any(with_skipping)
     monkeypatch.setattr(core, "_may_find", lambda *_: True)
     assert [in_project(path) for path in PROGRAMS] == with_skipping
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_comparison_over_the_corpus_notices_a_loss(
+    twice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(functions(12))
+    assert skipping.compare(path, twice=twice).skipping == skipping.compare(path).everything
+    rule = next(rule for rule in core._rules(EVERY_RULE.codes, ()) if rule.code == "MEM101")
+    monkeypatch.setattr(type(rule), "triggers", frozenset({"a word that stands nowhere"}))
+    compared = skipping.compare(path, twice=twice)
+    assert {finding.code for finding in {*compared.everything} - {*compared.skipping}} == {"MEM101"}
 
 
 def in_project(path: Path) -> tuple[Finding, ...]:
