@@ -12,6 +12,7 @@ from enum import Enum
 
 import libcst as cst
 
+from memlint.semantics.blocks import conditions_around
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge import vocabulary
@@ -33,6 +34,7 @@ _NEEDS_ALL = frozenset(
     logits_processor""".split()
 )
 _CROSS_ENTROPY = frozenset({"cross_entropy", "CrossEntropyLoss", "loss_fct", "loss_function", "criterion", "nll_loss"})
+_LABEL_WORDS = frozenset({"label", "labels", "target", "targets"})
 _TOKEN_WORDS = frozenset({"ids", "token", "tokens", "completion"})
 
 
@@ -159,6 +161,8 @@ def _upcast(module: Module, call: Call) -> LogitsCopy | None:
     words = call.scope.words
     if words & _NEEDS_ALL or not words & _CROSS_ENTROPY:
         return None
+    if any(words_of(name) & _LABEL_WORDS for name in conditions_around(call.scope.node, call.node)):
+        return None  # for the loss alone, and so on purpose: with 16 bits its last digits differ
     if not _is_called_logits(call.receiver_node) and not _is_head(call.receiver_node):
         return None
     return LogitsCopy(Copy.UPCAST, call, call.receiver_node) if _is_over_vocabulary(module, call) else None
