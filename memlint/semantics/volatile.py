@@ -92,7 +92,7 @@ def _volatile(
     module: Module, flow: Flow, call: Call, node: cst.CSTNode, keyword: cst.Arg | None, always: bool
 ) -> Volatile | None:
     given = [item for item in flow.calls if any(call.root in roots for roots in _values(module, item))]
-    models = [item for item in given if item.is_forward and not _compares(module, item, call.root)]
+    models = [item for item in given if _runs_layers(item) and not _compares(module, item, call.root)]
     forwards = [item for item in models if _may_build_graph(module, item)]
     if models and not forwards:
         return None  # `with torch.no_grad(): out = model(data)`
@@ -108,6 +108,11 @@ def _volatile(
     ):
         function = None
     return Volatile(node, call, keyword, always, tuple(forwards), questions, function)
+
+
+def _runs_layers(call: Call) -> bool:
+    """A model's call, or `self.forward(x)` in a model's own method."""
+    return call.is_forward or call.method == "forward"
 
 
 def _may_build_graph(module: Module, call: Call) -> bool:
