@@ -9,6 +9,7 @@ import libcst as cst
 from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.events import Argument, Backward, Call, Handed
 from memlint.semantics.grad_effects import GRAD_MODE_WORDS
+from memlint.semantics.held_models import shows_module
 from memlint.semantics.imports import imported_call, keeps_graph, note_effects, note_work
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _LOSS_NAMES = frozenset(
     {"criterion", "criterions", "loss_fn", "loss_func", "loss_function", "crit", "loss_fct", "criterion_"}
 )
+_LOSS_CONTAINERS = _LOSS_NAMES | {"losses", "criteria", "loss_fns", "loss_functions"}
 _NUMBER_FUNCTIONS = frozenset({"len", "int", "float", "bool", "round", "hash", "id", "ord"})
 _CONTAINER_FUNCTIONS = frozenset(
     {"list", "tuple", "dict", "set", "sorted", "frozenset", "collections.deque", "collections.OrderedDict"}
@@ -81,6 +83,8 @@ def _parts(flow: Flow, node: cst.Call) -> Reading:
             flow.use(reading.receiver, "method", reading.method, node)
     else:
         reading.callee = flow.eval(func)
+        if isinstance(func, cst.Subscript) and reading.callee.kind is Kind.UNKNOWN and shows_module(flow.scope, func):
+            reading.callee = Value(Kind.MODULE)
     for argument in node.args:
         value = flow.eval(argument.value)
         if argument.star:
@@ -428,10 +432,25 @@ def _named(flow: Flow, reading: Reading, qual: str) -> Value:
     if qual.startswith("@"):
         value = imported_call(flow, reading, qual)
         return value if value is not None else _unknown_call(flow, reading, qual)
-    value = library_call(flow, reading, qual)
+    value = _mapped(flow, reading) if qual == "map" else library_call(flow, reading, qual)
     if value is not None:
         return value
     return _unknown_call(flow, reading, qual)
+
+
+def _mapped(flow: Flow, reading: Reading) -> Value | None:
+    """`map(lambda x: x.detach(), outputs)` calls a function of this file with each part."""
+    if len(reading.positional) != 2 or reading.unpacks:
+        return None
+    function, parts = reading.positional
+    scope = flow.analysis.function_given(function)
+    if scope is None:
+        return None
+    inner = Reading(reading.node)
+    inner.callee = function.value
+    inner.positional = [Argument(parts.node, flow.element_of(parts.value, reading.node))]
+    callee = flow.analysis.callee(scope, inner, flow)
+    return flow.box(reading.node, [_apply(flow, inner, callee)]) if callee is not None else None
 
 
 # --- functions and classes of this file ---
@@ -895,5 +914,7 @@ def _unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
 def _is_loss_by_name(reading: Reading) -> bool:
     """`criterion(output, target)`: the name counts only together with an argument that carries a graph."""
     func = reading.node.func
+    if isinstance(func, cst.Subscript):  # `self.criteria["l1"](output, target)`
+        return (path_of(func.value) or "").rpartition(".")[2] in _LOSS_CONTAINERS
     name = func.attr.value if isinstance(func, cst.Attribute) else func.value if isinstance(func, cst.Name) else ""
     return name in _LOSS_NAMES

@@ -190,7 +190,9 @@ def _is_named_checkpoint(load: Call) -> bool:
     target = path_of(statement.target if isinstance(statement, cst.AnnAssign) else statement.targets[0].target) or ""
     returned = (node.value for node in walk(load.scope.node) if isinstance(node, cst.Return))
     is_returned = any(value is not None and path_of(value) == target for value in returned)
-    return _names_checkpoint(target.rpartition(".")[2]) or (is_returned and _names_checkpoint(load.scope.name))
+    if is_returned and words_of(target).isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS):
+        return _names_checkpoint(target) or _names_checkpoint(load.scope.name)
+    return _names_checkpoint(target.rpartition(".")[2])
 
 
 def _saves(module: Module, load: Call) -> bool:

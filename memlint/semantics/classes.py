@@ -19,6 +19,7 @@ from memlint.semantics.scopes import CALLED_AS_MODEL, Scope, imported_names, pat
 from memlint.semantics.values import PARAMETER, Grad, Kind, Mode, Proof, Value, join
 
 if TYPE_CHECKING:
+    from memlint.semantics.events import Argument
     from memlint.semantics.flow import Flow
     from memlint.semantics.project import View
 
@@ -88,6 +89,13 @@ class Classes(Definitions):
     def scope_named(self, qualname: str) -> Scope | None:
         scope = self._by_name.get(qualname)
         return scope if scope is not None and scope.is_function else None
+
+    def function_given(self, argument: Argument) -> Scope | None:
+        """The lambda, or the function of this file, that an argument is."""
+        if isinstance(argument.expression, cst.Lambda):
+            return self.scope_of(argument.expression)
+        quals = argument.value.quals
+        return self.scope_named(next(iter(quals))) if len(quals) == 1 else None
 
     def is_class(self, qualname: str) -> bool:
         scope = self._by_name.get(qualname)

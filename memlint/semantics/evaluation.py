@@ -441,13 +441,24 @@ def _by_ends(module: Module, flow: Flow, call: Call, ends: Ends) -> str | None:
     if _graph_leaves(module, flow, call) or is_put_away(module, flow, call) or "volatile" in call.scope.words:
         return None
     trains = flow.has_backward or flow.has_step
-    if not (ends.is_counted or ends.is_on_host) and (trains or not ends.is_ranked):
+    if not (ends.is_counted or ends.is_on_host) and (trains or not (ends.is_ranked or _all_detached(flow, ends))):
         return None  # `fake = G(z)`, of which the discriminator's step gets a detached copy
     path = path_of(call.call.func) or ""
-    if _is_put_into_training(call.scope, path) or not words_of(path.rpartition(".")[2]).isdisjoint(_LOSS_WORDS):
+    if not words_of(path.rpartition(".")[2]).isdisjoint(_LOSS_WORDS):
         return None
-    what = "arrays" if ends.is_on_host else "numbers"
+    if _is_put_into_training(call.scope, path) and not (trains and call.guarded and ends.is_on_host):
+        return None  # what a training loop shows now and then comes from a model in training mode, too
+    what = "arrays" if ends.is_on_host else "numbers" if ends.is_counted or ends.is_ranked else "detached copies"
     return f"`{flow.scope.name}` takes nothing but {what} from it"
+
+
+def _all_detached(flow: Flow, ends: Ends) -> bool:
+    """`sample()` returns detached copies, and nothing that carries a graph: no caller can differentiate it."""
+    if words_of(flow.scope.name).isdisjoint(_SHOWING_WORDS | _ACTING_WORDS | EVALUATION_WORDS):
+        return False  # `target()`: part of a training step
+    parts = [part for value in flow.returned for part in (value, *(value.elements or ()))]
+    is_clean = all(part.grad is Grad.NO for part in parts) and not flow.return_roots & flow.analysis.differentiated
+    return ends.is_detached and bool(parts) and is_clean and not flow.attribute_stores
 
 
 def _is_a_layer(module: Module, flow: Flow) -> bool:

@@ -8,6 +8,7 @@ from enum import Enum
 
 from memlint.semantics.callers import GRADIENT_WORDS
 from memlint.semantics.events import Call
+from memlint.semantics.held_models import item_path
 from memlint.semantics.knowledge import models as known
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.module import Module
@@ -47,7 +48,7 @@ class Run:
 
 
 def runs_at(call: Call) -> list[Run]:
-    return [Run(path_of(call.call.func), call)] if builds_a_graph(call) else []
+    return [Run(item_path(call.call.func), call)] if builds_a_graph(call) else []
 
 
 def method_runs_at(module: Module, call: Call) -> list[Run]:

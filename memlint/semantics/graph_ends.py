@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import libcst as cst
 
-from memlint.semantics.events import Call
+from memlint.semantics.events import Argument, Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import NODES_REMEMBERED, path_of
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, has_decorator, parameters, path_of
 from memlint.semantics.values import Value
 
 # What tells nothing of the values: shapes, addresses, new tensors.
@@ -29,6 +30,8 @@ _DECIDING_FUNCTIONS = frozenset(f"torch.{name}" for name in known.NEVER_GRAD_FUN
 _SAVING_WORDS = frozenset({"save", "image", "images", "imshow", "imwrite", "show", "grid", "plot"})
 _TO_HOST = frozenset({"cpu", "numpy", "tolist", "item"})
 _NUMBER_FUNCTIONS = frozenset({"float", "int", "bool"})
+_MAPPING = frozenset({"map"})
+_MOST_HELPERS = 2
 _ARRAY_FUNCTIONS = frozenset({"numpy.array", "numpy.asarray"})
 
 NUMBER_WORDS = _NUMBERS | _RANKING | _NUMBER_FUNCTIONS
@@ -55,8 +58,62 @@ class Ends:
         return self.is_detached or self.is_counted or self.is_ranked
 
 
-def ends_of(module: Module, flow: Flow, root: int) -> Ends:
-    """Of everything that the function computes from the definition."""
+def ends_of(module: Module, flow: Flow, root: int, helpers: int = _MOST_HELPERS) -> Ends:
+    """Of everything that the function, and those of this file that it hands the value to, compute from it."""
+    ends = _own_ends(module, flow, root)
+    if not helpers:
+        return ends
+    for call, inner, parameter in _handed_on(module, flow, root):
+        found = ends_of(module, inner, parameter, helpers - 1)
+        ends = Ends(
+            ends.is_detached or found.is_detached,
+            # What a helper that returns nothing detaches it looks at, or saves.
+            ends.is_on_host or found.is_on_host or (found.is_detached and call.is_statement),
+            ends.is_counted or found.is_counted,
+            ends.is_ranked or found.is_ranked,
+            ends.raises,
+        )
+    return ends
+
+
+def _handed_on(module: Module, flow: Flow, root: int) -> Iterator[tuple[Call, Flow, int]]:
+    """The calls that give the value, or a part of it, to a function of this file that trains nothing: its parameter."""
+    for call in flow.calls:
+        scope, given = _function_called(module, call)
+        inner = module.flow_of(scope) if scope is not None else None
+        if scope is None or inner is None or inner is flow or inner.has_backward or inner.has_step:
+            continue
+        for name, argument in _bound_arguments(scope, given, call):
+            if root in flow.all_roots(argument.value):
+                named = (param for param in _parameters(scope) if param.name.value == name)
+                yield from ((call, inner, module.analysis.root_for(param)) for param in named)
+
+
+def _function_called(module: Module, call: Call) -> tuple[Scope | None, tuple[Argument, ...]]:
+    """The function, and what it is given by position: of `map(f, outputs)` `f`, with each output."""
+    if call.names(_MAPPING) and len(call.positional) == 2:
+        return module.analysis.function_given(call.positional[0]), call.positional[1:]
+    quals = call.callee.quals
+    return module.analysis.scope_named(next(iter(quals))) if len(quals) == 1 else None, call.positional
+
+
+def _parameters(scope: Scope) -> list[cst.Param]:
+    assert isinstance(scope.node, (cst.FunctionDef, cst.Lambda))
+    return parameters(scope.node.params)
+
+
+def _bound_arguments(scope: Scope, positional: tuple[Argument, ...], call: Call) -> Iterator[tuple[str, Argument]]:
+    """Which argument each parameter is given."""
+    names = [param.name.value for param in _parameters(scope)]
+    node = scope.node
+    is_static = isinstance(node, cst.FunctionDef) and has_decorator(node, "staticmethod")
+    is_method = scope.parent is not None and scope.parent.is_class and not is_static
+    by_position = zip(names[1:] if is_method else names, positional, strict=False)
+    yield from () if call.unpacks else by_position
+    yield from ((name, argument) for name, argument in call.keywords.items() if name in names)
+
+
+def _own_ends(module: Module, flow: Flow, root: int) -> Ends:
     cut = {node for node, roots in flow.read_as_data.items() if root in roots}
     is_detached = bool(cut)
     is_counted = root in flow.compared

@@ -13,9 +13,11 @@ from memlint.semantics.definitions import Box
 from memlint.semantics.entry_modes import decorators
 from memlint.semantics.events import Argument, AttributeStore, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
+from memlint.semantics.held_models import covers, item_in_loop, item_path
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.naming import words_of
+from memlint.semantics.paths import head_of
 from memlint.semantics.project import View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
@@ -290,8 +292,8 @@ class Module:
         if model is None:
             return paths[-1] if paths else None
         # The longest path is the most specific: `self.train()`, then `self.backbone.eval()`.
-        known = max((path for path in in_eval if _covers(path, model)), key=len, default=None)
-        if known is None and scope.parent is not None and model.partition(".")[0] not in scope.bound:
+        known = max((path for path in in_eval if covers(path, model)), key=len, default=None)
+        if known is None and scope.parent is not None and head_of(model) not in scope.bound:
             return self.put_into_eval(scope.parent, None, model)
         return known if known is not None and in_eval[known] else None
 
@@ -340,15 +342,12 @@ def _switched_path(call: Call) -> str | None:
     node = call.receiver_node
     for inner in chain_of(node):
         node = inner.func.value  # type: ignore[attr-defined]
-    return path_of(node)
+    path = item_path(node)
+    return item_in_loop(call.loop, path) or path
 
 
 def _is_false(arguments: tuple[Argument, ...]) -> bool:
     return bool(arguments) and arguments[0].value.literal is False
-
-
-def _covers(path: str, model: str) -> bool:
-    return model == path or model.startswith(path + ".")
 
 
 def _inverted(pairs: Iterable[tuple[str, Iterable[int]]]) -> dict[int, frozenset[str]]:
