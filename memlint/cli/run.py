@@ -245,9 +245,9 @@ def _prepare() -> None:
     if not FORKS:  # else it is as in the process that it was forked from
         compile_methods_late()
     import memlint.linting.examine  # noqa: F401
-    from memlint.linting.registry import all_rules
+    from memlint.linting.registry import rule_classes
 
-    all_rules()
+    rule_classes()
 
 
 def _examine_one(job: Job) -> Examined:

@@ -52,6 +52,7 @@ class Classes(Definitions):
         self._members: dict[tuple[str, str], Value | None] = {}
         self._bases: dict[str, frozenset[str]] = {}
         self._called_in_class: dict[tuple[Scope, str], set[str]] = {}
+        self._shown_by_use: dict[tuple[Scope, str], Value | None] = {}
         self._module_classes: dict[str, bool] = {}
         self.scopes: list[Scope] = [self.root, *self.root.descendants()]
         self._by_node = {id(scope.node): scope for scope in self.scopes}
@@ -279,6 +280,12 @@ class Classes(Definitions):
 
     def kind_from_use(self, scope: Scope, path: str) -> Value | None:
         """What the methods called on a path prove it to be."""
+        key = (scope, path)
+        if key not in self._shown_by_use:
+            self._shown_by_use[key] = self._kind_from_use(scope, path)
+        return self._shown_by_use[key]
+
+    def _kind_from_use(self, scope: Scope, path: str) -> Value | None:
         methods = self._methods_called(scope, path)
         shown = _kind_shown_by(methods) if methods else ""
         if not shown and CALLED_AS_MODEL in methods and self.imports_torch:
@@ -291,7 +298,7 @@ class Classes(Definitions):
             owner = scope.enclosing_class()
             if owner is None:
                 return False
-            return any(path in inner.frozen for inner in owner.descendants()) or any(
+            return path in owner.frozen_within or any(
                 self.view.freezes(base, path) for base in self._project_bases(owner) if self.view is not None
             )
         current: Scope | None = scope
@@ -321,9 +328,7 @@ class Classes(Definitions):
 
     def _called_by_class(self, owner: Scope, path: str) -> set[str]:
         """The methods that a class of this file, and its bases in the project, call on `self.x`."""
-        methods: set[str] = set()
-        for inner in owner.descendants():
-            methods |= inner.methods_called.get(path, set())
+        methods = set(owner.called_within.get(path, ()))
         for base in self._project_bases(owner):
             assert self.view is not None
             methods |= self.view.methods_called(base, path)

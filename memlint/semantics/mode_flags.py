@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -14,7 +15,7 @@ from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.paths import parameter_names, renamed
-from memlint.semantics.scopes import parameters, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, parameters, path_of, walk
 from memlint.semantics.values import Kind, Mode
 
 _UNKNOWN = object()
@@ -180,23 +181,31 @@ def _branches_of(flow: Flow, event: Event) -> _Branches:
     node = flow.scope.node
     if not isinstance(node, cst.FunctionDef):
         return event.branches
-    return (*event.branches, *_exits_before(node.body, event.statement, ()))
+    return (*event.branches, *_exits_in(node).get(id(event.statement), ()))
 
 
 _EXITS = (cst.Return, cst.Continue, cst.Raise)
 
 
-def _exits_before(block: cst.BaseSuite, statement: cst.CSTNode, passed: _Branches) -> _Branches:
-    """`if train: ... else: return loss`, `if evaluating: continue`: each `if` passed, and the branch that goes on."""
-    for item in block.body:
-        if item is statement or (isinstance(item, cst.SimpleStatementLine) and any(s is statement for s in item.body)):
-            return passed
-        for inner in _blocks_of(item):
-            if any(node is statement for node in walk(inner)):
-                return _exits_before(inner, statement, passed)
-        if isinstance(item, cst.If) and item.orelse is None and _ends(item.body):
-            passed = (*passed, (id(item), 1))
-    return ()
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _exits_in(function: cst.FunctionDef) -> dict[int, _Branches]:
+    """`if train: ... else: return loss`, `if evaluating: continue`: each `if` passed, and the branch that goes on.
+
+    By the identity of each statement of the function.
+    """
+    found: dict[int, _Branches] = {}
+    pending: list[tuple[cst.BaseSuite, _Branches]] = [(function.body, ())]
+    while pending:
+        block, passed = pending.pop()
+        for item in block.body:
+            found[id(item)] = passed
+            if isinstance(item, cst.SimpleStatementLine):
+                found.update((id(statement), passed) for statement in item.body)
+                continue
+            pending += ((inner, passed) for inner in _blocks_of(item))
+            if isinstance(item, cst.If) and item.orelse is None and _ends(item.body):
+                passed = (*passed, (id(item), 1))
+    return found
 
 
 def _blocks_of(node: cst.CSTNode) -> Iterator[cst.BaseSuite]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import libcst as cst
 
@@ -12,7 +13,7 @@ from memlint.semantics.knowledge import predictions as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.reading import literal_index, literal_key
-from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, target_names, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, chain_of, parameters, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
 _ARITHMETIC = (cst.Add, cst.Subtract, cst.Multiply, cst.Divide, cst.Power, cst.MatrixMultiply)
@@ -200,12 +201,19 @@ def targets_of(target: cst.BaseExpression, value: cst.BaseExpression) -> Iterato
         yield from targets_of(target, given[0])
 
 
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _binding(inside: cst.CSTNode) -> list[cst.For | cst.CompFor | cst.Assign]:
+    """What binds names in the code."""
+    return [node for node in walk(inside) if isinstance(node, (cst.For, cst.CompFor, cst.Assign))]
+
+
 def _assigned(inside: cst.CSTNode, name: str) -> Iterator[tuple[cst.BaseExpression, Key]]:
     """What the code assigns to a name; of what is unpacked the whole, and the place in it."""
-    for node in walk(inside):
-        if isinstance(node, (cst.For, cst.CompFor)) and node is not inside:
-            yield from ((value, None) for target, value in targets_of(node.target, node.iter) if target.value == name)
+    for node in _binding(inside):
         if not isinstance(node, cst.Assign):
+            if node is not inside:
+                named = targets_of(node.target, node.iter)
+                yield from ((value, None) for target, value in named if target.value == name)
             continue
         for item in node.targets:
             # `out = out.squeeze()`: what it was before decides.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
-from typing import cast
+from typing import Any
 
 import libcst as cst
 
@@ -199,6 +199,20 @@ class Scope:
             pending.extend(reversed(scope.children))
 
     @cached_property
+    def called_within(self) -> dict[str, set[str]]:
+        """`methods_called` of all scopes nested in this one."""
+        called: dict[str, set[str]] = {}
+        for inner in self.descendants():
+            for path, methods in inner.methods_called.items():
+                called.setdefault(path, set()).update(methods)
+        return called
+
+    @cached_property
+    def frozen_within(self) -> frozenset[str]:
+        """`frozen` of all scopes nested in this one."""
+        return frozenset().union(*(inner.frozen for inner in self.descendants()))
+
+    @cached_property
     def words_within(self) -> frozenset[str]:
         """The words of the scope and of all scopes nested in it."""
         return frozenset(self.words).union(*(child.words_within for child in self.children))
@@ -235,18 +249,18 @@ def scan(module: cst.Module) -> Scope:
     return root
 
 
-def _scan_scope(scope: Scope, stack: list[cst.CSTNode], pending: list[tuple[Scope, list[cst.CSTNode]]]) -> None:
+def _scan_scope(scope: Scope, stack: list[Any], pending: list[tuple[Scope, list[cst.CSTNode]]]) -> None:
     words, bound = scope.words, scope.bound
     fields = _fields
     while stack:
         node = stack.pop()
-        kind = type(node)
+        kind: type[cst.CSTNode] = type(node)
         # Not isinstance: LibCST's nodes are abstract base classes, for which it costs ten times as much.
         if kind is cst.Name:
-            words.add(cast("cst.Name", node).value)
+            words.add(node.value)
             continue
         if kind in _SCOPES:
-            pending.append(_open_scope(scope, cast("cst.FunctionDef | cst.ClassDef | cst.Lambda", node), stack))
+            pending.append(_open_scope(scope, node, stack))
             continue
         special = _SPECIAL.get(kind)
         if special is not None:

@@ -228,8 +228,10 @@ def _encodes_to(text: str, encoding: str, body: bytes) -> bool:
 
 
 def _lost_offsets(text: str) -> set[int]:
-    lost = {offset for match in _LOST_MARKS.finditer(text) for offset in range(*match.span())}
-    if _HAS_CONTINUED_INDENT.search(text):
+    lost: set[int] = set()
+    if "\f" in text or text.startswith("\ufeff"):  # to try each line takes longer
+        lost.update(*(range(*match.span()) for match in _LOST_MARKS.finditer(text)))
+    if "\\" in text and _HAS_CONTINUED_INDENT.search(text):
         for match in _CONTINUED_INDENT.finditer(text):
             lost.update(range(*match.span(1)), range(*match.span(3)))
     return lost
