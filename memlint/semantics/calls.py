@@ -792,6 +792,7 @@ def _step_with(flow: Flow, reading: Reading, closure: Value) -> Value:
     (name,) = closure.quals
     if flow.analysis.scope_named(name) is None:
         return PLAIN
+    flow.analysis.step_closures.add(name)
     inner = Reading(reading.node)
     inner.callee = closure
     value = _own(flow, inner, name)

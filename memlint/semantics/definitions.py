@@ -58,6 +58,8 @@ class Definitions:
         """The markers of all stores."""
         self.shared: set[int] = set()
         """Definitions and stores that reach an attribute, a global or a closure."""
+        self.step_closures: set[str] = set()
+        """Functions that an optimizer's step calls, once or more."""
         self.captured: set[int] = set()
         """Those of them that reach it otherwise than by an assignment to an attribute."""
         self._regions: set[int] = set()

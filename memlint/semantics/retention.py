@@ -170,15 +170,19 @@ def _is_weak(module: Module, store: Store) -> bool:
 def _by_call(module: Module, store: Store) -> Retention | None:
     """A training step, called for each batch from elsewhere, that stores the loss it has differentiated."""
     flow = module.flow_of(store.scope)
-    if flow is None or store.loop is not None or not flow.has_step or store.scope.parent is None:
+    is_closure = store.scope.qualname in module.analysis.step_closures
+    if flow is None or not (flow.has_step or is_closure) or store.scope.parent is None:
         return None
+    if store.loop is not None and any(loop.has_forward for loop in store.loop.outer()):
+        return None  # not over the losses of one batch: `for name, loss in losses.items()`
     if any(loop.has_backward or loop.has_step for loop in flow.loops):
         return None  # it trains for many batches, and stores the last one's
     if store.root in module.analysis.differentiated or not _outlives_call(module, store):
         return None
     roots, questions = _graph_roots(module, store), module.questions(store.value.conditions)
     freed = store.backed | (flow.backed_at_end or NOTHING)
-    if questions is None or not roots or not roots <= freed or store.root in flow.return_roots:
+    is_handed_out = store.root in flow.return_roots and not is_closure  # of which the optimizer reads the number
+    if questions is None or not roots or not roots <= freed or is_handed_out:
         return None
     weak, copied_by = _is_weak(module, store), _copied_by(module, store)
     return Retention(store, None, Kept.NODES, questions, weak, False, copied_by, True)
@@ -190,7 +194,8 @@ def _outlives_call(module: Module, store: Store) -> bool:
     if not store.in_object and not any(box.in_object for box in boxes):
         return False
     inside = nodes_within(store.scope.node)
-    if any(box.bounded or id(box.node) in inside for box in boxes) or _is_local(store):
+    kept = [box for box in boxes if box.in_object]
+    if any(box.bounded or id(box.node) in inside for box in kept or boxes) or _is_local(store):
         return False
     if any(call.method in _EMPTYING and _path(call) == store.path for call in module.calls_in(store.scope)):
         return False
