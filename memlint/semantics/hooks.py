@@ -111,7 +111,7 @@ def _repeated(module: Module, call: Call) -> LostHook | None:
     scope = call.scope
     assert call.receiver_node is not None
     if _is_guarded(call, _picked_by_recursion(module, scope)):
-        return None
+        return _left_by_explainer(module, call)  # once for each object, and there are many
     loop = _repeating_loop(module, call)
     if loop is not None:
         is_batch = loop.is_batch_loop or loop.has_forward
@@ -254,9 +254,7 @@ def _makes_new(expression: cst.BaseExpression) -> bool:
         if isinstance(node, cst.Call):
             name = node.func.attr.value if isinstance(node.func, cst.Attribute) else path_of(node.func) or ""
             table = known.PARTS if isinstance(node.func, cst.Attribute) else known.PICKING
-            words = words_of(name)
-            finds = words & known.FINDING_WORDS and words & known.PART_WORDS
-            if name not in table and not finds:
+            if name not in table and not _finds_a_part(name):
                 return True
     return False
 
@@ -318,11 +316,21 @@ def _whole(expression: cst.BaseExpression) -> str | None:
             isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in known.PARTS
         ):
             node = node.func.value
-        elif isinstance(node, cst.Call) and path_of(node.func) in known.PARTS_OF_FIRST and node.args:
+        elif isinstance(node, cst.Call) and node.args and _takes_part_of_first(path_of(node.func) or ""):
             node = node.args[0].value
         else:
             return None
     return node.value
+
+
+def _takes_part_of_first(function: str) -> bool:
+    return function in known.PARTS_OF_FIRST or _finds_a_part(function.rpartition(".")[2])
+
+
+def _finds_a_part(function: str) -> bool:
+    """`get_layer(net, name)`."""
+    words = words_of(function)
+    return bool(words & known.FINDING_WORDS and words & known.PART_WORDS)
 
 
 def _parameter_names(scope: Scope) -> set[str]:
@@ -375,8 +383,6 @@ def _left_by_explainer(module: Module, call: Call) -> LostHook | None:
         return None
     words = owner.words_within
     if words.isdisjoint(known.FORWARD_HOOKS) or words.isdisjoint(known.GRADIENT_HOOKS) or words & known.LETTING_GO:
-        return None
-    if not all(base == "object" for base in module.analysis.base_names(owner.qualname)):
         return None
     constructor = next((child for child in owner.children if child.name == "__init__" and child.is_function), None)
     if constructor is None or not _is_part_of_construction(module, call.scope, constructor):
