@@ -125,11 +125,13 @@ def is_lightning(base: str) -> bool:
 def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
     bases = bases_in_view(module, owner)
     steps = reached_from(module, owner, known.STEPS, bases)
+    of_training = reached_from(module, owner, known.TRAINING_STEPS, bases)
     ends = reached_from(module, owner, known.EPOCH_ENDS, bases)
     reported: set[str] = set()
     for store in module.stores:
-        step = steps.get(store.scope)
         attribute = attribute_of(store)
+        step = of_training.get(store.scope) if _is_for_training(store, attribute) else None
+        step = step or steps.get(store.scope)
         if step is None or attribute is None or not store.boxes or _is_bounded(module, store):
             continue
         end = None
@@ -154,6 +156,11 @@ def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
             _is_certain(module, owner, store),
             unread,
         )
+
+
+def _is_for_training(store: Store, attribute: str | None) -> bool:
+    """In a method of several steps: without a condition, or in the branch of training, as the list's name says."""
+    return not store.guarded or (attribute is not None and not words_of(attribute).isdisjoint(known.TRAINING_WORDS))
 
 
 def _is_unread(module: Module, owner: Scope, store: Store, attribute: str, step: str) -> bool:
@@ -366,10 +373,9 @@ def _graph_kept(module: Module, store: Store, step: str) -> frozenset[Question] 
         return frozenset() if _is_what_is_returned(module, store) else None
     if not _trains(module, store):
         return None
-    questions = module.questions(value.conditions)
-    if questions is None and (_is_the_loss(module, store) or _is_what_is_returned(module, store)):
+    if _is_the_loss(module, store) or _is_what_is_returned(module, store):
         return frozenset()
-    return questions
+    return module.questions(value.conditions)
 
 
 def _trains(module: Module, store: Store) -> bool:
@@ -381,9 +387,14 @@ def _trains(module: Module, store: Store) -> bool:
 
 
 def _is_the_loss(module: Module, store: Store) -> bool:
-    """What `training_step` returns, or returns under "loss", Lightning differentiates: it carries a graph."""
-    flow = module.flow_of(store.scope)
-    if flow is None or store.scope.name != "training_step" or not store.value.idents:
+    """What `training_step` returns, or returns under "loss", Lightning differentiates: it carries a graph.
+
+    Also where the step returns what a method has made and stored: `return self.shared_step(batch, "train")`.
+    """
+    owner = store.scope.enclosing_class()
+    step = module.analysis.method(owner.qualname, "training_step") if owner is not None else None
+    flow = module.flow_of(step) if step is not None else None
+    if flow is None or not store.value.idents:
         return False
     return any(store.value.idents & _differentiated_by_lightning(module, flow, value) for value in flow.returned)
 

@@ -9,6 +9,8 @@ CLASSES = frozenset({"LightningModule", "Callback", "BasePredictionWriter"})
 
 # Once a batch. `predict_step` is left out: whoever predicts wants all of the outputs, once.
 TRAINING_STEPS = frozenset({"training_step", "training_step_end", "on_train_batch_start", "on_train_batch_end"})
+# A list that only the training step fills is called so.
+TRAINING_WORDS = frozenset({"train", "training"})
 VALIDATION_STEPS = frozenset(
     {"validation_step", "validation_step_end", "on_validation_batch_start", "on_validation_batch_end"}
 )
