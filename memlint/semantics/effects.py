@@ -210,7 +210,8 @@ class Effects(Making):
         else:
             carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
         local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
-        if self.state.mode is Mode.OFF or not _adds_plainly(before, value, result):
+        adds_tensors = isinstance(node, cst.Assign) and value.is_tensor  # no `__iadd__` of an object from elsewhere
+        if self.state.mode is Mode.OFF or not (adds_tensors or _adds_plainly(before, value, result)):
             return marked
         self.stores.append(
             Store(

@@ -177,15 +177,50 @@ def _by_call(module: Module, store: Store) -> Retention | None:
         return None  # not over the losses of one batch: `for name, loss in losses.items()`
     if any(loop.has_backward or loop.has_step for loop in flow.loops):
         return None  # it trains for many batches, and stores the last one's
-    if store.root in module.analysis.differentiated or not _outlives_call(module, store):
+    is_handed_round = _is_handed_round(module, store)
+    if store.root in module.analysis.differentiated or not (is_handed_round or _outlives_call(module, store)):
         return None
     roots, questions = _graph_roots(module, store), module.questions(store.value.conditions)
     freed = store.backed | (flow.backed_at_end or NOTHING)
     is_handed_out = store.root in flow.return_roots and not is_closure  # of which the optimizer reads the number
-    if questions is None or not roots or not roots <= freed or is_handed_out:
+    if questions is None or not roots or not roots <= freed or (is_handed_out and not is_handed_round):
         return None
     weak, copied_by = _is_weak(module, store), _copied_by(module, store)
     return Retention(store, None, Kept.NODES, questions, weak, False, copied_by, True)
+
+
+def _is_handed_round(module: Module, store: Store) -> bool:
+    """`loss, mean = step(batch, mean)` in a loop, where the function adds to what it is given."""
+    calls = module.calls_of(frozenset({store.scope.qualname}))
+    if store.how != "accumulate" or not calls or not isinstance(store.scope.node, cst.FunctionDef):
+        return False
+    names = [param.name.value for param in parameters(store.scope.node.params)]
+    if store.path not in names:
+        return False
+    is_method = store.scope.parent is not None and store.scope.parent.is_class
+    place = names.index(store.path) - is_method
+    return all(_takes_back(module, store, call, place) for call in calls)
+
+
+def _takes_back(module: Module, store: Store, call: Call, place: int) -> bool:
+    """Whether the call's loop binds the variable that it gives to what the function returns of it."""
+    given = call.keywords.get(store.path or "") or (call.positional[place] if place < len(call.positional) else None)
+    path = path_of(given.expression) if given is not None else None
+    statement, flow = call.statement, module.flow_of(store.scope)
+    if path is None or flow is None or call.loop is None or call.loop.scope is not call.scope:
+        return False
+    if not isinstance(statement, cst.Assign) or statement.value is not call.node:
+        return False
+    target = statement.targets[0].target
+    if path_of(target) == path:
+        return all(store.root in value.roots for value in flow.returned)
+    targets = [path_of(element.value) for element in target.elements] if isinstance(target, cst.Tuple) else []
+    return path in targets and all(
+        value.elements is not None
+        and len(value.elements) == len(targets)
+        and store.root in value.elements[targets.index(path)].roots
+        for value in flow.returned
+    )
 
 
 def _outlives_call(module: Module, store: Store) -> bool:
@@ -259,8 +294,16 @@ def _copied_by(module: Module, store: Store) -> str | None:
 def _graph_roots(module: Module, store: Store) -> frozenset[int]:
     """The operations whose saved tensors the stored value keeps."""
     roots = module.analysis.roots
-    saving = frozenset(root for root in store.value.roots if roots[root].saves)
+    saving = frozenset(
+        root for root in store.value.roots if roots[root].saves and not _saves_nothing(module, roots[root].node)
+    )
     return (saving - _of_losses(module, saving)) or store.value.idents
+
+
+def _saves_nothing(module: Module, node: cst.CSTNode) -> bool:
+    """`torch.mean(x)`: its backward needs no more than sizes."""
+    call = module.call_at(node)
+    return call is not None and call.names(known.SAVING_NOTHING)
 
 
 def _of_losses(module: Module, saving: frozenset[int]) -> frozenset[int]:

@@ -481,6 +481,12 @@ TENSOR_ANNOTATIONS = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.Long
 GRAPH_OUTPUT_ATTRIBUTES = frozenset(
     {"loss", "logits", "last_hidden_state", "pooler_output", "prediction_logits", "start_logits", "end_logits"}
 )
+# Functions whose backward needs sizes only (torch/tools/autograd/derivatives.yaml).
+SAVING_NOTHING = frozenset(
+    f"torch.{name}"
+    for name in """mean sum neg add sub cat stack squeeze unsqueeze flatten reshape transpose permute chunk split unbind
+    movedim clone""".split()
+)
 # Attributes of a tensor that are views of it, with its graph.
 VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 # Attributes of a tensor that hold no graph.
