@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memlint.linting.edits import Replace
-from memlint.linting.finding import Cost, CostClass
+from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.copies import unwritten_clones
 from memlint.semantics.module import Module
+from memlint.semantics.operand_clones import operand_clones
 
 
 class CloneNeverWritten(Rule):
@@ -16,7 +17,7 @@ class CloneNeverWritten(Rule):
 
     ## What it does
     Flags `y = x.clone()` in a function in which `x`, `y` and everything that may share memory with them are only
-    read, by operations known to read, and never leave the function.
+    read, by operations known to read, and never leave the function; and `x.clone() + y`.
 
     ## What it costs
     The bytes of the tensor for as long as the clone lives: two tensors hold the same values.
@@ -71,4 +72,13 @@ class CloneNeverWritten(Rule):
                 f"`{source}` and its clone `{found.copy}` are never written to: nothing needs the copy",
                 cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
                 fix=make("use the tensor itself", Replace(found.call.node, source)),
+            )
+        for operand in operand_clones(module):
+            source = module.text(operand.source)
+            yield self.finding(
+                operand.call.node,
+                f"the clone of `{source}` is only an operand: the operator writes to a tensor of its own",
+                cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
+                confidence=Confidence.MEDIUM,
+                fix=unsafe_fix("use the tensor itself", Replace(operand.call.node, source)),
             )
