@@ -47,6 +47,23 @@ for step in range(8):
         kept.append(noise)
 """
 
+UNSTEADY = """\
+import os
+import time
+
+import torch
+
+model = torch.nn.Linear(8, 8).to("cuda")
+optimizer, total = torch.optim.SGD(model.parameters(), lr=0.01), 0.0
+for x in torch.randn(8, 4, 8).to("cuda"):
+    loss = model(x).square().mean()
+    (loss * (CHANCE)).backward()
+    optimizer.step()
+    total += loss
+    optimizer.zero_grad()
+"""
+"""What it computes depends on what nobody can seed."""
+
 # Line -> what a fix makes of it -> the verdict on that.
 FIXES = [
     (11, "wide = y", Verdict.CONFIRMED, Grade.IDENTICAL),
@@ -61,42 +78,49 @@ FIXES = [
 ]
 
 
+Fixes = Sequence[tuple[int, "str | None", Verdict, Grade]]
+
+
 class Linter:
     """Says what the test wants of the program."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fixes: Fixes) -> None:
         self._path = path
+        self._fixes = fixes
 
     def findings(self, paths: Sequence[Path]) -> list[tuple[Path, Finding]]:
         assert list(paths) == [self._path]
-        return [(self._path, self._finding(line, fixed)) for line, fixed, _, _ in FIXES]
+        return [(self._path, self._finding(line, fixed)) for line, fixed, _, _ in self._fixes]
 
     def fixed(self, path: Path, only: frozenset[tuple[str, int]]) -> str:
         """All fixes of these lines that save device memory."""
         assert path == self._path
-        lines = PROGRAM.splitlines()
-        for line, fixed, verdict, _ in FIXES:
+        lines = self._path.read_text("utf-8").splitlines()
+        for line, fixed, verdict, _ in self._fixes:
             if ("MEM101", line) in only and verdict in {Verdict.CONFIRMED, Verdict.GROWTH_CONFIRMED}:
                 lines[line - 1] = f"    {fixed}"
         return "\n".join(lines) + "\n"
 
     def _finding(self, line: int, fixed: str | None) -> Finding:
-        text = PROGRAM.splitlines()[line - 1]
+        text = self._path.read_text("utf-8").splitlines()[line - 1]
         start, end = Position(line, len(text) - len(text.lstrip()) + 1), Position(line, len(text) + 1)
         fix = None if fixed is None else Fix(Applicability.UNSAFE, "as the test says", (Edit(start, end, fixed),))
         return Finding("MEM101", "loss-accumulates-graph", "it grows", "program.py", start, end, fix=fix)
 
 
-@pytest.fixture(scope="module")
-def confirmation(tmp_path_factory: pytest.TempPathFactory) -> Confirmation:
-    path = tmp_path_factory.mktemp("programs") / "program.py"
-    path.write_text(PROGRAM, "utf-8")
-    job = Job(Target("script", "program.py"), "cpu", str(path.parent), layers=layers_of("cpu"))
+def confirmed(path: Path, program: str, fixes: Fixes) -> Confirmation:
+    path.write_text(program, "utf-8")
+    job = Job(Target("script", path.name), "cpu", str(path.parent), layers=layers_of("cpu"))
     first = run(job, "discard")
     assert first.status is Status.OK and first.recording is not None, first
-    made = Engine(job, first.recording, Linter(path), lambda job: run(job, "discard"), lambda _: None).confirm()
-    assert path.read_text("utf-8") == PROGRAM
+    made = Engine(job, first.recording, Linter(path, fixes), lambda job: run(job, "discard"), lambda _: None).confirm()
+    assert path.read_text("utf-8") == program
     return made
+
+
+@pytest.fixture(scope="module")
+def confirmation(tmp_path_factory: pytest.TempPathFactory) -> Confirmation:
+    return confirmed(tmp_path_factory.mktemp("programs") / "program.py", PROGRAM, FIXES)
 
 
 def priced(confirmation: Confirmation, line: int, fixed: str | None) -> Priced:
@@ -122,6 +146,31 @@ def test_all_fixes_together_leave_what_they_do_not_mend(confirmation: Confirmati
     together = confirmation.together
     assert together is not None and together.after is not None
     assert together.after.growth_bytes_per_step == 0 and together.remaining == ()
+
+
+@pytest.mark.parametrize(
+    ("chance", "fixes"),
+    [
+        (
+            "1 + 1e-6 * os.urandom(1)[0] / 255",
+            [
+                (12, "total += loss.detach()", Verdict.HOST_ONLY, Grade.WITHIN_TOLERANCE),
+                (9, "loss = 2 * model(x).square().mean()", Verdict.RESULTS_DIFFER, Grade.DIFFERENT),
+            ],
+        ),
+        (
+            "1 + time.time() % 1",
+            [(12, "total += loss.detach()", Verdict.HOST_ONLY, Grade.NOT_CHECKED)],
+        ),
+    ],
+    ids=["a little", "too much"],
+)
+def test_a_program_whose_results_are_others_each_time(tmp_path: Path, chance: str, fixes: Fixes) -> None:
+    program = UNSTEADY.replace("CHANCE", chance)
+    made = confirmed(tmp_path / "unsteady.py", program, fixes)
+    assert made.deterministic.grade is not Grade.IDENTICAL
+    assert [(one.verdict, one.results.grade) for one in made.priced] == [fix[2:] for fix in fixes]
+    assert all("two runs of the original" in one.results.detail for one in made.priced)
 
 
 def test_the_json_is_that_of_the_schema_and_of_the_page(confirmation: Confirmation, tmp_path: Path) -> None:
