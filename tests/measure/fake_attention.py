@@ -117,15 +117,49 @@ def choices_are_counted_by_line() -> None:
     assert choice.place.path == __file__
 
 
-@check
-def the_ordinary_path_of_a_layer_in_inference_is_said() -> None:
+def layer_in_evaluation(dtype: torch.dtype, **options: Any) -> tuple[int, list[str]]:
+    """What a layer of attention takes beside its input and weights, and its kernels."""
     with session() as (_, backend):
-        x = torch.zeros(3, 2, 64, device="cuda")
-        layer = torch.nn.MultiheadAttention(64, 2).eval().cuda()
+        x = torch.zeros(2, 64, 128, device="cuda", dtype=dtype)
+        layer = torch.nn.MultiheadAttention(128, 4, batch_first=True).eval().to("cuda", dtype)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        with options.pop("grad_off", torch.no_grad)():
+            layer(x, x, x, **options)
+        taken = torch.cuda.max_memory_allocated() - before
+    return taken, [choice.kernel for choice in backend.kernels]
+
+
+ONE = 2 * 64 * 128 * 2
+"""A tensor as large as the layer's input, in half precision."""
+ATTENTION = 2 * 4 * 64 * 64 * 2
+"""The weights of all heads."""
+
+
+@check
+def a_layer_in_evaluation_fuses() -> None:
+    fused = layer_in_evaluation(torch.float16, need_weights=False)
+    # Queries, keys and values in one, the kernel's result, and the layer's.
+    assert fused == (5 * ONE, ["flash"]), fused
+    assert layer_in_evaluation(torch.float16, need_weights=False, grad_off=torch.inference_mode) == fused
+
+
+@check
+def a_layer_that_gives_weights_computes_them() -> None:
+    taken, kernels = layer_in_evaluation(torch.float16)
+    # Queries, keys and values, the weights, the result in another order (it took the queries' memory), and the layer's.
+    assert (taken, kernels) == (3 * ONE + ATTENTION + 2 * ONE, [])
+    assert layer_in_evaluation(torch.float16, grad_off=torch.inference_mode) == (taken, kernels)
+
+
+@check
+def an_encoder_s_padding_depends_on_values() -> None:
+    with session() as (_, backend):
+        encoder = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(64, 4, 64, batch_first=True), 1)
+        padding = torch.zeros(2, 16, dtype=torch.bool, device="cuda")
         with torch.no_grad():
-            layer(x, x, x)
-    said = {choice.operation: choice.kernel for choice in backend.kernels}
-    assert said["multi_head_attention"] == "its ordinary path"
+            encoder.eval().cuda()(torch.zeros(2, 16, 64, device="cuda"), src_key_padding_mask=padding)
+    assert "keeps its padding" in backend.assumptions[0].what
 
 
 if __name__ == "__main__":

@@ -194,6 +194,7 @@ def optimizer_before_to() -> None:
 @check
 def deepcopy() -> None:
     on_cuda(copy.deepcopy(linear()).weight)
+    on_cuda(copy.deepcopy(linear().state_dict())["weight"])
 
 
 @check

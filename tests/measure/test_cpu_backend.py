@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,26 +299,82 @@ def test_what_a_card_would_run_in_another_way_is_said() -> None:
     class Model(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.attention, self.lstm = nn.MultiheadAttention(8, 2), nn.LSTM(8, 8)
+            self.lstm = nn.LSTM(8, 8)
 
         def forward(self, x: torch.Tensor) -> None:
-            self.attention(x, x, x)
-            with torch.no_grad():
-                self.attention(x, x, x)
             self.lstm(x)
             self.lstm(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2])))
 
     recording = measured_function(lambda: Model().eval().cuda()(torch.zeros(3, 2, 8, device="cuda")))
-    said = [
-        (choice.operation, choice.kernel, choice.count)
-        for choice in recording.kernels
-        if choice.operation != "scaled_dot_product_attention"
-    ]
-    assert said == [
-        ("multi_head_attention", "its ordinary path", 1),
-        ("lstm", "PyTorch's own cells", 1),
-        ("lstm", "the CPU's own", 1),
-    ]
+    said = [(choice.operation, choice.kernel, choice.count) for choice in recording.kernels]
+    assert said == [("lstm", "PyTorch's own cells", 1), ("lstm", "the CPU's own", 1)]
+
+
+def test_a_copied_state_is_counted() -> None:
+    def function() -> None:
+        state = nn.Linear(64, 64, bias=False).cuda().state_dict()
+        before = torch.cuda.memory_allocated()
+        kept = copy.deepcopy(state)
+        assert kept["weight"].is_cuda
+        assert torch.cuda.memory_allocated() - before == 64 * 64 * 4
+
+    measured_function(function)
+
+
+MASK = torch.ones(6, 6, dtype=torch.bool).triu(1)
+PADDING = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+
+
+@pytest.mark.parametrize("masks", [{}, {"src_mask": MASK}, {"src_key_padding_mask": PADDING}])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("grad_off", [torch.no_grad, torch.inference_mode])
+def test_layers_fuse_in_evaluation_as_they_do_on_a_card(masks: Any, first: bool, grad_off: Any) -> None:
+    """The same numbers as PyTorch's own fused layer, bit by bit where both run the same kernels."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=first).eval()
+    x = torch.randn(2, 6, 16)
+    given: list[torch.Tensor] = []
+
+    def on(device: str) -> torch.Tensor:
+        moved = {name: mask.to(device) for name, mask in masks.items()}
+        with grad_off():
+            return copy.deepcopy(layer).to(device)(x.to(device), **moved)
+
+    expected = on("cpu")
+    host = measured_function(lambda: given.append(on("cpu")))
+    device = measured_function(lambda: given.append(on("cuda").cpu()))
+    assert torch.equal(given[0], expected)
+    torch.testing.assert_close(given[1], expected, atol=1e-6, rtol=1e-5)
+    for recording in (host, device):
+        operators = {storage.operator for storage in recording.storages}
+        assert "aten::_addmm_activation" in operators, "the feed-forward part is fused"
+        assert ("aten::_transform_bias_rescale_qkv" in operators) == (bool(masks) or recording is host)
+    fused = [choice.kernel for choice in device.kernels]
+    assert fused == ([] if masks else ["efficient"])
+
+
+def test_weights_that_a_layer_gives_in_evaluation() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.MultiheadAttention(16, 2, batch_first=True).eval(), torch.randn(2, 6, 16)
+    given: list[Any] = []
+    with torch.no_grad():
+        expected = layer(x, x, x)
+        recording = measured_function(lambda: given.append(layer(x, x, x)))
+    assert all(torch.equal(one, other) for one, other in zip(given[0], expected, strict=True))
+    made = {storage.operator: storage.size for storage in recording.storages}
+    assert made["aten::_transform_bias_rescale_qkv"] == 3 * 2 * 6 * 16 * 4
+    assert made["aten::bmm"] == 2 * 2 * 6 * 6 * 4, "softmax is in place, and the result takes the queries' memory"
+
+
+def test_an_encoder_that_would_leave_its_padding_out_says_so() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+
+    def function() -> None:
+        with torch.no_grad():
+            encoder.to("cuda")(torch.zeros(2, 6, 16, device="cuda"), src_key_padding_mask=PADDING.to("cuda"))
+
+    (assumption,) = measured_function(function).assumptions
+    assert "keeps its padding" in assumption.what
 
 
 def test_a_bare_number_names_a_card() -> None:

@@ -87,6 +87,42 @@ def test_an_exit_is_an_exception_unless_its_status_is_0(ran: Runner) -> None:
     assert ended(text) == (Status.USER_EXCEPTION, "the target exited: no data")
 
 
+OTHER_PROCESSES = """\
+import os
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="0", RANK="0", WORLD_SIZE="1")
+asked = []
+for ask in (
+    lambda: mp.spawn(print),
+    lambda: mp.start_processes(print),
+    lambda: dist.init_process_group("nccl"),
+    lambda: dist.init_process_group(backend="cpu:gloo,cuda:nccl"),
+    lambda: torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2).cuda()),
+):
+    try:
+        ask()
+    except Exception as error:
+        asked.append(type(error).__name__)
+assert asked == ["Unsupported"] * 5, asked
+mp.spawn(print)
+"""
+
+
+def test_only_one_process_is_measured_and_nobody_is_told_otherwise(ran: Runner) -> None:
+    outcome = ran(OTHER_PROCESSES)
+    assert outcome.status is Status.UNSUPPORTED, outcome
+    assert "its own is measured" in outcome.message and "without its launcher" in outcome.advice
+    assert outcome.frames[-1].text == "mp.spawn(print)"
+
+
+def test_of_a_long_message_the_line_that_says_what_is_shown(ran: Runner) -> None:
+    outcome = ran("raise RuntimeError('the size is wrong\\nRegistered at: somewhere\\n')\n")
+    assert outcome.message == "RuntimeError: the size is wrong"
+
+
 def test_a_target_without_steps_is_told_what_to_do(ran: Runner) -> None:
     outcome = ran("import sys\nprint('hello')\nsys.exit(0)\n")
     assert outcome.status is Status.NEVER_STEPPED
@@ -305,6 +341,8 @@ def test_what_a_target_may_do(ran: Runner) -> None:
         "import io, os, sqlite3, tempfile, torch\n"
         "open(os.devnull, 'w').write('x')\n"
         "os.makedirs('.', exist_ok=True)\n"
+        "with tempfile.TemporaryFile() as nameless:\n"
+        "    nameless.write(b'x')\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    open(folder + '/log', 'w').write('x')\n"
         "    os.makedirs(folder + '/deep/er')\n"

@@ -60,12 +60,14 @@ __all__ = [
     "cuda_without_a_card",
     "entered_modes",
     "fake_cuda_tensors",
+    "fake_errors_told_once",
     "grad_fn",
     "has_kernel",
     "has_operator",
     "is_composite",
     "is_entered",
     "kernel",
+    "layers_fuse",
     "memory_history",
     "on_out_of_memory",
     "operator",
@@ -257,6 +259,37 @@ def own_kernels() -> Iterator[Any]:
         yield library
     finally:
         library._destroy()
+
+
+@contextmanager
+def layers_fuse(keeps_padding: Callable[[], None]) -> Iterator[None]:
+    """Let torch's layers of attention take their fused path in evaluation while modes are entered, as without them.
+
+    They ask whether an argument has a `__torch_function__` of its own, and are told yes where a mode is entered.
+    `nn.TransformerEncoder` is still told so: without its padding, what it holds would depend on values.
+    `keeps_padding` is called then.
+    """
+    asked = torch.overrides.has_torch_function
+    layers = {torch.nn.MultiheadAttention.forward.__code__, torch.nn.TransformerEncoderLayer.forward.__code__}
+    encoder = torch.nn.TransformerEncoder.forward.__code__
+
+    def has_torch_function(arguments: Any) -> bool:
+        code = sys._getframe(1).f_code
+        if code in layers:
+            return any(_has_own_torch_function(type(argument)) for argument in arguments)
+        if code is encoder:
+            keeps_padding()
+        return bool(asked(arguments))
+
+    with Patches() as patches:
+        patches.set(torch.overrides, "has_torch_function", has_torch_function)
+        yield
+
+
+def _has_own_torch_function(kind: type) -> bool:
+    if not issubclass(kind, torch.Tensor) or kind in {torch.Tensor, torch.nn.Parameter, FakeTensor}:
+        return False
+    return getattr(kind, "__torch_function__", None) is not torch._C._disabled_torch_function_impl
 
 
 def sdp_priority() -> tuple[str, ...]:
@@ -454,6 +487,18 @@ class _CudaHooks:
 
 
 # ---- Python: what torch's fake tensors lack
+
+
+@contextmanager
+def fake_errors_told_once() -> Iterator[None]:
+    """torch logs what a function of shapes raises, with its whole traceback, and then raises it."""
+    log = fake_tensor.log
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 @contextmanager

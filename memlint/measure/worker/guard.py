@@ -81,7 +81,7 @@ class _Checks:
         place = os.path.join(_folder_of(dir_fd), os.fsdecode(path))  # noqa: PTH118
         folder, name = os.path.split(place)
         real = os.path.realpath(place) if follow else os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
-        if not real.startswith(self._allowed):
+        if not (real + os.sep).startswith(self._allowed):  # the folder itself, too: a file without a name is made so
             raise WriteRefused(f"memlint does not let the target {verb} {place}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.imports import Patch
 
 # What needs worker processes: without them these options are refused, or mean nothing.
@@ -24,6 +26,8 @@ _WORKER_OPTIONS = {
     "timeout": 0,
 }
 
+
+_ONE_PROCESS = "measure what one process does alone: the script without its launcher, or `pkg.mod:function` for a step"
 
 _COMET = "Experiment ExistingExperiment OfflineExperiment ExistingOfflineExperiment start login init".split()
 
@@ -65,6 +69,33 @@ def load_in_this_process(*, pin_memory: bool) -> None:
         made(*given.args, **given.kwargs)
 
     loader.__init__ = init
+
+
+def refuse_other_processes(*, on_a_card: bool) -> None:
+    """What a process does alone is measured: `torch.multiprocessing.spawn` would train in others, out of sight.
+    Without a card there is no NCCL, and what C++ allocates for DistributedDataParallel is no tensor of the device.
+    Raises Unsupported when the target asks for any of them."""
+
+    def start_processes(*_args: Any, **_kwargs: Any) -> None:
+        raise Unsupported("the target trains in processes that it starts, and only its own is measured", _ONE_PROCESS)
+
+    for name in ("torch.multiprocessing", "torch.multiprocessing.spawn"):
+        vars(importlib.import_module(name))["start_processes"] = start_processes
+    if not torch.distributed.is_available() or on_a_card:
+        return
+    init = torch.distributed.init_process_group
+
+    @functools.wraps(init)
+    def without_nccl(backend: Any = None, *args: Any, **kwargs: Any) -> None:
+        if "nccl" in str(backend).lower():
+            raise Unsupported("a process group over NCCL needs GPUs", _ONE_PROCESS)
+        init(backend, *args, **kwargs)
+
+    def no_copies(*_args: Any, **_kwargs: Any) -> None:
+        raise Unsupported("the gradients' copies that DistributedDataParallel keeps are not counted here", _ONE_PROCESS)
+
+    torch.nn.parallel.DistributedDataParallel.__init__ = no_copies
+    torch.distributed.init_process_group = torch.distributed.distributed_c10d.init_process_group = without_nccl
 
 
 def save_nothing() -> None:

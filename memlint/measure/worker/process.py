@@ -81,6 +81,7 @@ def measured(job: Job, temporary: str) -> Outcome:
     isolation.seed(job.seed)
     if job.backend == "cuda" and Layer.FINGERPRINTS in job.layers:
         isolation.be_deterministic()
+    isolation.refuse_other_processes(on_a_card=job.backend == "cuda")
     isolation.load_in_this_process(pin_memory=job.backend == "cuda")
     sources = Sources(job.overlay, job.watched)
     Importer(sources, isolation.patches(allow_write=job.allow_write)).install()
@@ -166,12 +167,18 @@ def _raised(error: BaseException, job: Job) -> Outcome:
     for cause in _chain(error):
         if isinstance(cause, Unsupported):
             return Outcome(Status.UNSUPPORTED, str(cause), cause.advice or _other_backend(job.backend), frames)
+    if job.backend == "fake" and _WITHOUT_KERNEL in str(error):
+        return Outcome(Status.UNSUPPORTED, _in_words(error), _other_backend(job.backend), frames)
     if _is_out_of_memory(error):
         return Outcome(Status.OUT_OF_MEMORY, _out_of_memory_words(error, job), _more_memory(job), frames)
     if isinstance(error, WriteRefused):
         advice = "let it with `--allow-write`, or tell the target to leave that file alone"
         return Outcome(Status.USER_EXCEPTION, str(error), advice, frames)
     return Outcome(Status.USER_EXCEPTION, _in_words(error), frames=frames)
+
+
+_WITHOUT_KERNEL = "with arguments from the 'CUDA' backend"
+"""What torch says of an operator that was asked to run on what has no values."""
 
 
 def _more_memory(job: Job) -> str:
@@ -219,7 +226,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _in_words(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+    text = "".join(traceback.format_exception_only(type(error), error))
+    lines = [line for line in text.splitlines() if line.strip()]
+    # Of a syntax error, the place comes first; of torch's errors, what was registered where comes last.
+    return lines[-1] if isinstance(error, SyntaxError) else lines[0]
 
 
 def _frames(error: BaseException) -> Iterator[Frame]:

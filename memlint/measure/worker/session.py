@@ -110,6 +110,7 @@ class Session:
                 stack.enter_context(hook)
             stack.enter_context(self._patches)
             self._wrap()
+            stack.enter_context(compat.layers_fuse(self._note_padding))
             stack.enter_context(self._noting_saved_tensors())
             stack.enter_context(warnings_at_user_lines())
             stack.enter_context(woken_by_a_signal(StopMeasuring))
@@ -448,6 +449,12 @@ class Session:
             return model if model is not None else lambda function: function
 
         return uncompiled
+
+    def _note_padding(self) -> None:
+        place = self._frames.innermost() if self._frames is not None else None
+        what = "an encoder keeps its padding: on a card it may leave it out, as the mask's values say"
+        if (assumed := Assumption(what, place)) not in self._assumptions:
+            self._assumptions.append(assumed)
 
     def _tagging_functions(self, apply: Callable[..., Any]) -> Any:
         def tagged_apply(cls: type[torch.autograd.Function], *arguments: Any, **keywords: Any) -> Any:

@@ -93,6 +93,8 @@ class Tracker(compat.DispatchMode):
         """Runs an operation. A backend may put its own here: a mode of its own would cost as much as this one again."""
         self.call: Callable[[Any, Any, Any], Any] = _operate
         """The same above autograd: runs a call of one of torch's functions."""
+        self.route: Callable[[Any], Callable[..., Any] | None] = lambda _operator: None
+        """How the backend takes a composite operation apart, where it chooses a kernel."""
         self.sees_aliases = False
         """Whether a view may be the first that is seen of a storage."""
         self.allocated = 0
@@ -110,7 +112,7 @@ class Tracker(compat.DispatchMode):
         self._facts: dict[int, _Facts] = {}
         self._lock = threading.RLock()
         """Held while the log is written: threads of the program take turns between any two of our steps."""
-        self._composite: dict[Any, bool] = {}
+        self._composite: dict[Any, Callable[..., Any] | None] = {}
 
     def time(self) -> int:
         return len(self.events)
@@ -191,9 +193,9 @@ class Tracker(compat.DispatchMode):
         with _without_torch_function():
             if types and any(is_traceable_wrapper_subclass_type(kind) for kind in types):
                 return NotImplemented  # the subclass takes its operation apart, and this mode sees the parts
-            if _is_inference_mode() and self._decomposes(func):
+            if _is_inference_mode() and (apart := self._apart(func)) is not None:
                 with self:  # without autograd, PyTorch does not take composite operations apart before it asks a mode
-                    return func.decompose(*args, **(kwargs or {}))
+                    return apart(*args, **(kwargs or {}))
             if self._sees_inputs:
                 self._take_in(args)
             result = self.operate(func, args, kwargs)
@@ -298,12 +300,13 @@ class Tracker(compat.DispatchMode):
         self.events.append(~record.id)
         self.allocated -= rounded(record.size)
 
-    def _decomposes(self, func: Any) -> bool:
-        known = self._composite.get(func)
-        if known is None:
-            known = func._schema.name not in _WHOLE and compat.is_composite(func)
-            self._composite[func] = known
-        return known
+    def _apart(self, func: Any) -> Callable[..., Any] | None:
+        """What calls the operations that a composite one is made of."""
+        if func not in self._composite:
+            own = self.route(func)
+            composite = func._schema.name not in _WHOLE and compat.is_composite(func)
+            self._composite[func] = own or (func.decompose if composite else None)
+        return self._composite[func]
 
     def _learn(self, func: Any) -> _Facts:
         schema = func._schema

@@ -36,11 +36,21 @@ def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
             # With a kernel of its own, PyTorch takes the operator whole, as it does on a card.
             if not compat.has_kernel(f"aten::{name}", "CPU"):
                 library.impl(name, kernel, "CPU")
-        for name, route in table.items():
-            library.impl(name, _on_device_only(labels, compat.operator(name), route), "AutogradCPU")
+        for name, kernel in table.items():
+            library.impl(name, _on_device_only(labels, compat.operator(name), kernel), "AutogradCPU")
+        for name, kernel in routes.fused_layers(labels.on_device).items():
+            library.impl(name, kernel, "AutogradCPU")
         yield
     finally:
         library._destroy()
+
+
+def route(labels: Labels, routes: Routes, operator: Any) -> Callable[..., Any] | None:
+    """What runs in the place of an operator that PyTorch leaves whole, as it does in inference mode."""
+    own = routes.whole(operator, labels.on_device)
+    if own is None or not compat.is_composite(operator):
+        return own
+    return _on_device_only(labels, operator, own)
 
 
 def _on_device_only(labels: Labels, operator: Any, route: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from memlint.measure.recording import AllocatorPeaks, Assumption, DeviceInfo, Ke
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Meter
 from memlint.measure.worker.backends.autocast import cuda_autocast
-from memlint.measure.worker.backends.composites import as_on_a_card
+from memlint.measure.worker.backends.composites import as_on_a_card, route
 from memlint.measure.worker.backends.cuda_namespace import pretended_cuda
 from memlint.measure.worker.backends.device_words import DeviceArguments, DeviceWords
 from memlint.measure.worker.backends.fake.kernels import Routes
@@ -80,10 +81,11 @@ class CpuBackend:
             if isinstance(meter, Tracker):
                 meter.sees_aliases = True
                 patches.set(meter, "operate", self._labels.operate)
-                patches.set(meter, "call", DeviceArguments(self._labels, self._routes).call)
+                patches.set(meter, "route", partial(route, self._labels, self._routes))
+                patches.set(meter, "call", DeviceArguments(self._labels).call)
             else:
                 stack.enter_context(self._labels)
-                stack.enter_context(DeviceArguments(self._labels, self._routes))
+                stack.enter_context(DeviceArguments(self._labels))
             yield
 
     def holds(self, tensor: torch.Tensor) -> bool:

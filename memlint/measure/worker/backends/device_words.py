@@ -9,7 +9,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from memlint.measure.worker import compat
-from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.labels import Labels, is_cuda
 from memlint.measure.worker.patching import Patches
 
@@ -23,22 +22,21 @@ _is_cpu: Any = torch.Tensor.is_cpu
 _type: Any = torch.Tensor.type
 _numpy: Any = torch.Tensor.numpy
 _new_tensor: Any = torch.Tensor.new_tensor
+_storage_clone: Any = torch.UntypedStorage.clone
 
 
 class DeviceArguments(TorchFunctionMode):
     """`device="cuda"` of a factory: made on the CPU, and labelled. What says `device="cpu"` never is."""
 
-    def __init__(self, labels: Labels, routes: Routes) -> None:
+    def __init__(self, labels: Labels) -> None:
         super().__init__()
         self._labels = labels
-        self._routes = routes
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.call(func, args, kwargs)
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a call of one of torch's functions."""
-        self._routes.note_call(func, args)
         if not kwargs:
             if func is torch.device and args and type(args[0]) is int:
                 return torch.device("cuda", args[0])  # of a bare number PyTorch asks which accelerator there is
@@ -75,12 +73,17 @@ class DeviceWords:
         for name, word in words.items():
             patches.set(torch.Tensor, name, word)
         patches.set(torch.UntypedStorage, "cuda", _method(self.storage_to_cuda))
+        patches.set(torch.UntypedStorage, "clone", _method(self.storage_clone))
         patches.enter_context(compat.storage_locations(self._location, self._restored))
 
     def storage_to_cuda(self, storage: torch.UntypedStorage, *_: Any, **__: Any) -> torch.UntypedStorage:
-        made: torch.UntypedStorage = storage.clone()
+        made: torch.UntypedStorage = _storage_clone(storage)
         self._labels.put(made)
         return made
+
+    def storage_clone(self, storage: torch.UntypedStorage) -> torch.UntypedStorage:
+        """`copy.deepcopy(tensor)` goes this way: no operation makes the copy."""
+        return self.storage_to_cuda(storage) if self._labels.holds(storage) else _storage_clone(storage)
 
     def _location(self, storage: Any) -> str | None:
         """What `torch.save` writes beside a storage."""

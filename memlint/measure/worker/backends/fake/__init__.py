@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from memlint.measure.worker.backends.fake.selftest import check
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
 from memlint.measure.worker.lines import Frames, running_node_place
 from memlint.measure.worker.patching import Patches
+from memlint.measure.worker.tracker import Tracker
 
 EXCLUDED = (
     "the CUDA context (hundreds of MiB outside PyTorch's allocator)",
@@ -60,13 +62,28 @@ class FakeBackend:
             stack.enter_context(pretended_cuda(meter, self._device))
             stack.enter_context(compat.fake_cuda_tensors())
             stack.enter_context(patched_tensors())
-            stack.enter_context(Patches()).set(torch, "load", self._host.loading(torch.load))
+            patches = stack.enter_context(Patches())
+            patches.set(torch, "load", self._host.loading(torch.load))
             stack.enter_context(self._routes.registered())
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+            stack.enter_context(compat.fake_errors_told_once())
             mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes, self._host))
-            stack.enter_context(Calls(mode, self._routes))
+            stack.enter_context(Calls(mode))
+            if isinstance(meter, Tracker):
+                patches.set(meter, "route", self._route)
             yield
+
+    def _route(self, operator: Any) -> Callable[..., Any] | None:
+        """What runs in the place of an operator that PyTorch leaves whole, as it does in inference mode."""
+        route = self._routes.whole(operator)
+        if route is None:
+            return None
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return (route if isinstance(args[0], compat.FakeTensor) else operator)(*args, **kwargs)
+
+        return run
 
     def holds(self, tensor: torch.Tensor) -> bool:
         return isinstance(tensor, compat.FakeTensor) and tensor.device.type == "cuda"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import multi_head_attention_forward
 
 from memlint.measure.recording import KernelChoice, Place
 from memlint.measure.worker.backends.fake.attention import Call, attend, choose
+from memlint.measure.worker.backends.fake.fused_layers import encoder_layer, multi_head_attention
 from memlint.measure.worker.compat import compose_without_cudnn, has_kernel, own_kernels
 
 aten = torch.ops.aten
@@ -23,6 +24,10 @@ _NOT_COMPOSITE = ("_fused_rms_norm", "silu_backward", "mish_backward")
 """All operators that have a kernel for CUDA and, for others, are composed (so a CUDA build of torch 2.11)."""
 _CUDNN_SMALLEST_EPSILON = 1e-5
 """CUDNN_BN_MIN_EPSILON, as torch asks for it."""
+
+
+def _always(_tensor: torch.Tensor) -> bool:
+    return True
 
 
 class Routes:
@@ -41,11 +46,6 @@ class Routes:
         key = (operation, kernel, reason, self._place())
         self._counts[key] = self._counts.get(key, 0) + 1
 
-    def note_call(self, func: Any, args: Any) -> None:
-        """Above autograd: a layer of attention passes over its fused path of inference, since modes are on."""
-        if func is multi_head_attention_forward and args[0].is_cuda and not torch.is_grad_enabled():
-            self.note("multi_head_attention", "its ordinary path", "the fused one of inference is not modelled")
-
     def note_recurrent(self, name: str) -> None:
         self.note(name, "PyTorch's own cells", "cuDNN does not say how much its layers keep for backward")
 
@@ -53,7 +53,7 @@ class Routes:
     def registered(self) -> Iterator[None]:
         """The routes hold while the block runs."""
         with own_kernels() as library:
-            for name, route in self.composites().items():
+            for name, route in (self.composites() | self.fused_layers(_always)).items():
                 library.impl(name, route, "AutogradCUDA")
             for name in _RECURRENT:
                 library.impl(name, self._recurrent(name), "AutogradCUDA")
@@ -73,11 +73,26 @@ class Routes:
             "_batch_norm_impl_index": self._batch_norm,
         }
 
-    def composite(self, func: Any) -> Callable[..., Any] | None:
+    def fused_layers(self, on_card: Callable[[torch.Tensor], bool]) -> dict[str, Callable[..., Any]]:
+        """Layers in evaluation, taken apart: as on a card, where their input counts as one's."""
+
+        def fuses(query: Any, key: Any, value: Any) -> bool:
+            call = Call(query, key, value, None, 0.0, False, False, self._capability)
+            return on_card(query) and choose(call)[0] != "math"
+
+        attend = partial(multi_head_attention, fuses)
+        return {
+            "_native_multi_head_attention": attend,
+            "_transformer_encoder_layer_fwd": partial(encoder_layer, attend),
+        }
+
+    def whole(self, func: Any, on_card: Callable[[torch.Tensor], bool] = _always) -> Callable[..., Any] | None:
         """The route of an operator that reaches the modes whole: in inference mode autograd is passed over."""
-        if func is aten.scaled_dot_product_attention.default:
-            return self._attention
-        return self._batch_norm if func is aten._batch_norm_impl_index.default else None
+        if func.namespace != "aten":
+            return None
+        if func._overloadname != "default":
+            return None
+        return self.composites().get(func._opname) or self.fused_layers(on_card).get(func._opname)
 
     def _attention(
         self,
@@ -166,7 +181,14 @@ def _gru_cell_backward(grad: Any, workspace: Any, has_bias: bool) -> Any:
     return *gates, torch.empty_like(grad, memory_format=torch.contiguous_format), *biases
 
 
+def _transform_bias_rescale_qkv(qkv: Any, bias: Any, heads: int) -> Any:
+    """aten/src/ATen/native/transformers/cuda/attention.cu: one block for queries, keys and values."""
+    batch, length, triple = qkv.shape
+    return bias.new_empty(3 * batch, heads, length, triple // 3 // heads).split(batch)
+
+
 _SHAPES: dict[str, Callable[..., Any]] = {
+    "_transform_bias_rescale_qkv": _transform_bias_rescale_qkv,
     "_thnn_fused_gru_cell": _gru_cell,
     "_thnn_fused_gru_cell_backward": _gru_cell_backward,
 }

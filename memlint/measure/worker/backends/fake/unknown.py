@@ -208,6 +208,13 @@ def _selected(mode: Any, mask: torch.Tensor) -> int:
     return int(mask.numel())
 
 
+@_answers_to("_nested_tensor_from_mask_left_aligned.default")
+def _keeps_padding(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an encoder in evaluation leaves its padding out."""
+    mode.assumptions.note("an encoder keeps its padding: on a card it may leave it out, as the mask's values say")
+    return False
+
+
 @_answers_to("mse_loss.default", "smooth_l1_loss.default", "binary_cross_entropy.default", "soft_margin_loss.default")
 def _reduced_in_place(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """These losses are computed for each element and then reduced in place: a scalar that keeps the whole block
