@@ -366,10 +366,10 @@ class Flow(Expressions):
                 guards = 1
             before = self.state
             self.state = before.copy()
+            if truth is not False or _is_switch(chain.test):
+                self.suite(chain.body)
             if truth is False:
                 self.state.alive = False
-            else:
-                self.suite(chain.body)
             ends.append(self.state)
             self.state = before
             if truth is True:
@@ -595,6 +595,11 @@ class Flow(Expressions):
             value = _carrying_or_a_number(value, returned)
         # `None` at the end is mostly never reached (`if kind == "a": return ... elif ...`): it takes only the proof.
         return value.of_unknown_kind() if self.falls_off and value.is_tensor else value
+
+
+def _is_switch(test: cst.BaseExpression) -> bool:
+    """`if training:`, after `training = False`: somebody will switch it on."""
+    return isinstance(test, cst.Name) and test.value not in ("False", "True")
 
 
 def _note_sums(joined: Iterable[str], before: State, end: State, after: State) -> None:
