@@ -47,7 +47,7 @@ def runs() -> Runs:
 
 @pytest.fixture(scope="session")
 def findings() -> Iterator[Findings]:
-    found = Findings()
+    found = Findings(ROOT / "benchmarks" / "gpu")
     yield found
-    for path in found.write(ROOT / "benchmarks" / "gpu"):
+    for path in found.written:
         sys.stderr.write(f"\nwrote {path.relative_to(ROOT)}\n")

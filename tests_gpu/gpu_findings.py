@@ -13,27 +13,27 @@ from gpu_runs import AT_ONCE, SIZE, STEPS
 
 
 class Findings:
-    """The tables of a session, by the number that the item has in the design of the suite."""
+    """The tables of a session, by the number that the item has in the design of the suite.
 
-    def __init__(self) -> None:
+    Written to the folder each time one is added, so that a session that is ended early leaves what it has found.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._items: dict[int, dict[str, Any]] = {}
+        self.written: list[Path] = []
 
     def add(self, number: int, title: str, rows: Sequence[Row], note: str = "") -> None:
-        """Keep a table. Called before anything is asserted, so that a failure leaves its numbers."""
+        """Write a table. Called before anything is asserted, so that a failure leaves its numbers."""
         tables = self._items.setdefault(number, {})
         tables[title] = {"rows": list(rows), "note": note}
-
-    def write(self, folder: Path) -> list[Path]:
-        if not self._items:
-            return []
         about = _about()
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / slug(about["card"], "torch", about["torch"])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        stem = self._folder / slug(about["card"], "torch", about["torch"])
         contents = {"about": about, "items": {str(number): self._items[number] for number in sorted(self._items)}}
-        written = [stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")]
-        written[0].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-        written[1].write_text(self._markdown(about), encoding="utf-8")
-        return written
+        self.written = [stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")]
+        self.written[0].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+        self.written[1].write_text(self._markdown(about), encoding="utf-8")
 
     def _markdown(self, about: dict[str, Any]) -> str:
         parts = [f"# GPU suite: {about['card']}, torch {about['torch']}", table([about])]

@@ -50,6 +50,19 @@ def program(
     )
 
 
+def script(folder: Path, name: str, backend: BackendName) -> Job:
+    """A job that runs a script as it is."""
+    device = this_card() if backend == "fake" else None
+    return Job(Target("script", name), backend, str(folder), timeout_seconds=TIMEOUT_SECONDS, device=device)
+
+
+def rule_pair(folder: Path, side: str, backend: BackendName) -> Job:
+    """A program of `fixtures/measured`: one that has no steps of its own has a function `step`."""
+    job = script(folder, f"{side}.py", backend)
+    is_function = "\ndef step():" in (folder / f"{side}.py").read_text(encoding="utf-8")
+    return replace(job, target=Target("function", f"{side}:step")) if is_function else job
+
+
 def this_card() -> str | None:
     """The name under which memlint knows the card that is here, so that `fake` pretends the same."""
     import torch

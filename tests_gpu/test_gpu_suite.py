@@ -28,16 +28,17 @@ from gpu_figures import (
 )
 from gpu_findings import Findings
 from gpu_programs import CONVOLUTIONS, PAIRS, ZOO
-from gpu_runs import HERE, ROOT, Runs, on_its_own, program, with_layers
+from gpu_runs import HERE, ROOT, Runs, on_its_own, program, rule_pair, script, with_layers
 
 from memlint.measure import analysis
-from memlint.measure.confirm.verdicts import compare
-from memlint.measure.job import Job, Layer, Target
+from memlint.measure.confirm.verdicts import LEAST_SAVING_BYTES, Grade, Price, Results, compare, judge
+from memlint.measure.job import BackendName, Job, Layer, Target
 from memlint.measure.outcome import Status
 from memlint.measure.recording import Recording
 from memlint.measure.report.subject import Subject
 
 MIB = 2**20
+RULES = ROOT / "fixtures" / "measured"
 LEAKS = sorted((ROOT / "tests" / "measure" / "leaks").glob("*.py"))
 MARK = re.compile(r"# leak; fixed: ")
 
@@ -128,6 +129,44 @@ def test_2_savings(runs: Runs, findings: Findings) -> None:
     ] == []
 
 
+def test_2_savings_of_every_rule(runs: Runs, findings: Findings) -> None:
+    """The pairs from which docs/prices.md is made, each for the steps that it has there."""
+    folders = sorted(path.parent for path in RULES.glob("*/bad.py"))
+    assert folders
+    backends: tuple[BackendName, ...] = ("cuda", "fake")
+    sides = [(backend, side) for backend in backends for side in ("bad", "good")]
+    attempts = iter(runs.attempts([rule_pair(folder, side, backend) for folder in folders for backend, side in sides]))
+    rows: list[Row] = []
+    failed: list[Row] = []
+    for folder in folders:
+        found = [next(attempts) for _ in sides]
+        prices = [Price.of(subject.recording) for subject in found if not isinstance(subject, str)]
+        if len(prices) < len(sides):
+            failed.append({"rule": folder.name, "failed": [why for why in found if isinstance(why, str)]})
+            continue
+        rows.append({"rule": folder.name, **_compared(*prices)})
+    findings.add(2, "Savings of the rules' pairs, in bytes", rows)
+    findings.add(2, "Pairs that could not be measured", failed)
+    assert failed == []
+    counts = [row for row in rows if max(abs(row["saving on cuda"]), abs(row["saving by fake"])) > LEAST_SAVING_BYTES]
+    assert [row for row in counts if row["saving by fake"] * row["saving on cuda"] < 0] == []
+
+
+def _compared(bad: Price, good: Price, predicted_bad: Price, predicted_good: Price) -> Row:
+    measured = bad.peak_allocated_bytes - good.peak_allocated_bytes
+    predicted = predicted_bad.peak_allocated_bytes - predicted_good.peak_allocated_bytes
+    unchecked = Results(Grade.NOT_CHECKED)
+    return {
+        "saving on cuda": measured,
+        "saving by fake": predicted,
+        "error": signed_error(predicted, measured),
+        "growth on cuda": bad.growth_bytes_per_step,
+        "growth by fake": predicted_bad.growth_bytes_per_step,
+        "verdict on cuda": judge(bad, good, unchecked).value,
+        "verdict by fake": judge(predicted_bad, predicted_good, unchecked).value,
+    }
+
+
 def test_3_the_replay_of_real_traces(runs: Runs, findings: Findings) -> None:
     settings = ("", "expandable_segments:True", "roundup_power2_divisions:4", "max_split_size_mb:64")
     names = ("mlp-adam-foreach", "gpt-math", "resnet")
@@ -185,9 +224,7 @@ def test_6_the_order_of_allocations_and_releases(runs: Runs, findings: Findings)
 
 def test_7_leaks_and_the_lines_that_keep_them(runs: Runs, findings: Findings) -> None:
     assert LEAKS
-    jobs = [
-        Job(Target("script", str(path)), backend, str(path.parent)) for path in LEAKS for backend in ("cuda", "cpu")
-    ]
+    jobs = [script(path.parent, path.name, backend) for path in LEAKS for backend in ("cuda", "cpu")]
     attempts = iter(runs.attempts(jobs))
     rows: list[Row] = []
     for path in LEAKS:

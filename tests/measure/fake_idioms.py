@@ -192,6 +192,14 @@ def optimizer_before_to() -> None:
 
 
 @check
+def close_tensors() -> None:
+    x = torch.randn(4, device="cuda")
+    assert torch.allclose(x, x.clone())
+    assert torch.allclose(x * 0, torch.zeros(4, device="cuda"), atol=1e-3)
+    assert not torch.allclose(torch.zeros(4, device="cuda"), torch.ones(4, device="cuda"))
+
+
+@check
 def deepcopy() -> None:
     on_cuda(copy.deepcopy(linear()).weight)
     on_cuda(copy.deepcopy(linear().state_dict())["weight"])

@@ -310,6 +310,24 @@ def test_what_a_card_would_run_in_another_way_is_said() -> None:
     assert said == [("lstm", "PyTorch's own cells", 1), ("lstm", "the CPU's own", 1)]
 
 
+@pytest.mark.parametrize("out", [False, True])
+def test_products_in_another_precision_run_as_on_a_card(out: bool) -> None:
+    a, b = torch.randn(3, 8, 8).half(), torch.randn(3, 8, 8).half()
+    wide = torch.zeros(3, 8, 8)
+
+    def function() -> None:
+        one, other, added = a.cuda(), b.cuda(), wide.cuda()
+        before = torch.cuda.memory_allocated()
+        options = {"out_dtype": torch.float32, **({"out": added[0]} if out else {})}
+        given = torch.addmm(added[0], one[0], other[0], **options)
+        assert torch.cuda.memory_allocated() - before == (0 if out else 512)
+        torch.testing.assert_close(given.cpu(), a[0].float() @ b[0].float())
+        given = torch.bmm(one, other, out_dtype=torch.float32)
+        torch.testing.assert_close(given.cpu(), a.float() @ b.float())
+
+    measured_function(function)
+
+
 def test_a_copied_state_is_counted() -> None:
     def function() -> None:
         state = nn.Linear(64, 64, bias=False).cuda().state_dict()
@@ -387,8 +405,8 @@ def test_a_bare_number_names_a_card() -> None:
 
 def test_an_operation_without_a_kernel_for_the_cpu_is_named() -> None:
     def function() -> None:
-        x = torch.ones(4, 4, device="cuda", dtype=torch.bfloat16)
-        torch.addmm(torch.zeros(4, 4, device="cuda"), x, x, out_dtype=torch.float32)
+        image, weight = torch.ones(1, 2, 4, 4, device="cuda"), torch.ones(2, 2, 1, 1, device="cuda")
+        torch.cudnn_convolution(image, weight, [0, 0], [1, 1], [1, 1], 1, False, False, False)
 
-    with pytest.raises(Unsupported, match=r"aten\.addmm\.dtype has a kernel for GPUs only"):
+    with pytest.raises(Unsupported, match=r"aten\.cudnn_convolution\.default has a kernel for GPUs only"):
         measured_function(function)

@@ -93,11 +93,11 @@ def test_files_are_named_after_the_card_and_torch() -> None:
 
 def test_findings_are_written_in_both_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H200")
-    findings = Findings()
-    assert findings.write(tmp_path) == []
+    findings = Findings(tmp_path / "gpu")
     findings.add(3, "Third", [{"program": "mlp", "error": -0.25}], "A note.")
+    assert sorted(findings.written) == sorted((tmp_path / "gpu").iterdir()), "what is found first stays, come what may"
     findings.add(1, "First", [{"program": "mlp"}])
-    as_json, as_markdown = findings.write(tmp_path)
+    as_json, as_markdown = findings.written
     contents = json.loads(as_json.read_text())
     assert contents["about"]["card"] == "NVIDIA H200"
     assert contents["about"]["torch"] == torch.__version__

@@ -5,12 +5,13 @@ What they compute on the way is below the tracker, as what a kernel does on a ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from memlint.measure.worker import compat
 from memlint.measure.worker.backends import recurrent
 
 aten = torch.ops.aten
@@ -178,6 +179,18 @@ def _cudnn_batch_norm_backward(
     return aten.native_batch_norm_backward.default(*arguments)
 
 
+def _widening(operator: Any) -> Kernel:
+    """Half-precision matrices whose product is in single precision: `torch.addmm(..., out_dtype=torch.float32)`."""
+    plain = operator._overloadpacket.default
+
+    def run(*args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        *tensors, dtype = args
+        product = plain(*(tensor.to(dtype) for tensor in tensors), **kwargs)
+        return product if out is None else out.copy_(product)
+
+    return run
+
+
 def _table() -> dict[Any, Kernel]:
     fused = [getattr(aten, f"_scaled_dot_product_{kind}_attention").default for kind in ("flash", "efficient", "cudnn")]
     backward = [
@@ -189,6 +202,7 @@ def _table() -> dict[Any, Kernel]:
     return {
         **{operator: _attend(operator) for operator in fused},
         **{operator: _attend_backward(operator) for operator in backward},
+        **{operator: _widening(operator) for operator in _products_of_another_type()},
         **{operator: _softmax(operator) for operator in softmaxes},
         **{operator: _softmax_backward(operator) for operator in softmaxes_backward},
         aten._thnn_fused_lstm_cell.default: recurrent.lstm_cell,
@@ -199,6 +213,11 @@ def _table() -> dict[Any, Kernel]:
         aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,
     }
+
+
+def _products_of_another_type() -> Iterator[Any]:
+    names = [f"{name}.{overload}" for name in ("mm", "addmm", "bmm", "baddbmm") for overload in ("dtype", "dtype_out")]
+    return (operator for name in names if (operator := compat.operator(name)) is not None)
 
 
 KERNELS = _table()
