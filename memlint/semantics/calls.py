@@ -20,7 +20,7 @@ from memlint.semantics.making import MAX_HELD
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import is_property, path_of
 from memlint.semantics.values import (
     NO_GRAD_TENSOR,
     NONE,
@@ -85,6 +85,9 @@ def _parts(flow: Flow, node: cst.Call) -> Reading:
         reading.callee = flow.eval(func)
         if isinstance(func, cst.Subscript) and reading.callee.kind is Kind.UNKNOWN and shows_module(flow.scope, func):
             reading.callee = Value(Kind.MODULE)
+    if reading.callee.kind is Kind.UNKNOWN and node.args and not reading.callee.quals:
+        shown = flow.analysis.kind_from_call(flow.scope, path_of(func))
+        reading.callee = shown if shown is not None else reading.callee
     for argument in node.args:
         value = flow.eval(argument.value)
         if argument.star:
@@ -123,9 +126,9 @@ def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
         return Value(Kind.CALLABLE, quals=quals)
     if receiver.cls is not None:
         method = flow.analysis.method(receiver.cls, name)
-        if method is not None:
+        if method is not None and not is_property(method):
             return Value(Kind.CALLABLE, quals=frozenset({method.qualname}))
-        imported = flow.analysis.imported_method(receiver.cls, name)
+        imported = flow.analysis.imported_method(receiver.cls, name) if method is None else None
         if imported is not None:
             return Value(Kind.CALLABLE, quals=frozenset({imported}))
         member = flow.analysis.member(receiver.cls, name)

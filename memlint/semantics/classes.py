@@ -292,6 +292,20 @@ class Classes(Definitions):
             shown = "called as model"
         return _FROM_USE["frozen"] if shown == "module" and self.is_frozen(scope, path) else _FROM_USE.get(shown)
 
+    def kind_from_call(self, scope: Scope, path: str | None) -> Value | None:
+        """What an unknown object must be that is called with arguments, as far as the rest of the code shows it.
+
+        What takes a state is a module, and so is the `decoder` of an `encoder` that is one.
+        """
+        if path is None or not self.imports_torch or self.is_frozen(scope, path):
+            return None
+        if "load_state_dict" in self._methods_called(scope, path):
+            return _FROM_USE["module"]
+        if not path.endswith("decoder"):
+            return None
+        encoder = self.kind_from_use(scope, path.removesuffix("decoder") + "encoder")
+        return _FROM_USE["called as model"] if encoder is not None and encoder.kind is Kind.MODULE else None
+
     def is_frozen(self, scope: Scope, path: str) -> bool:
         """Whether the parameters of the module were told to need no gradient, anywhere in view."""
         if path.startswith("self."):

@@ -28,6 +28,7 @@ from memlint.semantics.forwards import (
     runs_through,
 )
 from memlint.semantics.graph_ends import Ends, ends_of
+from memlint.semantics.kept_outputs import is_kept_as_data
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
@@ -75,6 +76,13 @@ _LOSS_WORDS = frozenset({"loss", "losses", "criterion", "crit", "metric", "metri
 _SHOWING_WORDS = frozenset(
     """main demo show visualize visualise visualization plot render draw display sample generate generation translate
     transcribe infer inference predict extract embed run process synthesize""".split()
+)
+# A file with one of these trains, or differentiates.
+_TRAINING_WORDS = known.BACKWARD_METHODS | DIFFERENTIATING_WORDS | {"grad", "optim", "optimizer", "zero_grad"}
+# What takes gradients with respect to the input says so.
+_ATTACK_WORDS = frozenset(
+    """attack attacks attacker adversarial adv perturb perturbation perturbed pgd fgsm saliency gradcam cam explain
+    explainer explanation attribution attributions grad gradient gradients adapt tent""".split()
 )
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
@@ -254,7 +262,8 @@ def _region(
     if is_said and _somebody_may_differentiate(flow, loop, call):
         return None
     if not is_said and not _is_built_here(call):
-        evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, call, ends)
+        evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, loop, call, ends)
+        evidence = evidence or _by_weights(module, flow, loop, call, runs) or _by_data(module, flow, call)
     if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
@@ -263,6 +272,7 @@ def _region(
     is_watched = leaves and (
         goes_to_watchers(module, flow, loop, call)
         or _is_named_twice(module, scope, loop)
+        or is_kept_as_data(module, call)
         or (is_own and _is_named_for_evaluation(scope))
     )
     if leaves and not is_watched and (evaluated is None or not evaluated.strong):
@@ -430,7 +440,29 @@ def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
     return f"`{flow.scope.name}` takes only numbers from its output"
 
 
-def _by_ends(module: Module, flow: Flow, call: Call, ends: Ends) -> str | None:
+def _by_weights(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run]) -> str | None:
+    """Weights are loaded into the model, in a file that trains nothing, and what it gives is only saved or shown."""
+    if module.is_test_file or not module.words.isdisjoint(_TRAINING_WORDS) or _is_own_business(module, call):
+        return None
+    loaded = (run.model for run in runs if run.model is not None and _takes_weights(call.scope, run.model))
+    model = next(loaded, None)
+    return f"weights are loaded into `{model}`" if model and goes_to_watchers(module, flow, loop, call) else None
+
+
+def _by_data(module: Module, flow: Flow, call: Call) -> str | None:
+    """`self.fake = self.net(x)` in the `test` of a class whose file trains nothing: only `self.fake.data` is read."""
+    if module.is_test_file or words_of(flow.scope.name).isdisjoint(TEST_WORDS | _ACTING_WORDS):
+        return None
+    if not module.words.isdisjoint(_TRAINING_WORDS) or _is_own_business(module, call):
+        return None
+    return f"only the data of what `{flow.scope.name}` keeps is read" if is_kept_as_data(module, call) else None
+
+
+def _takes_weights(scope: Scope, model: str) -> bool:
+    return "load_state_dict" in scope.methods_called.get(model, ())
+
+
+def _by_ends(module: Module, flow: Flow, loop: Loop | None, call: Call, ends: Ends) -> str | None:
     """Numbers or arrays are taken from the output, and no graph of it goes anywhere."""
     if module.is_test_file or call.scope.is_class or not _HOOKS.isdisjoint(module.words):
         return None
@@ -438,9 +470,11 @@ def _by_ends(module: Module, flow: Flow, call: Call, ends: Ends) -> str | None:
         return None
     if _is_a_layer(module, flow):
         return None
-    if _graph_leaves(module, flow, call) or is_put_away(module, flow, call) or "volatile" in call.scope.words:
+    if is_put_away(module, flow, call) or "volatile" in call.scope.words:
         return None
     trains = flow.has_backward or flow.has_step
+    if _graph_leaves(module, flow, call) and (trains or not goes_to_watchers(module, flow, loop, call)):
+        return None
     if not (ends.is_counted or ends.is_on_host) and (trains or not (ends.is_ranked or _all_detached(flow, ends))):
         return None  # `fake = G(z)`, of which the discriminator's step gets a detached copy
     path = path_of(call.call.func) or ""
@@ -456,9 +490,11 @@ def _all_detached(flow: Flow, ends: Ends) -> bool:
     """`sample()` returns detached copies, and nothing that carries a graph: no caller can differentiate it."""
     if words_of(flow.scope.name).isdisjoint(_SHOWING_WORDS | _ACTING_WORDS | EVALUATION_WORDS):
         return False  # `target()`: part of a training step
-    parts = [part for value in flow.returned for part in (value, *(value.elements or ()))]
-    is_clean = all(part.grad is Grad.NO for part in parts) and not flow.return_roots & flow.analysis.differentiated
-    return ends.is_detached and bool(parts) and is_clean and not flow.attribute_stores
+    roots = flow.return_roots.union(*(flow.all_roots(value) for value in flow.returned))
+    is_clean = (
+        not any(flow.analysis.roots[root].is_forward for root in roots) and not roots & flow.analysis.differentiated
+    )
+    return ends.is_detached and bool(flow.returned) and is_clean and not flow.attribute_stores
 
 
 def _is_a_layer(module: Module, flow: Flow) -> bool:
@@ -466,7 +502,8 @@ def _is_a_layer(module: Module, flow: Flow) -> bool:
     owner = flow.scope.enclosing_class()
     if owner is None or not module.analysis.is_module_class(owner.qualname):
         return False
-    parts = (part for value in flow.returned for part in value.elements or (value,))
+    parts = [part for value in flow.returned for part in value.elements or (value,)]
+    parts += [module.box(box).content for part in parts for box in part.boxes]
     return any(part.carries_graph or part.grad is Grad.MIXED for part in parts)
 
 
@@ -550,9 +587,17 @@ def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) ->
         if watches(call):
             continue
         gets_output = any(forward.root in value.roots and not value.idents & inputs for value in given)
-        if gets_output and any(value.idents & inputs for value in given):
+        if gets_output and any(value.idents & inputs for value in given) and not _evaluates(flow, loop, call):
             return True
     return False
+
+
+def _evaluates(flow: Flow, loop: Loop | None, call: Call) -> bool:
+    """`vae_loss(reconstructed, x)` for each batch of a loader, in a function called `test`: no attack, by the names."""
+    path = path_of(call.call.func) or ""
+    words = words_of(flow.scope.name) | words_of(path.rpartition(".")[2])
+    is_evaluation = not words_of(flow.scope.name).isdisjoint(TEST_WORDS) and words.isdisjoint(_ATTACK_WORDS)
+    return is_evaluation and loop is not None and loop.is_batch_loop
 
 
 def _returns_densities_of_samples(flow: Flow, forward: Call) -> bool:

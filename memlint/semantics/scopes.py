@@ -327,6 +327,15 @@ def has_decorator(node: cst.FunctionDef | cst.Lambda, name: str) -> bool:
     return any(path_of(decorator.decorator) == name for decorator in node.decorators)
 
 
+_PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property"})
+
+
+def is_property(function: Scope) -> bool:
+    """`self.model(x)` does not call it, but what it returns."""
+    decorators = function.node.decorators if isinstance(function.node, cst.FunctionDef) else ()
+    return any(path_of(decorator.decorator) in _PROPERTIES for decorator in decorators)
+
+
 def target_names(target: cst.CSTNode) -> Iterator[str]:
     """The plain names that an assignment target binds."""
     if isinstance(target, cst.Name):

@@ -22,7 +22,9 @@ class EvalWithoutNoGrad(Rule):
     callers; the loader or the function is named so, also the model's own `evaluate`; something switches training off
     (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`, `model.eval()` where the function asks
     `if model.training:`); or the function takes nothing but numbers or arrays from the output (`.item()`, `argmax`,
-    `.detach().cpu()`). One finding for each such place, at its first forward pass.
+    `.detach().cpu()`), itself or by a helper of the file, or returns detached copies of what it samples; or weights
+    are loaded into the model, in a file that trains nothing, and what comes out is only saved or shown. One finding
+    for each such place, at its first forward pass. A model may also be held in a dictionary, `nets["generator"](z)`.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
@@ -81,7 +83,7 @@ class EvalWithoutNoGrad(Rule):
     code = "MEM201"
     name = "eval-without-no-grad"
     since = "0.1"
-    triggers = frozenset({"eval", "train", "for", "while", "detach", "data", "if", "return"}) | NUMBER_WORDS
+    triggers = NUMBER_WORDS | {"eval", "train", "for", "while", "detach", "data", "if", "return", "load_state_dict"}
 
     def check(self, module: Module) -> Iterator[Draft]:
         for region in evaluation_regions(module):
