@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import textwrap
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import libcst as cst
@@ -11,8 +12,9 @@ import libcst as cst
 from memlint.project.surface import FUNCTIONS, Definition
 from memlint.semantics.grad_effects import GRAD_MODE_WORDS, context_effect, decorator_effect
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.knowledge.frameworks import is_of_plain_library
 from memlint.semantics.modes import is_layer_method, library_decorator_mode, method_mode
-from memlint.semantics.scopes import Scope, path_of
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of
 from memlint.semantics.values import Mode
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ def _decorator_mode(classes: Classes, decorator: cst.Decorator, function: cst.Fu
     name = classes.qualify(call.func if call is not None else expression)
     if name is None:
         return Mode.UNKNOWN
+    if is_of_plain_library(_maker(classes, name.partition(".")[0])):
+        return Mode.KEEP  # `@app.route("/predict")`
     if name in known.GRAD_OFF_CONTEXTS:
         # An `async def` runs after the decorator's context has been left.
         return Mode.OFF if function.asynchronous is None and not (call and call.args) else Mode.UNKNOWN
@@ -52,6 +56,25 @@ def _decorator_mode(classes: Classes, decorator: cst.Decorator, function: cst.Fu
         mode = classes.view.decorator_mode(name)
         return Mode.UNKNOWN if mode is Mode.OFF and function.asynchronous is not None else mode
     return library_decorator_mode(name)
+
+
+def _maker(classes: Classes, name: str) -> str:
+    """The qualified name of what made the file's variable: `flask.Flask` of `app = Flask(__name__)`; "" without one."""
+    made = _made_at_top(classes.tree).get(name)
+    return (classes.qualify(made.func) or "") if made is not None else ""
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _made_at_top(tree: cst.Module) -> dict[str | None, cst.Call]:
+    """The variables of the file that hold what a call returned."""
+    return {
+        path_of(target.target): item.value
+        for statement in tree.body
+        if isinstance(statement, cst.SimpleStatementLine)
+        for item in statement.body
+        if isinstance(item, cst.Assign) and isinstance(item.value, cst.Call)
+        for target in item.targets
+    }
 
 
 def decorators(classes: Classes, scope: Scope) -> list[str]:

@@ -256,8 +256,7 @@ def _region(
     entered = {run.call.scope.qualname for run in runs if run.call is not None} - {scope.qualname}
     questions -= {GradOnEntry(name) for name in entered}
     evaluated = eval_evidence(module, scope, loop, call, runs)
-    leaves = _graph_leaves(module, flow, call)
-    evidence = evaluated.text if evaluated is not None else _by_name(module, scope, loop, call, leaves=leaves)
+    evidence = evaluated.text if evaluated is not None else _by_name(module, flow, loop, call)
     is_said = evidence is not None
     if is_said and _somebody_may_differentiate(flow, loop, call):
         return None
@@ -268,6 +267,7 @@ def _region(
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
+    leaves = _graph_leaves(module, flow, call)
     is_own = evaluated is not None and evaluated.by_object and call.root not in flow.return_roots
     is_watched = leaves and (
         goes_to_watchers(module, flow, loop, call)
@@ -401,7 +401,7 @@ def _may_need_grad(module: Module, run: Run) -> bool:
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
 
 
-def _by_name(module: Module, scope: Scope, loop: Loop | None, call: Call, *, leaves: bool) -> str | None:
+def _by_name(module: Module, flow: Flow, loop: Loop | None, call: Call) -> str | None:
     """A name that says evaluation counts only where a loop runs the model, one over batches if a graph leaves it.
 
     In a model's own class, where a loop of its `evaluate` runs it.
@@ -409,8 +409,9 @@ def _by_name(module: Module, scope: Scope, loop: Loop | None, call: Call, *, lea
     if loop is None:
         return None
     given = (argument.value.roots for argument in (*call.positional, *call.keywords.values()))
-    is_own = scope.is_function and _is_named_for_evaluation(scope) and not leaves
-    if loop.is_batch_loop or is_own or any(loop.element in roots for roots in given):
+    scope = flow.scope
+    is_over_batches = loop.is_batch_loop or any(loop.element in roots for roots in given)
+    if is_over_batches or (_is_named_for_evaluation(scope) and not _graph_leaves(module, flow, call)):
         named = module.named_for_evaluation(scope, loop)
         if named is not None:
             return named

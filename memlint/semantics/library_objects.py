@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from memlint.semantics.knowledge import libraries
+from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge.libraries.rows import Effect, Role
 from memlint.semantics.naming import words_of
 from memlint.semantics.values import PLAIN, Grad, Kind, Mode, Value
@@ -62,7 +62,8 @@ def is_neutral_context(flow: Flow, value: Value, item: cst.BaseExpression) -> bo
         return True  # what wraps an iteration
     if not isinstance(item, cst.Call):
         return False
-    if libraries.knows_no_torch(flow.analysis.qualify(item.func) or ""):
+    name = flow.analysis.qualify(item.func) or ""
+    if frameworks.is_of_plain_library(name) and not name.startswith("contextlib."):
         return True
     if value.kind is not Kind.UNKNOWN:
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Set
 
 from memlint.semantics.knowledge import frameworks, libraries
@@ -18,7 +17,7 @@ def library_decorator_mode(name: str) -> Mode:
     if name in known.GRAD_ON_CONTEXTS:
         return Mode.ON
     neutral = name in frameworks.NEUTRAL_DECORATORS or name.rpartition(".")[2] in ("setter", "getter", "deleter")
-    return Mode.KEEP if neutral or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names else Mode.UNKNOWN
+    return Mode.KEEP if neutral or frameworks.is_of_plain_library(name) else Mode.UNKNOWN
 
 
 def method_mode(name: str, bases: Set[str]) -> Mode:
@@ -56,5 +55,5 @@ def is_known_base(name: str) -> bool:
         or name in known.DATASET_BASES
         or is_module_base(name)
         or libraries.leaves_grad_mode(name)
-        or name.split(".", maxsplit=1)[0] in sys.stdlib_module_names | frameworks.PLAIN_LIBRARIES
+        or frameworks.is_of_plain_library(name)
     )

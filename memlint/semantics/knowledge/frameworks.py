@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Set
 
 # A file that mentions none of these is not known to be about torch.
@@ -62,9 +63,15 @@ PLAIN_BASES = frozenset(
 )
 
 # Nothing in these libraries switches grad mode: a method of a class with one of their classes as base is as good as a
-# function.
-PLAIN_LIBRARIES = frozenset(
-    {"sklearn", "numpy", "gym", "gymnasium", "pydantic", "attr", "attrs", "six", "future", "nltk", "omegaconf"}
+# function, and so is a function below one of their decorators; their context managers change nothing. Most of them
+# never import torch (their declared dependencies on the package index, and their sources).
+PLAIN_LIBRARIES = sys.stdlib_module_names | frozenset(
+    """absl aiohttp alive_progress attr attrs backoff beartype bentoml bottle celery click comet_ml cv2 django enlighten
+    fastapi fire flask future gradio gym gymnasium h5py hydra jaxtyping joblib jsonlines line_profiler lmdb loguru
+    luigi matplotlib mlflow modal neptune netCDF4 nltk numba numpy omegaconf open3d optuna pandas PIL prefect
+    progressbar psutil pyarrow pydantic pytest rasterio ray requests retry rich sacred sanic six sklearn soundfile
+    spaces sqlalchemy starlette streamlit tenacity threadpoolctl tifffile tornado tqdm typeguard typer wandb yaspin
+    zarr""".split()
 )
 
 # Decorators that leave grad mode alone.
@@ -73,19 +80,8 @@ NEUTRAL_DECORATORS = frozenset(
         "staticmethod",
         "classmethod",
         "property",
-        "hydra.main",
-        "click.command",
-        "click.option",
-        "click.argument",
-        "typer.command",
-        "fire.decorators.SetParseFn",
         "gin.configurable",
         "gin.register",
-        "pytest.fixture",
-        "pytest.mark.parametrize",
-        "pytest.mark.skipif",
-        "pytest.mark.slow",
-        "numba.jit",
         "torch.cuda.amp.autocast",
         "torch.autocast",
         "torch.amp.autocast",
@@ -97,14 +93,8 @@ NEUTRAL_DECORATORS = frozenset(
         "torch.compile",
         "torch.compiler.disable",
         "torch._dynamo.disable",
-        "typing.overload",
         "typing_extensions.override",
-        "tqdm.tqdm",
         "torch.distributed.elastic.multiprocessing.errors.record",
-        "jaxtyping.jaxtyped",
-        "typeguard.typechecked",
-        "beartype.beartype",
-        "wandb.init",
     }
 )
 
@@ -161,3 +151,9 @@ CONSUMING_MODULES = (
     "torch.testing.",
     "tensorboardX.",
 )
+
+
+def is_of_plain_library(name: str) -> bool:
+    """Whether a qualified name is one of a library in which nothing switches grad mode."""
+    package, dot, _ = name.partition(".")
+    return bool(dot) and package in PLAIN_LIBRARIES

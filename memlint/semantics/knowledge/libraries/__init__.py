@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 
 from memlint.semantics.knowledge.libraries.accelerate import ACCELERATE
@@ -46,13 +45,6 @@ _EFFECT_OF_METHOD = {
     "setup_module": Effect.RETURNS_FIRST,  # lightning.fabric.Fabric
     "prepare_data_loader": Effect.RETURNS_FIRST,  # accelerate.Accelerator
 }
-# Libraries that never import torch, or only to log what they are given: their context managers leave grad mode alone.
-# (From their declared dependencies on the package index and their sources.)
-_WITHOUT_TORCH = sys.stdlib_module_names - {"contextlib"} | frozenset(
-    """alive_progress click cv2 enlighten h5py jsonlines lmdb loguru matplotlib mlflow netCDF4 numpy open3d pandas PIL
-    progressbar psutil pyarrow rasterio requests rich sklearn soundfile sqlalchemy threadpoolctl tifffile tqdm
-    wandb yaspin zarr comet_ml neptune""".split()
-)
 # Context managers by the name of their method, for a `with` on an object that nobody has seen made.
 NEUTRAL_CONTEXT_METHODS = frozenset(
     {
@@ -155,9 +147,3 @@ def leaves_grad_mode(base: str) -> bool:
     """Whether all other methods of a subclass run in their caller's grad mode."""
     row = class_of(base)
     return row is not None and (row.plain or row.role is Role.MODULE)
-
-
-def knows_no_torch(name: str) -> bool:
-    """Whether a qualified name is one of a library that has nothing to do with torch."""
-    package, dot, _ = name.partition(".")
-    return bool(dot) and package in _WITHOUT_TORCH
