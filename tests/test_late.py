@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from memlint.cli.late import compile_methods_late
+from memlint.cli.late import OFTEN, compile_methods_late
 
 DEFINITIONS = """
 from __future__ import annotations
+import dataclasses
 from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
@@ -40,6 +42,21 @@ class Same:
 @dataclass(slots=True)
 class Slotted:
     x: int
+    y: list[int] = field(default_factory=list)
+
+@dataclass(kw_only=True)
+class Named:
+    x: int
+    y: int = 2
+
+@dataclass
+class Odd:
+    x: int
+    given: dataclasses.InitVar[int] = 3
+    y: int = field(default=4, init=False)
+
+    def __post_init__(self, given: int) -> None:
+        self.x += given
 """
 
 
@@ -53,7 +70,8 @@ def defined() -> dict[str, Any]:
 def late(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     if not hasattr(dataclasses, "_create_fn"):
         pytest.skip("this Python compiles the methods of a dataclass together")
-    monkeypatch.setattr(dataclasses, "_create_fn", dataclasses._create_fn)
+    for name in ("_create_fn", "_init_fn"):
+        monkeypatch.setattr(dataclasses, name, getattr(dataclasses, name))
     compile_methods_late()
     return defined()
 
@@ -66,8 +84,18 @@ def behaviour(classes: dict[str, Any]) -> list[object]:
     found += [ordered(1) < ordered(2), ordered(1) >= ordered(2), repr(ordered(1, z=5)), ordered(1) == one]
     found += [loose().names, loose() == loose(), loose(["a"]).names]
     found += [same(1) == same(1), len({same(1), same(1)}), repr(slotted(4)), slotted(4) == slotted(4)]
+    named, odd = classes["Named"], classes["Odd"]
+    found += [slotted(4).y is not slotted(4).y, repr(named(x=1)), named(y=3, x=1).y, repr(odd(1)), repr(odd(1, 5))]
     found += [repr(dataclasses.replace(one, y=9)), dataclasses.astuple(one), repr(copy.copy(one))]
-    for wrong in (point, lambda: point(1, 2, (), 4), lambda: point(w=1), lambda: hash(loose())):
+    for wrong in (
+        point,
+        lambda: point(1, 2, (), 4),
+        lambda: point(1, x=1),
+        lambda: point(1, w=1),
+        lambda: point(w=1),
+        lambda: named(1),
+        lambda: hash(loose()),
+    ):
         try:
             wrong()
         except TypeError as error:
@@ -88,12 +116,23 @@ def test_they_behave_alike(late: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 
 def test_a_method_stands_in_its_class_once_it_was_called(late: dict[str, Any]) -> None:
     point = late["Point"]
+    stand_in = vars(point)["__eq__"]
+    assert late["Ordered"](1) != late["Ordered"](2)
+    assert vars(point)["__eq__"] is stand_in
+    assert point(1) == point(1)
+    assert vars(point)["__eq__"] is not stand_in
+    assert vars(point)["__eq__"].__qualname__ == "Point.__eq__"
+
+
+def test_a_constructor_stands_in_its_class_once_it_was_called_often(late: dict[str, Any]) -> None:
+    point = late["Point"]
     stand_in = vars(point)["__init__"]
-    late["Ordered"](1)
+    before = [point(number) for number in range(OFTEN)]
     assert vars(point)["__init__"] is stand_in
-    point(1)
+    assert [point(number) for number in range(OFTEN)] == before
     assert vars(point)["__init__"] is not stand_in
     assert vars(point)["__init__"].__qualname__ == "Point.__init__"
+    assert inspect.signature(point).parameters.keys() == {"x", "y", "tags"}
 
 
 def test_libcst_reads_the_same() -> None:
