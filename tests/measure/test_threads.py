@@ -140,3 +140,56 @@ def test_a_prediction_follows_threads(tmp_path: Path, call: str) -> None:
     outcome = run(Job(Target("script", str(path)), "fake", str(tmp_path)), "discard")
     assert outcome.recording is not None, outcome.message
     assert peak(outcome.recording).bytes == peak(measured(TRAINING.format(call="step()"), path)).bytes
+
+
+BACKWARD = """
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+class Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        twice = torch.cat([grad, grad])
+        return twice[: len(grad)] * 2
+
+def block(x):
+    wide = up(x)
+    return down(wide.relu())
+
+up, down = nn.Linear(64, 512).cuda(), nn.Linear(512, 64).cuda()
+optimizer = torch.optim.SGD([*up.parameters(), *down.parameters()], lr=0.1)
+for reentrant in (True, False, True, False):
+    x = torch.ones(32, 64, device="cuda", requires_grad=True)
+    y = Scale.apply(checkpoint(block, x, use_reentrant=reentrant))
+    y.register_hook(lambda grad: grad.clone())
+    y.square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+
+def test_what_autograd_runs_in_threads_of_its_own_has_the_lines_it_has_in_ours(tmp_path: Path) -> None:
+    """Of tensors on `cuda` autograd runs the nodes in a thread of C++; on `cpu` in the one that asks for them."""
+    path = tmp_path / "train.py"
+    path.write_text(BACKWARD)
+    made = []
+    for backend in ("fake", "cpu"):
+        outcome = run(Job(Target("script", str(path)), backend, str(tmp_path), steps=4), "discard")
+        assert outcome.recording is not None, outcome.message
+        made.append(
+            [
+                (storage.size, storage.category, storage.phase, storage.step, storage.place, storage.caller)
+                for storage in outcome.recording.storages
+            ]
+        )
+    assert made[0] == made[1]
+    text = [line.strip() for line in BACKWARD.splitlines()]
+    backward = [(place, caller) for _, _, phase, _, place, caller in made[0] if phase == "backward"]
+    assert {"wide = up(x)", "return down(wide.relu())"} <= {text[place.line - 1] for place, _ in backward if place}
+    callers = {text[caller.line - 1] for _, caller in backward if caller}
+    assert {"twice = torch.cat([grad, grad])", "y.square().mean().backward()"} <= callers

@@ -494,7 +494,9 @@ class Session:
             with self._watching():
                 self._steps.backward_started()
         caller = self._tracker.backward_caller
-        self._tracker.backward_caller = self._frames.innermost() if self._frames is not None else None
+        # A pass within a pass, as a checkpoint's, may be asked for in a thread of autograd's, which has no user's line.
+        here = self._frames.innermost() if self._frames is not None else None
+        self._tracker.backward_caller = here or caller
         if create_graph and self._growth is not None:
             self._growth.created_graphs = self._tracker.backward_caller
         self._backward.append(create_graph)
