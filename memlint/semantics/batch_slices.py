@@ -22,12 +22,18 @@ def goes_by_batches(loop: cst.For | cst.While) -> bool:
     """`for batch in batches`, `for i in range(0, n, size): x[i : i + size]`."""
     if isinstance(loop, cst.For) and any(map(_names_a_batch, target_names(loop.target))):
         return True
-    own = list(_own_nodes(loop.body))
-    changing = set(target_names(loop.target)) if isinstance(loop, cst.For) else set()
-    for node in own:
+    changing = names_set_in(loop)
+    return any(isinstance(node, cst.Slice) and _moves_on(node, changing) for node in _own_nodes(loop.body))
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def names_set_in(loop: cst.For | cst.While) -> frozenset[str]:
+    """The names that each iteration sets anew, outside of the loops inside it."""
+    names = set(target_names(loop.target)) if isinstance(loop, cst.For) else set()
+    for node in _own_nodes(loop.body):
         if isinstance(node, (cst.AssignTarget, cst.AugAssign)):
-            changing.update(target_names(node.target))
-    return any(isinstance(node, cst.Slice) and _moves_on(node, changing) for node in own)
+            names.update(target_names(node.target))
+    return frozenset(names)
 
 
 def _names_a_batch(name: str) -> bool:
@@ -35,7 +41,7 @@ def _names_a_batch(name: str) -> bool:
     return not words.isdisjoint(_BATCH_WORDS) and words.isdisjoint(_ABOUT_BATCHES)
 
 
-def _moves_on(piece: cst.Slice, changing: set[str]) -> bool:
+def _moves_on(piece: cst.Slice, changing: frozenset[str]) -> bool:
     """`start:end`, both of which the iteration sets."""
     bounds = (piece.lower, piece.upper)
     return all(bound is not None and not changing.isdisjoint(_names_in(bound)) for bound in bounds)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import libcst as cst
 
-from memlint.semantics.batch_slices import goes_by_batches
+from memlint.semantics.batch_slices import goes_by_batches, names_set_in
 from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
@@ -17,8 +17,8 @@ from memlint.semantics.knowledge import device as known
 from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.paths import parameter_names
-from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parts_of
+from memlint.semantics.paths import head_of, parameter_names
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parts_of, path_of
 from memlint.semantics.values import Kind
 
 _SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda)
@@ -125,7 +125,20 @@ def _is_named_step_loop(module: Module, loop: Loop) -> bool:
     if not isinstance(loop.node, _LOOPS):
         return False
     is_loader = loop.iterable is not None and is_named_loader(module, loop.iterable, loop.iterates)
-    return is_loader or goes_by_batches(loop.node)
+    return is_loader or goes_by_batches(loop.node) or _runs_a_model(module, loop)
+
+
+def _runs_a_model(module: Module, loop: Loop) -> bool:
+    """An iteration runs a model itself, and always the same one: not layer by layer, model by model."""
+    if loop.runs_layers or any(inner.parent is loop and inner.has_forward for inner in module.loops):
+        return False
+    made = names_set_in(loop.node) if isinstance(loop.node, _LOOPS) else frozenset()
+    paths = (
+        path_of(call.call.func)
+        for call in module.calls_in(loop.scope)
+        if call.is_forward and call.loop is loop and not call.handler
+    )
+    return any(path is not None and head_of(path) not in made for path in paths)
 
 
 def _is_step(module: Module, call: Call, loop: Loop) -> bool:

@@ -84,6 +84,7 @@ _ATTACK_WORDS = frozenset(
     """attack attacks attacker adversarial adv perturb perturbation perturbed pgd fgsm saliency gradcam cam explain
     explainer explanation attribution attributions grad gradient gradients adapt tent""".split()
 )
+_LEARNING_WORDS = frozenset({"adapt", "learn", "finetune", "optimize", "optimise", "backprop"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -263,7 +264,7 @@ def _region(
     if not is_said and not _is_built_here(call):
         evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, loop, call, ends)
         evidence = evidence or _by_weights(module, flow, loop, call, runs) or _by_data(module, flow, call)
-    if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
+    if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node) or _adapts(flow):
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
@@ -504,8 +505,8 @@ def _is_a_layer(module: Module, flow: Flow) -> bool:
     if owner is None or not module.analysis.is_module_class(owner.qualname):
         return False
     parts = [part for value in flow.returned for part in value.elements or (value,)]
-    parts += [module.box(box).content for part in parts for box in part.boxes]
-    return any(part.carries_graph or part.grad is Grad.MIXED for part in parts)
+    held = (module.box(box) for part in parts for box in part.boxes)
+    return any(part.carries_graph or part.grad is Grad.MIXED for part in parts) or any(box.carrying for box in held)
 
 
 def _is_own_business(module: Module, call: Call) -> bool:
@@ -608,6 +609,17 @@ def _returns_densities_of_samples(flow: Flow, forward: Call) -> bool:
         call.method == "log_prob" and call.root in flow.return_roots and forward.root in flow.all_roots(call.result)
         for call in flow.calls
     )
+
+
+def _adapts(flow: Flow) -> bool:
+    """`learner.adapt(loss)`: something learns from what a model gives in this function, be it a test."""
+    for call in flow.calls:
+        if words_of(call.method or "").isdisjoint(_LEARNING_WORDS):
+            continue
+        given = (argument.value for argument in (*call.positional, *call.keywords.values()))
+        if any(flow.analysis.roots[root].is_forward for value in given for root in flow.all_roots(value)):
+            return True
+    return False
 
 
 def _holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:

@@ -68,7 +68,7 @@ def target_forwards(module: Module) -> Iterator[TargetForward]:
     seen: set[tuple[Home, Scope]] = set()
     for call in module.calls:
         path = _network_of(call)
-        home = home_of(call.scope, path) if path is not None else None
+        home = _home_given(module, call.scope, path) if path is not None else None
         if path is None or home is None or home not in syncs or (home, call.scope) in seen or home.name in trained:
             continue
         if _has_an_optimizer(home.name, stepped):
@@ -76,6 +76,22 @@ def target_forwards(module: Module) -> Iterator[TargetForward]:
         if _keeps_a_graph(module, call, syncs) and not _is_frozen_elsewhere(module, home):
             seen.add((home, call.scope))
             yield TargetForward(call, path, syncs[home])
+
+
+def _home_given(module: Module, scope: Scope, path: str) -> Home | None:
+    """Where the network lives; of a parameter, where all that call the function in this file have what they give."""
+    home = home_of(scope, path)
+    function = home.scope if home is not None and home.is_parameter else None
+    if home is None or function is None or function.qualname in module.analysis.handed_over:
+        return home
+    names = parameter_names(function)
+    bound = function.parent is not None and function.parent.is_class
+    given = {
+        (call.scope, renamed(path, call, names, bound=bound, local=frozenset()))
+        for call in module.calls_of(frozenset({function.qualname}))
+    }
+    homes = {home_of(caller, name) for caller, name in given if name is not None}
+    return next(iter(homes)) if len(homes) == 1 and all(name is not None for _, name in given) else home
 
 
 def _is_frozen_elsewhere(module: Module, home: Home) -> bool:

@@ -16,9 +16,10 @@ class EmptyCacheInLoop(Rule):
 
     ## What it does
     Flags `torch.cuda.empty_cache()` (also that of `torch.accelerator`, `torch.mps` and `torch.xpu`) where it runs in
-    every iteration of a loop over batches (or over slices of the data), in a function that such loops call, in the
-    `forward` of a module, in a step method or per-batch callback of Lightning or Transformers, or in the
-    `__getitem__` of a data set; also through a function of the same file.
+    every iteration of a loop over batches (or over slices of the data, or that runs the same model in each iteration),
+    in a function that such loops call for each batch, in the `forward` of a module, in a step method or per-batch
+    callback of Lightning or Transformers, or in the `__getitem__` of a data set; also through a function of the same
+    file.
 
     ## What it costs
     Time, hardly ever memory: `empty_cache()` cannot free a live tensor. It waits for the device, hands unused blocks

@@ -27,7 +27,7 @@ class FrozenModelTracksGrad(Rule):
     the copy that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers and
     never freezes; and a target network, into which the weights of the network that is trained are copied again and
     again (`load_state_dict`, `copy_` in a loop over the parameters, `soft_update(target, net)`), in a function that
-    trains, whether the loss goes through its output or the output is detached later.
+    trains and has it or is given it, whether the loss goes through its output or the output is detached later.
 
     ## What it costs
     The activations that gradients of its parameters need (A of that model), and gradients for all its parameters (P),
