@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from memlint.semantics import layer_inputs
 from memlint.semantics.events import Call, Use
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
@@ -30,10 +31,19 @@ _OF_A_FORWARD_HOOK = 3
 
 def carries_by_signs(module: Module, expression: cst.BaseExpression, value: Value, at: Call) -> bool:
     """Somebody who wrote this code took the value for part of a graph, or for a tensor that may be."""
-    if _cuts(at.scope) or _is_loss(expression):
+    if _cuts(at.scope) or _is_loss(expression) or _is_of_layer_input(module, value, at):
         return True
     roots = {item.root for item in module.analysis.basis(value.conditions) if isinstance(item, Proof)}
     return bool(roots) and all(_has_sign(module, root, at) for root in roots)
+
+
+def _is_of_layer_input(module: Module, value: Value, at: Call) -> bool:
+    """What a norm or a loss is given, or computes of it: the outputs of other layers."""
+    flow, owner = module.flow_of(at.scope), at.scope.enclosing_class()
+    if flow is None or owner is None or not value.carries_graph:
+        return False
+    is_behind = layer_inputs.is_named_inner_layer(owner.name) or not words_of(owner.name).isdisjoint(_LOSS_WORDS)
+    return is_behind and layer_inputs.ground(module, flow, value) is not None
 
 
 def _cuts(scope: Scope) -> bool:
