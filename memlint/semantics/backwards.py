@@ -16,7 +16,8 @@ from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.retention import differentiated_losses, makes_leaf
 from memlint.semantics.rollouts import draws_old_transitions
 from memlint.semantics.scopes import Scope, nodes_within, parameters, path_of, walk
-from memlint.semantics.values import Grad, Kind, Mode, Root, Value
+from memlint.semantics.spent_graphs import is_set_back, is_stepped_after, only_in_spent_attributes, set_by_forward
+from memlint.semantics.values import Grad, Mode, Root, Value
 
 # A parameter so named is no tensor.
 _NAMESPACES = frozenset(
@@ -82,7 +83,7 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
     if _handed_on(module, flow, backward, graph):
         return None
     returned = [part for value in flow.returned for part in _parts(value) if graph & part.roots]
-    if _is_stepped_after(module, backward):
+    if is_stepped_after(module, backward):
         returned = [
             part for part in returned if not part.idents or not part.idents <= module.once(differentiated_losses)
         ]
@@ -96,18 +97,6 @@ def _parts(value: Value) -> Iterator[Value]:
         yield value
     for element in value.elements or ():
         yield from _parts(element)
-
-
-def _is_stepped_after(module: Module, backward: Backward) -> bool:
-    """An optimizer changes the parameters afterwards: whoever differentiated the loss once more would get an error."""
-    return any(
-        call.method == "step"
-        and call.order > backward.order
-        and not call.guarded
-        and call.receiver is not None
-        and call.receiver.kind in (Kind.OPTIMIZER, Kind.SCALER)
-        for call in module.calls_in(backward.scope)
-    )
 
 
 def _is_step(module: Module, flow: Flow, backward: Backward) -> bool:
@@ -186,9 +175,9 @@ class _Outside:
         seen.add(root)
         if id(made.node) in self._inside:
             return self._backward.loop is None and self._is_kept(made)
-        if _set_by_forward(self._module, self._backward, root) or makes_leaf(self._module.call_at(made.node)):
+        if set_by_forward(self._module, self._backward, root) or makes_leaf(self._module.call_at(made.node)):
             return False
-        if _is_set_back(self._module, self._backward, made.node):
+        if is_set_back(self._module, self._backward, made.node):
             return False
         if isinstance(made.node, cst.Param):
             return self._is_given(made.node, seen)
@@ -244,69 +233,11 @@ def _is_namespace(made: Root) -> bool:
     return isinstance(made.node, cst.Param) and not words_of(made.node.name.value).isdisjoint(_NAMESPACES)
 
 
-def _set_by_forward(module: Module, backward: Backward, root: int) -> bool:
-    """An attribute of the module that each iteration runs, set by a method of it: an auxiliary loss."""
-    node = module.analysis.roots[root].node
-    owner = backward.scope.enclosing_class()
-    if owner is None or not module.analysis.is_module_class(owner.qualname):
-        return False
-    runs_itself = any(
-        call.is_forward and call.callee.cls == owner.qualname and call.order < backward.order
-        for call in module.calls_in(backward.scope)
-        if call.loop is not None and call.loop in (backward.loop.outer() if backward.loop is not None else ())
-    )
-    inside = {
-        id(inner)
-        for method in owner.children
-        if method is not backward.scope and method.name != "__init__"
-        for inner in walk(method.node)
-    }
-    return runs_itself and id(node) in inside
-
-
-def _is_set_back(module: Module, backward: Backward, node: cst.CSTNode) -> bool:
-    """The state of an object to which each iteration gives a new one: `model.init_hidden()` sets `self.hidden`."""
-    while isinstance(node, cst.Subscript):
-        node = node.value
-    if not isinstance(node, cst.Attribute) or path_of(node.value) != "self" or backward.loop is None:
-        return False
-    return any(
-        _sets_without_graph(module, name, node)
-        for call in module.calls_in(backward.scope)
-        if call.loop is not None and backward.loop in call.loop.outer() and not call.guarded
-        if call.order < backward.order and not call.is_forward
-        for name in call.callee.quals
-    )
-
-
-def _sets_without_graph(module: Module, method: str, node: cst.Attribute) -> bool:
-    """Whether a method of the class in which the attribute is read sets it to something without a graph."""
-    scope = module.analysis.scope_named(method)
-    flow = module.flow_of(scope) if scope is not None else None
-    if scope is None or flow is None or scope.parent is None or not scope.parent.is_class:
-        return False
-    set_to = [store.value for store in flow.attribute_stores if store.path == f"self.{node.attr.value}"]
-    if not set_to or id(node) not in nodes_within(scope.parent.node):
-        return False
-    return all(value.grad is Grad.NO for value in set_to)
-
-
-def _only_in_spent_attributes(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
-    """Attributes that each iteration sets back, or that hold the very loss after the optimizer's step."""
-    stepped = _is_stepped_after(module, backward)
-    return all(
-        (stepped and bool(store.value.idents) and store.value.idents <= backward.differentiated.idents)
-        or _is_set_back(module, backward, store.node)
-        for store in module.attribute_stores
-        if graph & flow.all_roots(store.value)
-    )
-
-
 def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:
     """Whether code out of view, an attribute or a closure gets hold of the graph."""
     if graph & module.analysis.captured:
         return True
-    if graph & module.analysis.shared and not _only_in_spent_attributes(module, flow, backward, graph):
+    if graph & module.analysis.shared and not only_in_spent_attributes(module, flow, backward, graph):
         return True
     for call in flow.calls:
         if call.order <= backward.order or call.root not in module.analysis.unseen:
