@@ -35,6 +35,11 @@ def by_the_hundred() -> Iterator[fuzz.Program]:
     sums = "while flags[{i}]:\n    loss = loss + model(x)\n    if loss > 3:\n        break"  # summed_losses
     hooks = "model.register_forward_hook(lambda m, i, o: losses.append(o))"  # hooks
     yield from (fuzz.repeated((form,), fuzz.in_function) for form in (chain, loops, sums, hooks))
+    branches = "if flags[{i}]:\n    loss = model(x)\nlosses.append(loss)"  # values that may be each of many definitions
+    yield fuzz.repeated((branches,), fuzz.at_top)
+    yield fuzz.repeated(("for x in loader:\n    total += model(x)", hooks), fuzz.in_function, (32, 64, 128))
+    table = "losses.append(model(x))"  # containers
+    yield fuzz.repeated((table,), fuzz.at_top, (256, 512, 1024))
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import is_layer, library_call
 from memlint.semantics.library_objects import effect_of, result_of
-from memlint.semantics.making import MAX_HELD
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.reading import Reading, escape_arguments, reduced_pair
 from memlint.semantics.scopes import is_property, path_of
 from memlint.semantics.values import (
+    MAX_HELD,
     NO_GRAD_TENSOR,
     NONE,
     NOTHING,
@@ -485,6 +485,7 @@ def _own(flow: Flow, reading: Reading, qual: str) -> Value:
     if len(flow.all_roots(callee.result)) > MAX_HELD:
         note_work(flow, reading, callee)
         flow.escape(callee.result)
+        analysis.lose(flow.all_roots(callee.result))
         return _unknown_call(flow, reading, qual)
     return _apply(flow, reading, callee)
 

@@ -11,7 +11,7 @@ from memlint.semantics.events import Loop, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of
-from memlint.semantics.values import NONE_NEEDED, Condition, Grad, Kind, Proof, Root, Value, join
+from memlint.semantics.values import MAX_HELD, NONE_NEEDED, Condition, Grad, Kind, Proof, Root, Value, join
 
 # So many parts of a container that carry a graph are as good as all.
 _MAX_CARRYING = 8
@@ -125,10 +125,19 @@ class Definitions:
             self._box_ids[id(node)] = found
         return found
 
+    def lose(self, roots: frozenset[int]) -> None:
+        """They are too many to be followed: whatever can be done with them may be done."""
+        self.escaped |= roots
+        self.differentiated |= roots
+
     def put(self, box: int, value: Value) -> None:
         target = self.boxes[box]
         target.counts |= value.kind is Kind.NUMBER
         target.items = None
+        if len(target.content.roots) > MAX_HELD:
+            target.escaped = True
+            self.lose(value.roots)
+            return
         target.content = join(target.content, value) if target.filled else value
         if value.carries_graph and len(target.carrying) < _MAX_CARRYING:
             target.carrying.append(value)

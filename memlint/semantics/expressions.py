@@ -17,6 +17,7 @@ from memlint.semantics.scopes import parts_of, path_of
 from memlint.semantics.state import merge
 from memlint.semantics.values import (
     FALSE,
+    MAX_ALTERNATIVES,
     MIXED,
     NO_GRAD_TENSOR,
     NONE,
@@ -65,6 +66,8 @@ class Expressions(Effects):
         value = self.state.vars.get(name)
         if value is None:
             value = self._outer(name, node)
+        elif len(value.idents) > MAX_ALTERNATIVES and value.kind in (Kind.TENSOR, Kind.UNKNOWN):
+            value = self.state.vars[name] = self.unknown(node, value.roots)
         if value.kind is Kind.UNKNOWN:
             shown = self.analysis.kind_from_use(self.scope, name)
             if shown is not None:

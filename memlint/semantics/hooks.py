@@ -501,28 +501,33 @@ def _same_arguments(call: Call) -> bool:
 
 def _run_of(module: Module, call: Call, owners: frozenset[str]) -> Call | None:
     """The function also runs the model that it was given: each call of it adds a hook and uses all there are."""
-    scope = call.scope
-    given = _parameter_names(scope) - {"self", "cls"}
-    for other in module.once(_possible_runs).get(scope, ()):
-        if any(loop not in (call.loop.outer() if call.loop is not None else ()) for loop in _loops_of(other)):
-            continue  # registered once, run for many batches
-        path = path_of(other.call.func) or ""
-        if path.rpartition(".")[2] in known.RUNS:
-            path = path.rpartition(".")[0]
-        start, _, rest = path.partition(".")
-        if start == "self" and "self" in owners and _runs_member(call, rest, other):
-            return other
-        if not rest and (start in owners - {"self"} or (other.is_forward and start in given and owners & given)):
-            return other
-    return None
+    runs = module.once(_possible_runs)
+    # In another loop: registered once, run for many batches.
+    around = (None, *(call.loop.outer() if call.loop is not None else ()))
+    first = (
+        next((item for item in runs.get((call.scope, loop), ()) if _runs(call, item, owners)), None) for loop in around
+    )
+    return min((item for item in first if item is not None), key=lambda item: item.order, default=None)
 
 
-def _possible_runs(module: Module) -> dict[Scope, list[Call]]:
-    """By function, the calls that are given something, without those that register hooks."""
-    found: dict[Scope, list[Call]] = {}
+def _runs(call: Call, other: Call, owners: frozenset[str]) -> bool:
+    path = path_of(other.call.func) or ""
+    if path.rpartition(".")[2] in known.RUNS:
+        path = path.rpartition(".")[0]
+    start, _, rest = path.partition(".")
+    if start == "self" and "self" in owners and _runs_member(call, rest, other):
+        return True
+    given = _parameter_names(call.scope) - {"self", "cls"}
+    return not rest and (start in owners - {"self"} or (other.is_forward and start in given and bool(owners & given)))
+
+
+def _possible_runs(module: Module) -> dict[tuple[Scope, Loop | None], list[Call]]:
+    """By function and innermost loop, the calls that are given something, without those that register hooks."""
+    found: dict[tuple[Scope, Loop | None], list[Call]] = {}
     for call in module.calls:
         if (call.positional or call.keywords) and call.method not in _HOOKS:
-            found.setdefault(call.scope, []).append(call)
+            loop = next(iter(_loops_of(call)), None)
+            found.setdefault((call.scope, loop), []).append(call)
     return found
 
 

@@ -9,6 +9,7 @@ import libcst as cst
 
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.values import (
+    MAX_HELD,
     NONE_NEEDED,
     NOTHING,
     NUMBER,
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from memlint.semantics.events import Loop
     from memlint.semantics.scopes import Scope
     from memlint.semantics.state import State
-
-
-MAX_HELD = 600
-"""A value that would hold more definitions counts as made by code out of view, which got them all.
-
-Each step of a sum of thousands of calls, or of functions that call each other, would go over all before it otherwise.
-In the packages of benchmarks/corpus.toml few values hold more than 200.
-"""
 
 
 class Making:
@@ -64,8 +57,7 @@ class Making:
         root = self.root(node) if root is None else root
         made = self.analysis.roots[root]
         if len(roots) > MAX_HELD:
-            self.analysis.escaped |= roots
-            self.analysis.differentiated |= roots
+            self.analysis.lose(roots)
             self.analysis.claim(root, None)
             made.saves = made.of_module = True
             roots = NOTHING

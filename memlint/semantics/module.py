@@ -98,8 +98,17 @@ class Module:
 
     def backwards_over(self, roots: Set[int]) -> list[Backward]:
         """The backward passes that reach one of these definitions."""
-        found = [item for item in self.backwards if not item.differentiated.roots.isdisjoint(roots)]
-        return sorted(found, key=lambda backward: backward.order)
+        by_root = self._backwards_by_root
+        found = {index for root in by_root.keys() & roots for index in by_root[root]}
+        return sorted((self.backwards[index] for index in sorted(found)), key=lambda backward: backward.order)
+
+    @cached_property
+    def _backwards_by_root(self) -> dict[int, list[int]]:
+        by_root: dict[int, list[int]] = {}
+        for index, backward in enumerate(self.backwards):
+            for root in backward.differentiated.roots:
+                by_root.setdefault(root, []).append(index)
+        return by_root
 
     @cached_property
     def returning(self) -> dict[int, frozenset[str]]:
