@@ -384,6 +384,22 @@ def test_weights_that_a_layer_gives_in_evaluation() -> None:
     assert made["aten::bmm"] == 2 * 2 * 6 * 6 * 4, "softmax is in place, and the result takes the queries' memory"
 
 
+@pytest.mark.parametrize("places", [(0, 0, 0), (0, 1, 1), (0, 1, 2), (0, 0, 1)])
+def test_the_fused_operator_itself_gives_what_pytorch_gives(places: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer, tensors = nn.MultiheadAttention(16, 2, batch_first=True), [torch.randn(2, 6, 16) for _ in range(3)]
+    weights = (layer.in_proj_weight, layer.in_proj_bias, layer.out_proj.weight, layer.out_proj.bias)
+    given: list[Any] = []
+
+    def attend() -> Any:
+        return torch._native_multi_head_attention(*(tensors[place] for place in places), 16, 2, *weights)
+
+    with torch.no_grad():
+        expected = attend()
+        measured_function(lambda: given.append(attend()))
+    assert all(torch.equal(one, other) for one, other in zip(given[0], expected, strict=True))
+
+
 def test_an_encoder_that_would_leave_its_padding_out_says_so() -> None:
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
 

@@ -1,9 +1,10 @@
 """What `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` run in evaluation without grad: one operator for all.
 
 Its kernel calls others below autograd, where no mode sees them. Here it is taken apart as it is for a card, so that
-what it allocates on the way is seen. Sources: pytorch, aten/src/ATen/native/transformers/cuda/attention.cu
-(native_multi_head_attention_cuda, transform_bias_rescale_qkv_cuda), attention.cpp (bmm_nt, bmm_nn, masked_softmax),
-../cuda/SoftMax.cu (masked_softmax_cuda) and transformer.cpp (transformer_encoder_layer_forward).
+what it allocates on the way is seen. Sources: pytorch, in aten/src/ATen/native: transformers/cuda/attention.cu
+(native_multi_head_attention_cuda, transform_bias_rescale_qkv_cuda), transformers/attention.cpp (bmm_nt, bmm_nn,
+masked_softmax), transformers/transformer.cpp (transformer_encoder_layer_forward), cuda/SoftMax.cu
+(masked_softmax_cuda).
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ def multi_head_attention(
     average_weights: bool = True,
     mask_type: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`aten::_native_multi_head_attention` of one tensor with itself: other calls do not take the fused path."""
-    if mask is None and not need_weights and fuses(*(_by_head(query, heads) for _ in range(3))):
+    """`aten::_native_multi_head_attention`."""
+    itself = query is key and key is value
+    if itself and mask is None and not need_weights and fuses(*(_by_head(query, heads) for _ in range(3))):
         q, k, v = (_by_head(part, heads) for part in aten.linear(query, qkv_weight, qkv_bias).chunk(3, -1))
         attended = aten.scaled_dot_product_attention(q, k, v)
         attended = attended.transpose(1, 2).reshape(query.shape[0], -1, width)
         return aten.linear(attended, out_weight, out_bias), None
-    q, k, v = aten._transform_bias_rescale_qkv(torch.matmul(query, qkv_weight.t()), qkv_bias, heads)
+    q, k, v = aten._transform_bias_rescale_qkv(_projected(query, key, value, qkv_weight), qkv_bias, heads)
     batch, _, length, size = q.shape
     together = (batch * heads, length, size)
     scores = torch.bmm(q.view(together), k.view(together).transpose(2, 1)).view(batch, heads, length, length)
@@ -61,6 +63,17 @@ def multi_head_attention(
         weights = weights.sum(1)
         weights /= heads
     return out.view(batch, length, width), weights
+
+
+def _projected(query: Tensor, key: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """Queries, keys and values side by side, before their biases."""
+    if key is not value:
+        pairs = zip((query, key, value), weight.chunk(3), strict=True)
+    elif query is not key:
+        pairs = zip((query, key), weight.split([query.shape[-1], 2 * query.shape[-1]]), strict=True)
+    else:
+        return torch.matmul(query, weight.t())
+    return torch.cat([torch.matmul(tensor, part.t()) for tensor, part in pairs], 2)
 
 
 def _by_head(packed: Tensor, heads: int) -> Tensor:

@@ -37,6 +37,7 @@ class Routes:
         self._capability = capability
         self._place = place
         self._counts: dict[tuple[str, str, str, Place | None], int] = {}
+        self._whole = self.composites() | self.fused_layers(_always)
 
     def chosen(self) -> list[KernelChoice]:
         return [KernelChoice(*choice, count) for choice, count in self._counts.items()]
@@ -88,11 +89,11 @@ class Routes:
 
     def whole(self, func: Any, on_card: Callable[[torch.Tensor], bool] = _always) -> Callable[..., Any] | None:
         """The route of an operator that reaches the modes whole: in inference mode autograd is passed over."""
-        if func.namespace != "aten":
+        if func.namespace != "aten" or func._overloadname != "default":
             return None
-        if func._overloadname != "default":
-            return None
-        return self.composites().get(func._opname) or self.fused_layers(on_card).get(func._opname)
+        if on_card is _always:
+            return self._whole.get(func._opname)
+        return (self.composites() | self.fused_layers(on_card)).get(func._opname)
 
     def _attention(
         self,
