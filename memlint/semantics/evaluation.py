@@ -34,6 +34,7 @@ from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, is_put_away, watches
+from memlint.semantics.paths import head_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
@@ -244,9 +245,7 @@ def _region(
     module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], *, by_use: bool
 ) -> EvaluationRegion | None:
     scope = flow.scope
-    if scope.words_but_off & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
-        return None
-    if any(differentiates_itself(module, run) for run in runs):
+    if _differentiates(module, flow, call, runs):
         return None
     ends = ends_of(module, flow, call.root)
     is_method = any(run.is_method for run in runs)
@@ -262,9 +261,8 @@ def _region(
     if is_said and _somebody_may_differentiate(flow, loop, call):
         return None
     if not is_said and not _is_built_here(call):
-        evidence = _by_use(module, flow, call) if by_use else _by_ends(module, flow, loop, call, ends)
-        evidence = evidence or _by_weights(module, flow, loop, call, runs) or _by_data(module, flow, call)
-    if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node) or _adapts(flow):
+        evidence = _by_use(module, flow, call) if by_use else _by_output(module, flow, loop, call, runs, ends)
+    if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
@@ -307,6 +305,19 @@ def _region(
         one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
     )
+
+
+def _differentiates(module: Module, flow: Flow, call: Call, runs: Sequence[Run]) -> bool:
+    """Whether something here differentiates, or may: the function, the model's forward, what learns from outputs.
+
+    Or the model may have no graph: what the function freezes by a global name may be the model that it is given.
+    """
+    scope = flow.scope
+    if scope.words_but_off & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
+        return True
+    if any(head_of(path) not in scope.bound | {"self"} for path in scope.frozen):
+        return True
+    return _adapts(flow) or any(differentiates_itself(module, run) for run in runs)
 
 
 def _carries(module: Module, call: Call) -> frozenset[Question] | None:
@@ -440,6 +451,14 @@ def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
     if _is_own_business(module, call):
         return None
     return f"`{flow.scope.name}` takes only numbers from its output"
+
+
+def _by_output(
+    module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], ends: Ends
+) -> str | None:
+    """What becomes of the output says that nobody differentiates it."""
+    evidence = _by_ends(module, flow, loop, call, ends)
+    return evidence or _by_weights(module, flow, loop, call, runs) or _by_data(module, flow, call)
 
 
 def _by_weights(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run]) -> str | None:
