@@ -14,7 +14,7 @@ import click
 from memlint.cli.errors import Trouble, say_error
 from memlint.config.options import OutputFormat
 from memlint.linting.finding import FileResult
-from memlint.reporting import github, text
+from memlint.reporting import text
 from memlint.reporting.colour import Palette, wants_colour
 from memlint.reporting.report import Report
 
@@ -44,6 +44,8 @@ def print_report(report: Report, output_format: OutputFormat, stream: TextIO, *,
     lines = _counted(report, output_format) if statistics else _rendered(report, output_format, stream)
     _print(lines, stream)
     if output_format in FOR_PEOPLE and not statistics and _is_github_action():
+        from memlint.reporting import github
+
         # GitHub reads annotations anywhere in the output and shows them at the lines of the pull request.
         _print(github.render(report), stream)
 

@@ -42,12 +42,8 @@ from memlint.semantics.parsing import parse
 from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
-from memlint.source.cells import CellIndex, CellsChanged
-from memlint.source.file import Comment, ParseText, SourceFile, UndecodableFile
-from memlint.source.line_map import LineMap
+from memlint.source.file import NOTEBOOK_SUFFIX, Comment, ParseText, SourceFile, UndecodableFile
 from memlint.source.lines import Position
-from memlint.source.notebook import SUFFIX as NOTEBOOK_SUFFIX
-from memlint.source.notebook import Notebook
 
 # Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
 _MAX_ROUNDS = 100
@@ -116,7 +112,11 @@ def view_of(policy: Policy, remembered: Remembered | None = None) -> View | None
 
 def read_source(path: str, raw: bytes) -> SourceFile:
     """The file's Python text. Raises UndecodableFile."""
-    return Notebook.decode(path, raw) if path.endswith(NOTEBOOK_SUFFIX) else SourceFile.decode(path, raw)
+    if not path.endswith(NOTEBOOK_SUFFIX):
+        return SourceFile.decode(path, raw)
+    from memlint.source.notebook import Notebook  # few projects have any
+
+    return Notebook.decode(path, raw)
 
 
 def analyse(path: str, raw: bytes, policy: Policy, view: View | None = None) -> Analysis:
@@ -240,18 +240,9 @@ def _fix(draft: Draft, layout: Layout, source: SourceFile, view: View | None) ->
     except CannotEdit:
         return None
     fix = Fix(_applicability(draft.fix, view), draft.fix.message, tuple(sorted(set(edits))))
-    if isinstance(source, Notebook) and not _fits_cells(fix, source):
+    if source.cells is not None and not source.can_hold(edited(source, fix)):
         return None
     return demote_if_comment_dropped(fix, source, layout.comments)
-
-
-def _fits_cells(fix: Fix, source: Notebook) -> bool:
-    """Whether the fix leaves the cells apart and the magics alone."""
-    try:
-        source.encode(edited(source, fix))
-    except CellsChanged:
-        return False
-    return True
 
 
 def _applicability(fix: FixDraft, view: View | None) -> Applicability:
@@ -282,11 +273,8 @@ def conclude(analysis: Analysis, policy: Policy, view: View | None = None) -> Fi
         )
     shown = [finding for finding in found if CONFIDENCE_RANK[finding.confidence] >= CONFIDENCE_RANK[policy.confidence]]
     findings = tuple(sorted({*shown, *analysis.blocked}, key=lambda finding: finding.sort_key))
-    return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source), cells=_cells(analysis.source))
-
-
-def _cells(source: SourceFile | None) -> CellIndex | None:
-    return source.program.index if isinstance(source, Notebook) else None
+    cells = analysis.source.cells if analysis.source is not None else None
+    return FileResult(analysis.path, findings, _shown_lines(findings, analysis.source), cells=cells)
 
 
 @cache
@@ -330,10 +318,9 @@ def fix(
         text, counts = apply_fixes(source, wanted, unsafe=unsafe)
         if text == source.text:
             break
-        try:
-            content = source.encode(text)
-        except CellsChanged:
+        if not source.can_hold(text):
             return FixResult(path, raw, current, applied, _with_broken_fix(result, counts))
+        content = source.encode(text)
         after = lint(path, content, policy)
         if any(finding.code in ("MEM001", "MEM002", "MEM006") for finding in after.findings):
             return FixResult(path, raw, current, applied, _with_broken_fix(result, counts))
@@ -347,6 +334,8 @@ def _among(
     findings: Iterable[Finding], only: frozenset[tuple[str, int]], source: SourceFile, original: SourceFile
 ) -> list[Finding]:
     """The findings that are in `only`, which counts lines as they were before the first round."""
+    from memlint.source.line_map import LineMap
+
     lines = LineMap.between(original.text, source.text)
     return [finding for finding in findings if (finding.code, lines.original(finding.start.line)) in only]
 

@@ -13,9 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memlint.source.lines import LineIndex, Position
+
+if TYPE_CHECKING:
+    from memlint.source.cells import CellIndex
+
+NOTEBOOK_SUFFIX = ".ipynb"
 
 _COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
 # The codec of the package future-fstrings rewrites f-strings for Python before 3.6. The text in the file is UTF-8.
@@ -102,6 +107,15 @@ class SourceFile:
     def encode(self, text: str) -> bytes:
         """The bytes of a file that holds `text`. Raises UnicodeEncodeError."""
         return (BOM_UTF8 if self.has_bom else b"") + text.encode(self.encoding)
+
+    def can_hold(self, text: str) -> bool:  # noqa: ARG002 - a notebook looks at it
+        """Whether the file can be written with this text in place of its own."""
+        return True
+
+    @property
+    def cells(self) -> CellIndex | None:
+        """Of a notebook, where its cells lie in the text."""
+        return None
 
     def parse_text(self) -> ParseText:
         text = _LONE_CR.sub("\n", self.text)

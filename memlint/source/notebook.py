@@ -11,12 +11,10 @@ from functools import cached_property
 from json.decoder import JSONDecodeError
 from typing import Any
 
-from memlint.source.cells import Cell, Program, program_of
+from memlint.source.cells import Cell, CellIndex, CellsChanged, Program, program_of
 from memlint.source.file import SourceFile, UndecodableFile
 from memlint.source.json_spans import Span, elements, members, parse
 from memlint.source.lines import LineIndex, Position
-
-SUFFIX = ".ipynb"
 
 _SOURCE_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _ESCAPED = re.compile(r"\\u[0-9a-fA-F]{4}")
@@ -68,6 +66,17 @@ class Notebook(SourceFile):
             position = source.span.end
         pieces.append(self.json_text[position:])
         return (BOM_UTF8 if self.has_bom else b"") + "".join(pieces).encode()
+
+    def can_hold(self, text: str) -> bool:
+        try:
+            self.encode(text)
+        except CellsChanged:
+            return False
+        return True
+
+    @property
+    def cells(self) -> CellIndex:
+        return self.program.index
 
     def _trimmed(self, text: str) -> Iterator[str]:
         """The cells' sources, without the newline that the program adds to a cell that has none at its end."""
