@@ -22,26 +22,24 @@ from memlint.semantics.forwards import (
     builds,
     builds_a_graph,
     carrying,
-    differentiates_itself,
     method_runs_at,
     runs_at,
     runs_through,
 )
+from memlint.semantics.gradient_users import differentiates, holder_gets, loops_around, somebody_may_differentiate
 from memlint.semantics.graph_ends import Ends, ends_of
 from memlint.semantics.kept_outputs import is_kept_as_data
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, is_put_away, watches
-from memlint.semantics.paths import head_of
+from memlint.semantics.output_evidence import SHOWING_WORDS, acts, by_acting, by_output
+from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, graph_leaves
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Grad, Kind, Mode
 
-# What hooks look at in a backward pass that starts elsewhere.
-_HOOKS = frozenset({"register_backward_hook", "register_full_backward_hook", "retain_grad"})
 # In the whole project these make it doubtful that a model's own forward never differentiates (fix-safety.md).
 PROJECT_DIFFERENTIATES = (
     "autograd.grad",
@@ -66,26 +64,6 @@ _NOTICING_WORDS = frozenset(
 _CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace", "torchscript"})
 # An option, or its key, that hands the choice of grad mode to the model.
 _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires_grad", "grad_enabled"})
-_ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "predictions", "infer", "inference"})
-# `infer_output_dim(layer, size)`: a look at the shape of one output, when a model is built.
-_SHAPE_WORDS = frozenset({"dim", "dims", "dimension", "dimensions", "shape", "shapes", "size", "sizes"})
-# Somebody's trainer calls these, with grad off as a rule.
-_STEPS_OF_TRAINERS = frozenset(
-    {f"{phase}_step" for phase in ("val", "valid", "validation", "validate", "test", "eval", "predict", "inference")}
-)
-_LOSS_WORDS = frozenset({"loss", "losses", "criterion", "crit", "metric", "metrics"})
-_SHOWING_WORDS = frozenset(
-    """main demo show visualize visualise visualization plot render draw display sample generate generation translate
-    transcribe infer inference predict extract embed run process synthesize""".split()
-)
-# A file with one of these trains, or differentiates.
-_TRAINING_WORDS = known.BACKWARD_METHODS | DIFFERENTIATING_WORDS | {"grad", "optim", "optimizer", "zero_grad"}
-# What takes gradients with respect to the input says so.
-_ATTACK_WORDS = frozenset(
-    """attack attacks attacker adversarial adv perturb perturbation perturbed pgd fgsm saliency gradcam cam explain
-    explainer explanation attribution attributions grad gradient gradients adapt tent""".split()
-)
-_LEARNING_WORDS = frozenset({"adapt", "learn", "finetune", "optimize", "optimise", "backprop"})
 # Functions that a trainer calls with grad on, whatever they are named like.
 _TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
@@ -126,7 +104,7 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
                     yield found
     for flow in module.flows:
         # Last what only an output's use shows, where no caller is reported for what runs in the function.
-        if flow.scope not in reported | running and _may_evaluate(module, flow.scope) and _acts(flow):
+        if flow.scope not in reported | running and _may_evaluate(module, flow.scope) and acts(flow):
             for found in _regions(module, flow, 0, reported, running, by_use=True):
                 reported.add(flow.scope)
                 yield found
@@ -193,7 +171,7 @@ def _regions(
             continue
         loops = _region_loops(call)
         beside_training = not loops and (call.loop is not None or flow.has_backward or flow.has_step)
-        if beside_training and (not _may_be_an_evaluation(flow, call) or _graph_leaves(module, flow, call)):
+        if beside_training and (not _may_be_an_evaluation(flow, call) or graph_leaves(module, flow, call)):
             continue
         if any(id(loop.node) in seen for loop in loops) or (not loops and 0 in seen):
             continue
@@ -245,7 +223,7 @@ def _region(
     module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], *, by_use: bool
 ) -> EvaluationRegion | None:
     scope = flow.scope
-    if _differentiates(module, flow, call, runs):
+    if differentiates(module, flow, call, runs):
         return None
     ends = ends_of(module, flow, call.root)
     is_method = any(run.is_method for run in runs)
@@ -258,15 +236,15 @@ def _region(
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, flow, loop, call)
     is_said = evidence is not None
-    if is_said and _somebody_may_differentiate(flow, loop, call):
+    if is_said and somebody_may_differentiate(flow, loop, call):
         return None
     if not is_said and not _is_built_here(call):
-        evidence = _by_use(module, flow, call) if by_use else _by_output(module, flow, loop, call, runs, ends)
-    if evidence is None or _holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
+        evidence = by_acting(module, flow, call) if by_use else by_output(module, flow, loop, call, runs, ends)
+    if evidence is None or holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
-    leaves = _graph_leaves(module, flow, call)
+    leaves = graph_leaves(module, flow, call)
     is_own = evaluated is not None and evaluated.by_object and call.root not in flow.return_roots
     is_watched = leaves and (
         goes_to_watchers(module, flow, loop, call)
@@ -305,19 +283,6 @@ def _region(
         one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
     )
-
-
-def _differentiates(module: Module, flow: Flow, call: Call, runs: Sequence[Run]) -> bool:
-    """Whether something here differentiates, or may: the function, the model's forward, what learns from outputs.
-
-    Or the model may have no graph: what the function freezes by a global name may be the model that it is given.
-    """
-    scope = flow.scope
-    if scope.words_but_off & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
-        return True
-    if any(head_of(path) not in scope.bound | {"self"} for path in scope.frozen):
-        return True
-    return _adapts(flow) or any(differentiates_itself(module, run) for run in runs)
 
 
 def _carries(module: Module, call: Call) -> frozenset[Question] | None:
@@ -361,7 +326,7 @@ def _is_a_check(module: Module, scope: Scope, *, is_used: bool) -> bool:
 
 def _shows(module: Module, scope: Scope) -> bool:
     """A script, or a function named for what it does with the output, in a file that trains nothing."""
-    named = not scope.is_function or not words_of(scope.name).isdisjoint(_SHOWING_WORDS)
+    named = not scope.is_function or not words_of(scope.name).isdisjoint(SHOWING_WORDS)
     return named and module.words.isdisjoint(known.BACKWARD_METHODS | DIFFERENTIATING_WORDS | {"grad"})
 
 
@@ -406,8 +371,8 @@ def _may_need_grad(module: Module, run: Run) -> bool:
     if view is None:
         return False
     if cls is None:
-        differentiates = any(view.is_mentioned(text) for text in ("autograd.grad", "import grad"))
-        return differentiates and all(view.is_mentioned(text) for text in _FORCES)
+        takes_gradients = any(view.is_mentioned(text) for text in ("autograd.grad", "import grad"))
+        return takes_gradients and all(view.is_mentioned(text) for text in _FORCES)
     if not is_symbol(cls) or not view.leaves_forward_open(cls):
         return False
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
@@ -423,7 +388,7 @@ def _by_name(module: Module, flow: Flow, loop: Loop | None, call: Call) -> str |
     given = (argument.value.roots for argument in (*call.positional, *call.keywords.values()))
     scope = flow.scope
     is_over_batches = loop.is_batch_loop or any(loop.element in roots for roots in given)
-    if is_over_batches or (_is_named_for_evaluation(scope) and not _graph_leaves(module, flow, call)):
+    if is_over_batches or (_is_named_for_evaluation(scope) and not graph_leaves(module, flow, call)):
         named = module.named_for_evaluation(scope, loop)
         if named is not None:
             return named
@@ -436,118 +401,6 @@ def _is_named_twice(module: Module, scope: Scope, loop: Loop | None) -> bool:
     if loop is None or not scope.is_function or words_of(scope.name).isdisjoint(TEST_WORDS):
         return False
     return not scope.has_yield and module.named_for_evaluation(module.analysis.root, loop) is not None
-
-
-def _acts(flow: Flow) -> bool:
-    """A function that acts or predicts, by its name, and trains nothing."""
-    words = words_of(flow.scope.name)
-    return not (flow.has_backward or flow.has_step or words.isdisjoint(_ACTING_WORDS) or words & _SHAPE_WORDS)
-
-
-def _by_use(module: Module, flow: Flow, call: Call) -> str | None:
-    """A function that acts or predicts takes numbers from the output: no graph leaves it."""
-    if not call.is_forward or _graph_leaves(module, flow, call) or is_put_away(module, flow, call):
-        return None
-    if _is_own_business(module, call):
-        return None
-    return f"`{flow.scope.name}` takes only numbers from its output"
-
-
-def _by_output(
-    module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], ends: Ends
-) -> str | None:
-    """What becomes of the output says that nobody differentiates it."""
-    evidence = _by_ends(module, flow, loop, call, ends)
-    return evidence or _by_weights(module, flow, loop, call, runs) or _by_data(module, flow, call)
-
-
-def _by_weights(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run]) -> str | None:
-    """Weights are loaded into the model, in a file that trains nothing, and what it gives is only saved or shown."""
-    if module.is_test_file or not module.words.isdisjoint(_TRAINING_WORDS) or _is_own_business(module, call):
-        return None
-    loaded = (run.model for run in runs if run.model is not None and _takes_weights(call.scope, run.model))
-    model = next(loaded, None)
-    return f"weights are loaded into `{model}`" if model and goes_to_watchers(module, flow, loop, call) else None
-
-
-def _by_data(module: Module, flow: Flow, call: Call) -> str | None:
-    """`self.fake = self.net(x)` in the `test` of a class whose file trains nothing: only `self.fake.data` is read."""
-    if module.is_test_file or words_of(flow.scope.name).isdisjoint(TEST_WORDS | _ACTING_WORDS):
-        return None
-    if not module.words.isdisjoint(_TRAINING_WORDS) or _is_own_business(module, call):
-        return None
-    return f"only the data of what `{flow.scope.name}` keeps is read" if is_kept_as_data(module, call) else None
-
-
-def _takes_weights(scope: Scope, model: str) -> bool:
-    return "load_state_dict" in scope.methods_called.get(model, ())
-
-
-def _by_ends(module: Module, flow: Flow, loop: Loop | None, call: Call, ends: Ends) -> str | None:
-    """Numbers or arrays are taken from the output, and no graph of it goes anywhere."""
-    if module.is_test_file or call.scope.is_class or not _HOOKS.isdisjoint(module.words):
-        return None
-    if call.scope.name.startswith("on_") or call.scope.name in _STEPS_OF_TRAINERS or _is_own_business(module, call):
-        return None
-    if _is_a_layer(module, flow):
-        return None
-    if is_put_away(module, flow, call) or "volatile" in call.scope.words:
-        return None
-    trains = flow.has_backward or flow.has_step
-    if _graph_leaves(module, flow, call) and (trains or not goes_to_watchers(module, flow, loop, call)):
-        return None
-    if not (ends.is_counted or ends.is_on_host) and (trains or not (ends.is_ranked or _all_detached(flow, ends))):
-        return None  # `fake = G(z)`, of which the discriminator's step gets a detached copy
-    path = path_of(call.call.func) or ""
-    if not words_of(path.rpartition(".")[2]).isdisjoint(_LOSS_WORDS):
-        return None
-    if _is_put_into_training(call.scope, path) and not (trains and call.guarded and ends.is_on_host):
-        return None  # what a training loop shows now and then comes from a model in training mode, too
-    what = "arrays" if ends.is_on_host else "numbers" if ends.is_counted or ends.is_ranked else "detached copies"
-    return f"`{flow.scope.name}` takes nothing but {what} from it"
-
-
-def _all_detached(flow: Flow, ends: Ends) -> bool:
-    """`sample()` returns detached copies, and nothing that carries a graph: no caller can differentiate it."""
-    if words_of(flow.scope.name).isdisjoint(_SHOWING_WORDS | _ACTING_WORDS | EVALUATION_WORDS):
-        return False  # `target()`: part of a training step
-    roots = flow.return_roots.union(*(flow.all_roots(value) for value in flow.returned))
-    is_clean = (
-        not any(flow.analysis.roots[root].is_forward for root in roots) and not roots & flow.analysis.differentiated
-    )
-    return ends.is_detached and bool(flow.returned) and is_clean and not flow.attribute_stores
-
-
-def _is_a_layer(module: Module, flow: Flow) -> bool:
-    """A method of a model that returns what may be differentiated, though not this output: the top k of proposals."""
-    owner = flow.scope.enclosing_class()
-    if owner is None or not module.analysis.is_module_class(owner.qualname):
-        return False
-    parts = [part for value in flow.returned for part in value.elements or (value,)]
-    held = (module.box(box) for part in parts for box in part.boxes)
-    return any(part.carries_graph or part.grad is Grad.MIXED for part in parts) or any(box.carrying for box in held)
-
-
-def _is_own_business(module: Module, call: Call) -> bool:
-    """A method of a model itself, which nobody in view calls: it may stand below a `no_grad` as well."""
-    owner = call.scope.enclosing_class()
-    if owner is None or not module.analysis.is_module_class(owner.qualname):
-        return False
-    name, view = call.scope.qualname, module.analysis.view
-    if any(True for _ in module.calls_of(frozenset({name}))):
-        return False
-    sites = view.sites(name) if view is not None else None
-    return sites is None or not any(site.certain for site in sites)
-
-
-def _is_put_into_training(scope: Scope, model: str) -> bool:
-    """Where the model is used, or around it, somebody calls its `train()`."""
-    current: Scope | None = scope
-    while current is not None and not current.is_class:
-        if "train" in current.methods_called.get(model, ()):
-            return True
-        current = current.parent
-    return False
 
 
 def _where_to_switch(
@@ -572,7 +425,7 @@ def _runs_unseen_code(module: Module, flow: Flow, loop: Loop | None) -> bool:
     while pending:
         current = pending.pop()
         for call in current.calls:
-            if current is flow and loop is not None and loop not in _loops(call):
+            if current is flow and loop is not None and loop not in loops_around(call):
                 continue
             if call.root in module.analysis.unseen and not call.is_forward:
                 return True
@@ -583,83 +436,6 @@ def _runs_unseen_code(module: Module, flow: Flow, loop: Loop | None) -> bool:
                     seen.add(inner.scope)
                     pending.append(inner)
     return False
-
-
-def _somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
-    """Whether code out of view gets the model, or the output together with the input: what an attack needs.
-
-    Or whoever calls the function gets what a policy gradient needs.
-    """
-    if _returns_densities_of_samples(flow, forward):
-        return True
-    inputs = frozenset().union(*(argument.value.idents for argument in forward.positional))
-    for call in flow.calls:
-        if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in _loops(call)):
-            continue
-        if (
-            call.root not in flow.analysis.unseen
-            or call.root in flow.analysis.losses
-            or call.names(known.EXPORTING_FUNCTIONS)
-        ):
-            continue
-        given = [argument.value for argument in (*call.positional, *call.keywords.values())]
-        if any(value.kind is Kind.MODULE for value in given):
-            return True
-        if watches(call):
-            continue
-        gets_output = any(forward.root in value.roots and not value.idents & inputs for value in given)
-        if gets_output and any(value.idents & inputs for value in given) and not _evaluates(flow, loop, call):
-            return True
-    return False
-
-
-def _evaluates(flow: Flow, loop: Loop | None, call: Call) -> bool:
-    """`vae_loss(reconstructed, x)` for each batch of a loader, in a function called `test`: no attack, by the names."""
-    path = path_of(call.call.func) or ""
-    words = words_of(flow.scope.name) | words_of(path.rpartition(".")[2])
-    is_evaluation = not words_of(flow.scope.name).isdisjoint(TEST_WORDS) and words.isdisjoint(_ATTACK_WORDS)
-    return is_evaluation and loop is not None and loop.is_batch_loop
-
-
-def _returns_densities_of_samples(flow: Flow, forward: Call) -> bool:
-    """It samples from the output, and returns the log-probabilities with their graph."""
-    samples = any(call.method in known.SAMPLING_METHODS for call in flow.calls)
-    return samples and any(
-        call.method == "log_prob" and call.root in flow.return_roots and forward.root in flow.all_roots(call.result)
-        for call in flow.calls
-    )
-
-
-def _adapts(flow: Flow) -> bool:
-    """`learner.adapt(loss)`: something learns from what a model gives in this function, be it a test."""
-    for call in flow.calls:
-        if words_of(call.method or "").isdisjoint(_LEARNING_WORDS):
-            continue
-        given = (argument.value for argument in (*call.positional, *call.keywords.values()))
-        if any(flow.analysis.roots[root].is_forward for value in given for root in flow.all_roots(value)):
-            return True
-    return False
-
-
-def _holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:
-    """Whether the object that holds the model is called with its output: `explainer(label, explainer.model(x))`."""
-    holders = {run.model.rpartition(".")[0] for run in runs if run.model is not None} - {"", "self"}
-    return any(
-        path_of(call.call.func) in holders
-        and any(forward.root in argument.value.roots for argument in (*call.positional, *call.keywords.values()))
-        for call in flow.calls
-    )
-
-
-def _loops(call: Call) -> Sequence[Loop]:
-    return call.loop.outer() if call.loop is not None else ()
-
-
-def _graph_leaves(module: Module, flow: Flow, call: Call) -> bool:
-    """Whether the output, or anything computed from it, leaves with its graph."""
-    analysis = module.analysis
-    root = call.root
-    return root in analysis.escaped or root in analysis.shared or root in flow.return_roots
 
 
 def _is_out_of_view(module: Module, call: Call, *, own_object: bool) -> bool:

@@ -63,3 +63,10 @@ def is_put_away(module: Module, flow: Flow, call: Call) -> bool:
         if other.method in _PUTTING_METHODS and other.receiver is not None and not other.receiver.boxes
         for argument in other.positional
     )
+
+
+def graph_leaves(module: Module, flow: Flow, call: Call) -> bool:
+    """Whether the output, or anything computed from it, leaves with its graph."""
+    analysis = module.analysis
+    root = call.root
+    return root in analysis.escaped or root in analysis.shared or root in flow.return_roots

@@ -1,0 +1,107 @@
+"""Who may differentiate what a model gives: the function, the model itself, code out of view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memlint.semantics.events import Call, Loop
+from memlint.semantics.flow import Flow
+from memlint.semantics.forwards import Run, differentiates_itself
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.module import Module
+from memlint.semantics.naming import words_of
+from memlint.semantics.output_takers import TEST_WORDS, watches
+from memlint.semantics.paths import head_of
+from memlint.semantics.scopes import path_of
+from memlint.semantics.summaries import DIFFERENTIATING_WORDS
+from memlint.semantics.values import Kind
+
+# What takes gradients with respect to the input says so.
+_ATTACK_WORDS = frozenset(
+    """attack attacks attacker adversarial adv perturb perturbation perturbed pgd fgsm saliency gradcam cam explain
+    explainer explanation attribution attributions grad gradient gradients adapt tent""".split()
+)
+_LEARNING_WORDS = frozenset({"adapt", "learn", "finetune", "optimize", "optimise", "backprop"})
+
+
+def differentiates(module: Module, flow: Flow, call: Call, runs: Sequence[Run]) -> bool:
+    """Whether something here differentiates, or may: the function, the model's forward, what learns from outputs.
+
+    Or the model may have no graph: what the function freezes by a global name may be the model that it is given.
+    """
+    scope = flow.scope
+    if scope.words_but_off & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
+        return True
+    if any(head_of(path) not in scope.bound | {"self"} for path in scope.frozen):
+        return True
+    return _adapts(flow) or any(differentiates_itself(module, run) for run in runs)
+
+
+def somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
+    """Whether code out of view gets the model, or the output together with the input: what an attack needs.
+
+    Or whoever calls the function gets what a policy gradient needs.
+    """
+    if _returns_densities_of_samples(flow, forward):
+        return True
+    inputs = frozenset().union(*(argument.value.idents for argument in forward.positional))
+    for call in flow.calls:
+        if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in loops_around(call)):
+            continue
+        if (
+            call.root not in flow.analysis.unseen
+            or call.root in flow.analysis.losses
+            or call.names(known.EXPORTING_FUNCTIONS)
+        ):
+            continue
+        given = [argument.value for argument in (*call.positional, *call.keywords.values())]
+        if any(value.kind is Kind.MODULE for value in given):
+            return True
+        if watches(call):
+            continue
+        gets_output = any(forward.root in value.roots and not value.idents & inputs for value in given)
+        if gets_output and any(value.idents & inputs for value in given) and not _evaluates(flow, loop, call):
+            return True
+    return False
+
+
+def _evaluates(flow: Flow, loop: Loop | None, call: Call) -> bool:
+    """`vae_loss(reconstructed, x)` for each batch of a loader, in a function called `test`: no attack, by the names."""
+    path = path_of(call.call.func) or ""
+    words = words_of(flow.scope.name) | words_of(path.rpartition(".")[2])
+    is_evaluation = not words_of(flow.scope.name).isdisjoint(TEST_WORDS) and words.isdisjoint(_ATTACK_WORDS)
+    return is_evaluation and loop is not None and loop.is_batch_loop
+
+
+def _returns_densities_of_samples(flow: Flow, forward: Call) -> bool:
+    """It samples from the output, and returns the log-probabilities with their graph."""
+    samples = any(call.method in known.SAMPLING_METHODS for call in flow.calls)
+    return samples and any(
+        call.method == "log_prob" and call.root in flow.return_roots and forward.root in flow.all_roots(call.result)
+        for call in flow.calls
+    )
+
+
+def _adapts(flow: Flow) -> bool:
+    """`learner.adapt(loss)`: something learns from what a model gives in this function, be it a test."""
+    for call in flow.calls:
+        if words_of(call.method or "").isdisjoint(_LEARNING_WORDS):
+            continue
+        given = (argument.value for argument in (*call.positional, *call.keywords.values()))
+        if any(flow.analysis.roots[root].is_forward for value in given for root in flow.all_roots(value)):
+            return True
+    return False
+
+
+def holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:
+    """Whether the object that holds the model is called with its output: `explainer(label, explainer.model(x))`."""
+    holders = {run.model.rpartition(".")[0] for run in runs if run.model is not None} - {"", "self"}
+    return any(
+        path_of(call.call.func) in holders
+        and any(forward.root in argument.value.roots for argument in (*call.positional, *call.keywords.values()))
+        for call in flow.calls
+    )
+
+
+def loops_around(call: Call) -> Sequence[Loop]:
+    return call.loop.outer() if call.loop is not None else ()
