@@ -13,8 +13,8 @@ The records hold references and facts, no code. The text of a bug is read where 
 - `text` is `thread`: only the issue or pull request shows the code; its re-creation is in fixtures/real_bugs/.
 
 A bug counts as found when a finding of one of its codes, at high or medium confidence, starts within two lines of the
-place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out`; `round` 2 the
-second collection of them (real_bugs.md).
+place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out`; `round` 2 and 3
+the later collections of them (real_bugs.md).
 Specimens, real_specimens.jsonl, are defects that nobody has corrected.
 """
 
@@ -120,7 +120,7 @@ def score_trap(folder: Path, trap: Record) -> Outcome:
     if "package" in trap:
         path = folder / f"{trap['package']}-{trap['version']}" / trap["path"]
     else:
-        path = folder / trap["id"] / "before.py"
+        path = text_of(folder, trap, "before")
     codes, lines = trap.get("codes") or [trap["code"]], trap.get("lines") or [trap["line"]]
     flagged = flags(path, codes, lines)
     return Outcome(trap, None, None if flagged is None else not flagged)
