@@ -206,7 +206,10 @@ class Definitions:
         if len(sources) == 1:
             return next(iter(sources))
         models = {root for root in sources if self._runs_a_model(root)}
-        last = [root for root in models if all(other in self.roots[root].ancestors for other in models - {root})]
+        # Whatever comes after all the others has them among its ancestors, maybe itself too.
+        behind = ((root, self.roots[root].ancestors) for root in models)
+        late = [(root, ancestors) for root, ancestors in behind if len(ancestors) >= len(models) - 1]
+        last = [root for root, ancestors in late if models <= ancestors | {root}]
         return last[0] if len(last) == 1 else None
 
     def _runs_a_model(self, root: int) -> bool:
