@@ -12,7 +12,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.output_takers import TEST_WORDS, watches
 from memlint.semantics.paths import head_of
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import Scope, path_of
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Kind
 
@@ -34,7 +34,7 @@ def differentiates(module: Module, flow: Flow, call: Call, runs: Sequence[Run]) 
         return True
     if any(head_of(path) not in scope.bound | {"self"} for path in scope.frozen):
         return True
-    return _adapts(flow) or any(differentiates_itself(module, run) for run in runs)
+    return scope in module.once(_adapting) or any(differentiates_itself(module, run) for run in runs)
 
 
 def somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> bool:
@@ -75,22 +75,23 @@ def _evaluates(flow: Flow, loop: Loop | None, call: Call) -> bool:
 
 def _returns_densities_of_samples(flow: Flow, forward: Call) -> bool:
     """It samples from the output, and returns the log-probabilities with their graph."""
-    samples = any(call.method in known.SAMPLING_METHODS for call in flow.calls)
+    samples = not known.SAMPLING_METHODS.isdisjoint(flow.scope.words)
     return samples and any(
         call.method == "log_prob" and call.root in flow.return_roots and forward.root in flow.all_roots(call.result)
         for call in flow.calls
     )
 
 
-def _adapts(flow: Flow) -> bool:
-    """`learner.adapt(loss)`: something learns from what a model gives in this function, be it a test."""
-    for call in flow.calls:
-        if words_of(call.method or "").isdisjoint(_LEARNING_WORDS):
-            continue
-        given = (argument.value for argument in (*call.positional, *call.keywords.values()))
-        if any(flow.analysis.roots[root].is_forward for value in given for root in flow.all_roots(value)):
-            return True
-    return False
+def _adapting(module: Module) -> frozenset[Scope]:
+    """The functions in which something learns from what a model gives, be they tests: `learner.adapt(loss)`."""
+    return frozenset(flow.scope for flow in module.flows if any(_learns_from_output(flow, call) for call in flow.calls))
+
+
+def _learns_from_output(flow: Flow, call: Call) -> bool:
+    if words_of(call.method or "").isdisjoint(_LEARNING_WORDS):
+        return False
+    given = (argument.value for argument in (*call.positional, *call.keywords.values()))
+    return any(flow.analysis.roots[root].is_forward for value in given for root in flow.all_roots(value))
 
 
 def holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:
