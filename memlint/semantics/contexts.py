@@ -27,6 +27,8 @@ class Idle(Enum):
     """`ctx = torch.no_grad()`, and `ctx` is not mentioned again."""
     DECORATES_UNCALLED = "decorates uncalled"
     """`@torch.no_grad` under a torch that cannot do so."""
+    DECORATES_CLASS = "decorates class"
+    """`@torch.no_grad()` on a class: only its constructor runs without grad (torch/utils/_contextlib.py)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ def idle_contexts(module: Module) -> Iterator[IdleContext]:
     yield from _in_class_bodies(module)
     yield from _not_called(module)
     yield from _early_decorators(module)
+    yield from _class_decorators(module)
 
 
 def _bare_calls(module: Module) -> Iterator[IdleContext]:
@@ -124,6 +127,22 @@ def _early_decorators(module: Module) -> Iterator[IdleContext]:
             name = module.analysis.qualify(decorator.decorator)
             if name in known.GRAD_OFF_CONTEXTS | known.GRAD_ON_CONTEXTS:
                 yield IdleContext(decorator.decorator, Idle.DECORATES_UNCALLED, False, True)
+
+
+def _class_decorators(module: Module) -> Iterator[IdleContext]:
+    for scope in module.scopes:
+        if not isinstance(scope.node, cst.ClassDef) or all(_is_constructor(child) for child in scope.children):
+            continue
+        for decorator in scope.node.decorators:
+            expression = decorator.decorator
+            is_called = isinstance(expression, cst.Call)
+            name = module.analysis.qualify(expression.func if isinstance(expression, cst.Call) else expression)
+            if name in known.GRAD_OFF_CONTEXTS:
+                yield IdleContext(expression, Idle.DECORATES_CLASS, is_called, False)
+
+
+def _is_constructor(scope: Scope) -> bool:
+    return not scope.is_function or scope.name == "__init__"
 
 
 def _callable_as_is(quals: frozenset[str]) -> bool:

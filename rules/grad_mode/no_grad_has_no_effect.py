@@ -16,6 +16,7 @@ _STORIES = {
     Idle.NOT_CALLED: "`{code}` is not called: a class is no context manager, this `with` raises an exception",
     Idle.NEVER_ENTERED: "`{code}` is kept in a variable and never entered: it does nothing",
     Idle.DECORATES_UNCALLED: "`@{code}` is not called: as a decorator it needs `()` before torch 2.0",
+    Idle.DECORATES_CLASS: "`@{code}` decorates a class: only its constructor runs without grad, no other method does",
 }
 _NO_AT = (
     "`{code}` does nothing as a statement: is the `@` missing that would make it a decorator of the function below?"
@@ -28,7 +29,8 @@ class NoGradHasNoEffect(Rule):
     ## What it does
     Flags `torch.no_grad()`, `torch.inference_mode()`, `torch.enable_grad()`, `torch.autocast(...)` and
     `torch.autograd.graph.save_on_cpu()` where they cannot act: as a statement of their own, as `with torch.no_grad:`
-    without the call (which raises), or kept in a variable that nobody enters. With a `target-torch` below 2.0 also
+    without the call (which raises), or kept in a variable that nobody enters; `@torch.no_grad()` and
+    `@torch.inference_mode()` on a class, which cover its constructor alone. With a `target-torch` below 2.0 also
     `@torch.no_grad` without parentheses.
 
     ## What it costs
