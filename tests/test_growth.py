@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import fuzz_growth as fuzz
 import libcst as cst
@@ -10,6 +11,8 @@ import pytest
 
 from memlint.linting.lint import lint
 from memlint.linting.policy import Policy
+from memlint.project.names import Names
+from memlint.semantics import slices
 from memlint.semantics.flow import Flow
 from memlint.semantics.values import Value
 
@@ -84,3 +87,15 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Flow, "lookup", noting)
     return read
+
+
+def test_of_the_files_that_slices_are_cut_from_only_the_last_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's tree of a file takes a kilobyte a line: those of a large project would fill the memory."""
+    monkeypatch.setattr(slices, "_LINES_KEPT", 1_000)
+    cut = slices.Slices(Names(str(tmp_path)))
+    for number in range(50):
+        (tmp_path / f"m{number}.py").write_text("def f(x):\n    return x\n" + "y = 1\n" * 98)
+        assert cut.tree(f"@m{number}.py:f") is not None
+    assert len(cut._files) <= 12

@@ -22,8 +22,8 @@ from memlint.semantics.parsing import parse
 
 # Whatever leads to more code than this is not worth reading for one call.
 _MAX_LINES = 4_000
-# So much parsed code is kept (about 2 KiB a line), that of the files that were asked for last.
-_LINES_KEPT = 20_000
+# So many lines of code are kept, parsed by Python (about 1 KiB a line) or by LibCST (2), those asked for last.
+_LINES_KEPT = 40_000
 
 _Span = tuple[int, int]
 _Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
@@ -54,7 +54,7 @@ class Slices:
         self._names.reads.note(Read("file", name))
         found = self._files.pop(name, None)
         if found is None:
-            while sum(file.lines_parsed for file in self._files.values() if file is not None) > _LINES_KEPT:
+            while sum(file.lines_held for file in self._files.values() if file is not None) > _LINES_KEPT:
                 del self._files[next(iter(self._files))]
             tree = self._names.tree(name)
             found = None if tree is None else _read(tree, self._names.text(name))
@@ -85,7 +85,7 @@ def _read(tree: ast.Module, content: bytes) -> _File | None:
 
 class _File:
     def __init__(self, tree: ast.Module, lines: Sequence[str]) -> None:
-        self.lines_parsed = 0
+        self.lines_held = len(lines)
         self._lines = lines
         self._parsed: dict[tuple[_Span, ...], Sequence[_Statement]] = {}
         self._words: dict[int, frozenset[str]] = {}
@@ -180,7 +180,7 @@ class _File:
     def _parsed_once(self, *spans: _Span) -> Sequence[_Statement]:
         if spans not in self._parsed:
             lines = [line for start, end in spans for line in self._lines[start - 1 : end]]
-            self.lines_parsed += len(lines)
+            self.lines_held += len(lines)
             self._parsed[spans] = parse("".join(lines)).body
         return self._parsed[spans]
 
