@@ -33,8 +33,6 @@ class CheckpointLoad:
     """Only a name says that it is a checkpoint."""
     saved_from_host: bool = False
     """The project puts states on the host before it saves them."""
-    chosen: bool = False
-    """Another branch of the same condition loads to the CPU: this one is for those who have the GPU."""
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
@@ -73,16 +71,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
             adopted and not every_process,
             by_name,
             module.once(_saves_from_host),
-            _chose_this_device(module, call, position),
         )
-
-
-def _chose_this_device(module: Module, load: Call, position: int) -> bool:
-    """`if use_cuda: torch.load(f)`, `else: torch.load(f, map_location="cpu")`"""
-    return any(
-        load.excludes(other) and other.names(load.callee.quals) and _says_where(other, position)
-        for other in module.calls_in(load.scope)
-    )
 
 
 def _is_one_tensor(uses: list[Use]) -> bool:
@@ -143,8 +132,25 @@ def _map_location_position(call: Call) -> int | None:
 def _says_where(call: Call, position: int) -> bool:
     given = call.keywords.get("map_location")
     if given is not None:
-        return given.value.kind is not Kind.NONE
+        return not _is_none_at_times(call, given.expression)
     return call.unpacks or len(call.positional) > position
+
+
+def _is_none_at_times(call: Call, given: cst.BaseExpression) -> bool:
+    """`None if torch.cuda.is_available() else "cpu"`, also by a variable: nothing is said where there is a GPU."""
+    if not isinstance(given, cst.Name) or path_of(given) == "None":
+        return _holds_none(given)
+    assigned = (node for node in walk(call.scope.node) if isinstance(node, cst.Assign))
+    return any(
+        _holds_none(node.value)
+        for node in assigned
+        if any(path_of(item.target) == given.value for item in node.targets)
+    )
+
+
+def _holds_none(value: cst.BaseExpression) -> bool:
+    ways = (value.body, value.orelse) if isinstance(value, cst.IfExp) else (value,)
+    return any(path_of(way) == "None" for way in ways)
 
 
 def _is_lightning_load(module: Module, call: Call) -> bool:

@@ -10,6 +10,7 @@ from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.checkpoints import CheckpointLoad, checkpoint_loads
 from memlint.semantics.module import Module
 
+_MISSING, _NONE = "has no `map_location`", "gets `None` as `map_location`"
 _ONE_PROCESS = "every tensor returns to the device it was saved from, beside what it is loaded for"
 _EVERY_RANK = "each rank puts every tensor on the device it was saved from, mostly GPU 0"
 
@@ -18,9 +19,9 @@ class LoadWithoutMapLocation(Rule):
     """A checkpoint is loaded to the device it was saved from.
 
     ## What it does
-    Flags `torch.load(path)` without `map_location` (or with `None`) where the code shows that the file is a
-    checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that), is read by a key
-    such as `"state_dict"`, is itself used as a module, or is called a checkpoint.
+    Flags `torch.load(path)` without `map_location`, or with one that may be `None`, where the code shows that the file
+    is a checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that), is read by a
+    key such as `"state_dict"`, is itself used as a module, or is called a checkpoint.
     Also `load_from_checkpoint(path)` of a Lightning module of the same file.
 
     ## What it costs
@@ -66,9 +67,8 @@ class LoadWithoutMapLocation(Rule):
     level of a script; when only a scheduler or a gradient scaler reads it, whose state is numbers; when the same
     function has written it from host memory; when `load` is not torch's; in files that need torch_xla (not where its
     import stands below a condition). With low confidence, not shown by default, where the project moves states to the
-    host before it saves them (`move_to_cpu(state_dict)`, `offload_to_cpu`), and where another branch loads to the CPU:
-    the author chose; in one process, for a pickled module and the state of an optimizer alone, whose tensors are used
-    themselves.
+    host before it saves them (`move_to_cpu(state_dict)`, `offload_to_cpu`); in one process, for a pickled module and
+    the state of an optimizer alone, whose tensors are used themselves.
 
     ## References
     - `torch.load` documentation, parameter `map_location`
@@ -83,10 +83,11 @@ class LoadWithoutMapLocation(Rule):
     def check(self, module: Module) -> Iterator[Draft]:
         for load in checkpoint_loads(module):
             code = module.text(load.call.call.func)
+            lack = _NONE if "map_location" in load.call.keywords else _MISSING
             evidence = [] if load.evidence is None else [(load.evidence, "this is what the checkpoint is loaded for")]
             yield self.finding(
                 load.call.node,
-                f"`{code}(...)` has no `map_location`: {_EVERY_RANK if load.every_process else _ONE_PROCESS}",
+                f"`{code}(...)` {lack}: {_EVERY_RANK if load.every_process else _ONE_PROCESS}",
                 cost=Cost(
                     CostClass.RAISES_PEAK, "P (+ 2 P with Adam's state)" + (" a rank" if load.every_process else "")
                 ),
@@ -97,7 +98,7 @@ class LoadWithoutMapLocation(Rule):
 
 
 def _confidence(load: CheckpointLoad) -> Confidence:
-    if load.adopted or load.saved_from_host or load.chosen:
+    if load.adopted or load.saved_from_host:
         return Confidence.LOW
     return Confidence.HIGH if load.every_process and not load.by_name else Confidence.MEDIUM
 
