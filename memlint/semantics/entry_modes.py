@@ -42,7 +42,7 @@ def _decorator_mode(classes: Classes, decorator: cst.Decorator, function: cst.Fu
     name = classes.qualify(call.func if call is not None else expression)
     if name is None:
         return Mode.UNKNOWN
-    if is_of_plain_library(_maker(classes, name.partition(".")[0])):
+    if is_of_plain_library(maker_of(classes, name.partition(".")[0])):
         return Mode.KEEP  # `@app.route("/predict")`
     if name in known.GRAD_OFF_CONTEXTS:
         # An `async def` runs after the decorator's context has been left.
@@ -58,8 +58,8 @@ def _decorator_mode(classes: Classes, decorator: cst.Decorator, function: cst.Fu
     return library_decorator_mode(name)
 
 
-def _maker(classes: Classes, name: str) -> str:
-    """The qualified name of what made the file's variable: `flask.Flask` of `app = Flask(__name__)`; "" without one."""
+def maker_of(classes: Classes, name: str) -> str:
+    """The qualified name of what made the variable of a file, `flask.Flask` of `app = Flask(__name__)`, or ""."""
     made = _made_at_top(classes.tree).get(name)
     return (classes.qualify(made.func) or "") if made is not None else ""
 

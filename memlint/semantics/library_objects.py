@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from memlint.semantics.entry_modes import maker_of
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge.libraries.rows import Effect, Role
 from memlint.semantics.naming import words_of
@@ -65,6 +66,8 @@ def is_neutral_context(flow: Flow, value: Value, item: cst.BaseExpression) -> bo
     name = flow.analysis.qualify(item.func) or ""
     if frameworks.is_of_plain_library(name) and not name.startswith("contextlib."):
         return True
+    if frameworks.is_of_plain_library(maker_of(flow.analysis, name.partition(".")[0])):
+        return True  # `with console.status("..."):`
     if value.kind is not Kind.UNKNOWN:
         return False
     if isinstance(item.func, cst.Attribute):

@@ -66,12 +66,12 @@ PLAIN_BASES = frozenset(
 # function, and so is a function below one of their decorators; their context managers change nothing. Most of them
 # never import torch (their declared dependencies on the package index, and their sources).
 PLAIN_LIBRARIES = sys.stdlib_module_names | frozenset(
-    """absl aiohttp alive_progress attr attrs backoff beartype bentoml bottle celery click comet_ml cv2 django enlighten
-    fastapi fire flask future gradio gym gymnasium h5py hydra jaxtyping joblib jsonlines line_profiler lmdb loguru
-    luigi matplotlib mlflow modal neptune netCDF4 nltk numba numpy omegaconf open3d optuna pandas PIL prefect
-    progressbar psutil pyarrow pydantic pytest rasterio ray requests retry rich sacred sanic six sklearn soundfile
-    spaces sqlalchemy starlette streamlit tenacity threadpoolctl tifffile tornado tqdm typeguard typer wandb yaspin
-    zarr""".split()
+    """absl aiohttp alive_progress attr attrs backoff beartype bentoml bottle celery click comet_ml cv2 django
+    enlighten fastapi fire flask future gradio gym gymnasium h5py hydra jaxtyping joblib jsonlines line_profiler
+    lmdb loguru luigi matplotlib mlflow modal neptune netCDF4 nltk numba numpy omegaconf open3d optuna pandas PIL
+    prefect progressbar prometheus_client psutil pyarrow pydantic pytest rasterio ray requests retry rich sacred
+    sanic six sklearn soundfile spaces sqlalchemy starlette streamlit tenacity threadpoolctl tifffile tornado tqdm
+    typeguard typer wandb yaspin zarr""".split()
 )
 
 # Decorators that leave grad mode alone.
