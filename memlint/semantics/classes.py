@@ -16,7 +16,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import object_of
 from memlint.semantics.modes import is_known_base, is_module_base
 from memlint.semantics.scopes import CALLED_AS_MODEL, Scope, imported_names, path_of, scan
-from memlint.semantics.values import PARAMETER, Grad, Kind, Mode, Proof, Value, join
+from memlint.semantics.values import NO_GRAD_TENSOR, PARAMETER, Grad, Kind, Mode, Proof, Value, join
 
 if TYPE_CHECKING:
     from memlint.semantics.events import Argument
@@ -229,7 +229,8 @@ class Classes(Definitions):
         if method is not None:
             is_property = isinstance(method.node, cst.FunctionDef) and bool(method.node.decorators)
             return None if is_property else Value(Kind.CALLABLE, quals=frozenset({method.qualname}))
-        self._members[key] = None
+        # What the methods that assign it find in it, if they read it first.
+        self._members[key] = NO_GRAD_TENSOR if self.inherits_statistic(qualname, name) else None
         value, complete = self._assigned_member(qualname, name)
         owner = self._by_name.get(qualname)
         if value is not None and value.kind is Kind.MODULE and owner is not None and self._freezes(owner, name):
@@ -254,8 +255,12 @@ class Classes(Definitions):
         shown = _kind_shown_by(self.view.methods_called(cls, path))
         return _FROM_USE["frozen"] if shown == "module" and self.view.freezes(cls, path) else _FROM_USE.get(shown)
 
+    def inherits_statistic(self, qualname: str, name: str) -> bool:
+        """Whether `self.name` is a buffer of a layer of torch that the class derives from."""
+        return name in known.RUNNING_STATISTICS and not self.all_bases(qualname).isdisjoint(known.NORMS_WITH_STATISTICS)
+
     def _assigned_member(self, qualname: str, name: str) -> tuple[Value | None, bool]:
-        value: Value | None = None
+        value = self._members[qualname, name]
         complete = True
         for cls in (qualname, *sorted(self.base_names(qualname))):
             scope = self._by_name.get(cls)

@@ -283,6 +283,8 @@ def _is_plain_tensor(module: Module, owner: Scope, attribute: str) -> bool:
     for call in (call for cls in (owner, *bases_in_view(module, owner)) for call in _calls_of_class(module, cls)):
         if call.method == "register_buffer" and call.positional and call.positional[0].value.literal == attribute:
             return True
+    if module.analysis.inherits_statistic(owner.qualname, attribute):
+        return True
     member = module.analysis.member(owner.qualname, attribute)
     return member is not None and member.is_tensor and member.grad is Grad.NO
 

@@ -165,6 +165,12 @@ TENSOR_MODULES = frozenset(
         "Upsample",
     }
 )
+# Module classes that register these buffers themselves; without `track_running_stats` they are None, and no tensors.
+NORMS_WITH_STATISTICS = frozenset(f"torch.nn.{kind}Norm{n}d" for n in (1, 2, 3) for kind in ("Batch", "Instance")) | {
+    "torch.nn.SyncBatchNorm",
+    "torch.nn.modules.batchnorm._BatchNorm",
+}
+RUNNING_STATISTICS = frozenset({"running_mean", "running_var"})
 # Module classes without parameters that return one tensor: the graph only passes through them.
 MODULES_WITHOUT_PARAMETERS = frozenset(
     """ReLU ReLU6 GELU SiLU Mish LeakyReLU ELU SELU CELU GLU Hardtanh Hardswish Hardsigmoid Softplus Softsign Sigmoid
