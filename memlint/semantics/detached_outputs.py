@@ -15,8 +15,9 @@ from memlint.semantics.knowledge import training as known
 from memlint.semantics.knowledge.predictions import MODEL_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
+from memlint.semantics.ownership import Home, home_of
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.scopes import parts_of, path_of, walk
+from memlint.semantics.scopes import Scope, parts_of, path_of, walk
 from memlint.semantics.values import Mode
 
 _DEPTH = 4
@@ -30,52 +31,101 @@ _OF_TENSORS = (
     | torch_known.MULTI_RESULT_METHODS
     | torch_known.NEVER_GRAD_METHODS
 )
+# Where these stand somebody may freeze a network.
+_FREEZING = ("requires_grad", "freeze", ".detach_")
 _SAME_ORDER = frozenset({"enumerate", "reversed", "list", "tuple"})
 
 
 @dataclass(frozen=True, eq=False)
 class DetachedForward:
-    """`t = teacher(x)`, of which only `t.detach()` is used."""
+    """`t = teacher(x)`, of which only `t.detach()`, or what is computed from it and then detached, is used."""
 
     call: Call
     path: str
-    detached: cst.Call
+    detached: cst.CSTNode
 
 
 def detached_forwards(module: Module) -> Iterator[DetachedForward]:
     """The first of each model."""
-    if "detach" not in module.words or may_be_frozen(module.words):
+    if module.words.isdisjoint({"detach", "data"}) or may_be_frozen(module.words):
         return
-    seen: set[str] = set()
+    seen: set[Home | str] = set()
     for call in module.calls:
         path = _model(module, call)
-        if path is None or path in seen or call.mode not in (Mode.ON, Mode.ENTRY) or call.handler:
+        if path is None or call.mode not in (Mode.ON, Mode.ENTRY) or call.handler or not call.scope.is_function:
             continue
-        names = _kept_as(call)
-        if names is None or not call.scope.is_function:
+        model = home_of(call.scope, path) or path
+        if model in seen:
             continue
-        found = _Reads(call.scope.node).only_detached(names, call.scope.node, _DEPTH) or _detached_by_flow(module, call)
+        found = _detached_by_name(module, call, path) or _detached_by_flow(module, call, path)
         if not found or any(_goes_to_the_host(item, call.scope.node) for item in found):
             continue
-        if not _is_kept_for_long(module, call, path) or is_frozen_elsewhere(module, call):
+        if is_frozen_elsewhere(module, call) or not _runs_with_grad(module, call):
             continue
-        if call.mode is Mode.ENTRY and not module.answer(GradOnEntry(call.scope.qualname)):
-            continue
-        seen.add(path)
+        seen.add(model)
         yield DetachedForward(call, path, found[0])
 
 
-def _detached_by_flow(module: Module, call: Call) -> list[cst.Call]:
-    """The calls of `detach` on what is computed from the output, of which no graph goes anywhere else."""
-    flow, analysis = module.flow_of(call.scope), module.analysis
-    if flow is None or not call.is_forward or not flow.has_backward or not _stays(module, flow, call):
+def _detached_by_name(module: Module, call: Call, path: str) -> list[cst.Call]:
+    """The calls of `detach` on the names that the outputs get, where these are read in no other way."""
+    names = _kept_as(call)
+    if names is None or not _is_kept_for_long(module, call, path):
         return []
-    detached = [
-        other
+    return _Reads(call.scope.node).only_detached(names, call.scope.node, _DEPTH)
+
+
+def _detached_by_flow(module: Module, call: Call, path: str) -> list[cst.CSTNode]:
+    """Where what is computed from the output is detached, later, and no graph of it goes anywhere else.
+
+    The graph is there while the backward pass runs here, or until what another model is trained by is returned.
+    """
+    flow, analysis = module.flow_of(call.scope), module.analysis
+    if flow is None or not _stays(module, flow, call) or call.root in analysis.differentiated:
+        return []
+    is_learned_from = (call.is_forward and flow.has_backward) or any(
+        other.root in flow.return_roots | analysis.differentiated and _learns(other, call, path) for other in flow.calls
+    )
+    view, name = analysis.view, path.rpartition(".")[2]
+    if not is_learned_from or (view is not None and view.some_file_has(_FREEZING, name) is not False):
+        return []
+    cuts: list[cst.CSTNode] = [
+        other.call
         for other in flow.calls
         if other.method == "detach" and other.receiver is not None and call.root in flow.all_roots(other.receiver)
     ]
-    return [other.call for other in detached] if call.root not in analysis.differentiated else []
+    cuts += (node for node in walk(call.scope.node) if call.root in flow.read_as_data.get(id(node), ()))
+    at_once = {id(node) for node in walk(call.statement)}
+    return cuts if all(id(cut) not in at_once for cut in cuts) else []
+
+
+def _learns(other: Call, teacher: Call, path: str) -> bool:
+    """Whether the other call runs a model that learns: `critic` beside `target_critic`, any where both are models."""
+    called = path_of(other.call.func)
+    if called is None or other.callee.mode is not None:
+        return False
+    names = [name for name in called.split(".")[-2:] if name != "self"]
+    words = [words_of(name) for name in names]
+    if any(not found.isdisjoint(known.TEACHER_WORDS) for found in words):
+        return False
+    own = words_of(path.rpartition(".")[2]) - known.TEACHER_WORDS
+    return (other.is_forward and teacher.is_forward) or (bool(own) and own in words)
+
+
+def _runs_with_grad(module: Module, call: Call) -> bool:
+    scope = call.scope
+    return call.mode is Mode.ON or module.answer(GradOnEntry(scope.qualname)) or _computes_a_loss(module, scope)
+
+
+def _computes_a_loss(module: Module, scope: Scope) -> bool:
+    """A class that is a loss by its name, and by that of its base out of view: no framework runs it with grad off."""
+    owner, node, view = scope.parent, scope.node, module.analysis.view
+    if owner is None or not owner.is_class or not isinstance(node, cst.FunctionDef) or node.decorators:
+        return False
+    names = {owner.name, *(base.rpartition(".")[2] for base in module.analysis.base_names(owner.qualname))}
+    if scope.name not in ("__call__", "forward") or any("loss" not in words_of(name) for name in names):
+        return False
+    sites = view.sites(scope.qualname) if view is not None else ()
+    return sites is not None and not any(sites) and not any(True for _ in module.calls_of(frozenset({scope.qualname})))
 
 
 def _stays(module: Module, flow: Flow, call: Call) -> bool:
@@ -85,7 +135,7 @@ def _stays(module: Module, flow: Flow, call: Call) -> bool:
 
 def may_be_frozen(words: frozenset[str]) -> bool:
     """Whether code with these words may freeze parameters."""
-    return any("requires_grad" in word or "detach_" in word or words_of(word) & {"freeze", "frozen"} for word in words)
+    return "detach_" in words or any("requires_grad" in word or words_of(word) & {"freeze", "frozen"} for word in words)
 
 
 def _model(module: Module, call: Call) -> str | None:
@@ -131,7 +181,7 @@ def is_frozen_elsewhere(module: Module, call: Call) -> bool:
     view, owner = module.analysis.view, call.scope.enclosing_class() or call.scope
     if view is None:
         return False
-    return view.some_file_has(("requires_grad", "freeze", ".detach_"), owner.name) is not False
+    return view.some_file_has(_FREEZING, owner.name) is not False
 
 
 def _is_kept_for_long(module: Module, call: Call, path: str) -> bool:
@@ -150,7 +200,7 @@ def _is_another_model(call: Call, path: str) -> bool:
     return call.is_forward or not words.isdisjoint(MODEL_WORDS)
 
 
-def _goes_to_the_host(node: cst.Call, inside: cst.CSTNode) -> bool:
+def _goes_to_the_host(node: cst.CSTNode, inside: cst.CSTNode) -> bool:
     """`t.detach().cpu()`: it is looked at, not learned from."""
     return any(
         isinstance(other, cst.Attribute) and other.value is node and other.attr.value in ("cpu", "numpy", "tolist")

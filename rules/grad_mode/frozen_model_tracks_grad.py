@@ -23,9 +23,10 @@ class FrozenModelTracksGrad(Rule):
     ## What it does
     Flags the forward pass, in a training step with grad mode on, of a model that is built in view, whose parameters
     are given to no optimizer and which nobody freezes, where the backward pass goes through its output. Also the
-    forward pass of a teacher whose every output is detached later, while the student runs or the backward pass does;
-    the copy that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers and
-    never freezes; and a target network, into which the weights of the network that is trained are copied again and
+    forward pass of a teacher, or of a target network, whose every output, or all that is computed from it, is detached
+    later: while the student runs, the backward pass does, or the loss of the network that learns is returned; the copy
+    that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers and never
+    freezes; and a target network, into which the weights of the network that is trained are copied again and
     again (`load_state_dict`, `copy_` in a loop over the parameters, `soft_update(target, net)`), in a function that
     trains and has it or is given it, whether the loss goes through its output or the output is detached later.
 

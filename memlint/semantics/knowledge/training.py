@@ -90,7 +90,7 @@ FROZEN_ROLES = frozenset(
     slow""".split()
 )
 # Names of models from which another one learns: their outputs are targets.
-TEACHER_WORDS = frozenset({"teacher", "tea", "ema", "target", "tgt", "momentum", "reference", "ref"})
+TEACHER_WORDS = frozenset({"teacher", "tea", "ema", "target", "targ", "tgt", "momentum", "reference", "ref"})
 # Names of copies whose weights are averages, or taken over, of those of a model that is trained.
 AVERAGED_WORDS = frozenset({"ema", "averaged", "shadow", "momentum"})
 
