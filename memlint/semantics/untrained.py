@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.detached_outputs import is_frozen_elsewhere, may_be_frozen
+from memlint.semantics.detached_outputs import FREEZING, is_frozen_elsewhere, may_be_frozen
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
@@ -30,25 +30,31 @@ class UntrainedForward:
     """Its name says that it is not trained: teacher, target, reference."""
     passes_gradient: bool
     """Its input carries a graph: the gradient has to pass through the model, so grad cannot be switched off."""
+    is_reference: bool
+    """It is given beside the policy that is trained, for the same inputs, and nothing in view freezes it."""
 
 
 def untrained_forwards(module: Module) -> Iterator[UntrainedForward]:
     """The first such forward pass of each model."""
-    if not optimizers(module) and module.words.isdisjoint(known.DIFFERENTIATED_RESULTS):
-        return
     if module.words.isdisjoint(torch_known.BACKWARD_METHODS | known.DIFFERENTIATED_RESULTS.keys()):
         return
+    is_trained_here = bool(optimizers(module)) or not module.words.isdisjoint(known.DIFFERENTIATED_RESULTS)
     seen: set[Home] = set()
     for call in module.calls:
+        path, home = _model_of(call)
+        if not (is_trained_here or _is_reference_name(path)):
+            continue
         if not _may_run_a_model(module, call) or not _is_differentiated(module, call):
             continue
-        path, home = _model_of(call)
         if home is None or home in seen or not _is_complete(module, home) or _is_anybodys(module, home):
             continue
         found = standing(module, home)
-        if not found.is_open:
+        is_reference = _is_reference(module, call, path, found)
+        if not found.is_open and (is_trained_here or is_reference):
             seen.add(home)
-            yield UntrainedForward(call, path, found, _has_role(path), _passes_gradient(call))
+            yield UntrainedForward(
+                call, path, found, _has_role(path), not is_reference and _passes_gradient(call), is_reference
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +201,45 @@ def _is_anybodys(module: Module, home: Home) -> bool:
     scope = home.scope
     owner = scope.parent.qualname if scope.name == "__init__" and scope.parent is not None else scope.qualname
     return not module.calls_of(frozenset({owner}))
+
+
+def _is_reference_name(path: str) -> bool:
+    """`reference_model`, `ref_policy`: what a preference loss compares the policy with. No `reference_encoder`."""
+    words = words_of(path.rpartition(".")[2])
+    return not words.isdisjoint(known.REFERENCE_WORDS) and words <= known.REFERENCE_WORDS | known.POLICY_WORDS
+
+
+def _is_reference(module: Module, call: Call, path: str, found: Standing) -> bool:
+    """Whether nobody trains it, though the optimizer is out of view: only the policy is put into training mode."""
+    if not _is_reference_name(path) or not found.unseen or found.trains or may_be_frozen(module.words):
+        return False
+    stepped = {name for scope in module.scopes for name, methods in scope.methods_called.items() if "step" in methods}
+    if len(stepped) > 1 or _gets_outputs(module, call) or not _runs_beside_the_policy(module, call):
+        return False
+    view, mentioned = module.analysis.view, {unseen.parameter for unseen in found.unseen}
+    for unseen in found.unseen:
+        name = unseen.function.rpartition(":")[2].removesuffix(".__init__")
+        mentioned.add(name.rpartition(".")[2])
+    return view is None or all(view.some_file_has(FREEZING, name) is False for name in mentioned)
+
+
+def _gets_outputs(module: Module, call: Call) -> bool:
+    """Whether its inputs come out of a model in view."""
+    arguments = (*call.positional, *call.keywords.values())
+    return any(module.analysis.roots[root].is_forward for argument in arguments for root in argument.value.roots)
+
+
+def _runs_beside_the_policy(module: Module, call: Call) -> bool:
+    """Whether a model that is put into training mode gets the same inputs, and the backward pass goes through it."""
+    flow = module.flow_of(call.scope)
+    inputs = [module.text(argument) for argument in call.call.args]
+    for other in flow.calls if flow is not None else ():
+        if other.is_forward and [module.text(argument) for argument in other.call.args] == inputs:
+            path, home = _model_of(other)
+            trains = home is not None and not _has_role(path) and standing(module, home).trains
+            if trains and _is_differentiated(module, other):
+                return True
+    return False
 
 
 def _has_role(path: str) -> bool:

@@ -28,7 +28,9 @@ class FrozenModelTracksGrad(Rule):
     that a class averages the weights in (`self.ema_model = copy.deepcopy(model)`), runs for its callers and never
     freezes; and a target network, into which the weights of the network that is trained are copied again and
     again (`load_state_dict`, `copy_` in a loop over the parameters, `soft_update(target, net)`), in a function that
-    trains and has it or is given it, whether the loss goes through its output or the output is detached later.
+    trains and has it or is given it, whether the loss goes through its output or the output is detached later; and the
+    reference model of a preference loss, which a function is given beside the policy, for the same inputs, where only
+    the policy is put into training mode.
 
     ## What it costs
     The activations that gradients of its parameters need (A of that model), and gradients for all its parameters (P),
@@ -84,10 +86,11 @@ class FrozenModelTracksGrad(Rule):
     When not everything that is done with the model is in view: its parameters are given to an optimizer, a list or a
     function; it is returned, kept in a container or handed to unknown code; it comes from a caller out of view, or from
     a function that may freeze it; it is a part of a module whose optimizer is made elsewhere. When its output is
-    detached at once, or its forward pass runs with grad off. What is detached later, averaged copies
-    and target networks are left alone where the file, or one of the project that mentions the class, speaks of
+    detached at once, or its forward pass runs with grad off. What is detached later, averaged copies, target networks
+    and reference models are left alone where the file, or one of the project that mentions the class, speaks of
     `requires_grad` or of freezing; a target network also where a network that is trained gives it its input, where
-    its own gradients are used, and where an optimizer with its name steps (`proxy_optim` of `proxy`).
+    its own gradients are used, and where an optimizer with its name steps (`proxy_optim` of `proxy`); a reference
+    model also where a second optimizer steps, or where a model gives it its input.
 
     ## References
     - PyTorch notes, "Autograd mechanics", section on setting `requires_grad`
@@ -146,10 +149,11 @@ class FrozenModelTracksGrad(Rule):
                 if forward.passes_gradient
                 else f"freeze it, once (`{forward.path}.requires_grad_(False)`), or run it under `torch.no_grad()`"
             )
+            seen = " in view" if forward.standing.unseen else ""
             yield self.finding(
                 forward.call.node,
-                f"`{forward.path}` {why} and no optimizer owns its parameters, but they are not frozen: its "
-                f"activations are kept for gradients that nobody uses; {way}",
+                f"`{forward.path}` {why} and no optimizer{seen} owns its parameters, but they are not frozen{seen}: "
+                f"its activations are kept for gradients that nobody uses; {way}",
                 cost=Cost(CostClass.RAISES_PEAK, "A + P of that model"),
                 confidence=confidence,
                 related=[(node, "where it is built") for node in forward.standing.built[:1]],
@@ -162,6 +166,8 @@ def _confidence(forward: UntrainedForward) -> Confidence | None:
     if standing.is_untrained:
         sure = standing.is_meant_frozen or standing.is_copy or forward.has_role
         return Confidence.HIGH if sure else Confidence.MEDIUM
+    if forward.is_reference:
+        return Confidence.MEDIUM
     if standing.unseen and standing.is_meant_frozen and forward.has_role:
         return Confidence.LOW  # a caller out of view may have frozen it
     return None

@@ -91,6 +91,9 @@ FROZEN_ROLES = frozenset(
 )
 # Names of models from which another one learns: their outputs are targets.
 TEACHER_WORDS = frozenset({"teacher", "tea", "ema", "target", "targ", "tgt", "momentum", "reference", "ref"})
+# What a preference loss compares the policy with is called so: `reference_model`, `ref_policy`.
+REFERENCE_WORDS = frozenset({"reference", "ref"})
+POLICY_WORDS = frozenset({"model", "policy", "lm", "llm", "actor"})
 # Names of copies whose weights are averages, or taken over, of those of a model that is trained.
 AVERAGED_WORDS = frozenset({"ema", "averaged", "shadow", "momentum"})
 
