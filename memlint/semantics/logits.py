@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import libcst as cst
 
-from memlint.semantics.blocks import conditions_around
+from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge import vocabulary
@@ -161,11 +162,35 @@ def _upcast(module: Module, call: Call) -> LogitsCopy | None:
     words = call.scope.words
     if words & _NEEDS_ALL or not words & _CROSS_ENTROPY:
         return None
-    if any(words_of(name) & _LABEL_WORDS for name in conditions_around(call.scope.node, call.node)):
-        return None  # for the loss alone, and so on purpose: with 16 bits its last digits differ
+    if _is_for_loss_alone(call):
+        return None  # on purpose: with 16 bits its last digits differ
     if not _is_called_logits(call.receiver_node) and not _is_head(call.receiver_node):
         return None
     return LogitsCopy(Copy.UPCAST, call, call.receiver_node) if _is_over_vocabulary(module, call) else None
+
+
+def _is_for_loss_alone(call: Call) -> bool:
+    """Whether it is made on a condition on the labels."""
+    return any(
+        _is_about_labels(around.test) and not _is_without_them_too(around, below)
+        for around, below in pairwise(path_to(call.scope.node, call.node))
+        if isinstance(around, (cst.If, cst.IfExp))
+    )
+
+
+def _is_about_labels(test: cst.BaseExpression) -> bool:
+    names = (path_of(part) for part in walk(test) if isinstance(part, (cst.Name, cst.Attribute)))
+    return any(words_of(name) & _LABEL_WORDS for name in names if name is not None)
+
+
+def _is_without_them_too(around: cst.If | cst.IfExp, below: cst.CSTNode) -> bool:
+    """The `else` of `if training and labels is not None`, where a loss is computed, too, if there are labels."""
+    if below is not around.orelse or not isinstance(around, cst.If):
+        return False
+    comparisons = (part for part in walk(around.test) if isinstance(part, cst.Comparison))
+    is_given = any(isinstance(item.operator, cst.IsNot) for part in comparisons for item in part.comparisons)
+    paths = (path_of(part) for part in walk(below) if isinstance(part, (cst.Name, cst.Attribute)))
+    return is_given and any(path.rpartition(".")[2] in _CROSS_ENTROPY for path in paths if path is not None)
 
 
 def _is_head(node: cst.BaseExpression) -> bool:

@@ -67,8 +67,9 @@ class LogitsUpcastCopy(Rule):
 
     ## When it stays silent
     When nothing says that the tensor goes over a vocabulary; when the slice is none of all but the last token, or is
-    not copied; for `.float()` behind a condition on labels, and when the function needs the probabilities too (softmax,
-    sampling, a KL divergence); for `gather` over classes or actions; when the head is given the last token alone.
+    not copied; for `.float()` behind a condition on labels (in the `else` branch of one it is flagged if that branch
+    computes a loss, too), and when the function needs the probabilities too (softmax, sampling, a KL divergence); for
+    `gather` over classes or actions; when the head is given the last token alone.
 
     ## References
     - huggingface/transformers#35646, #30860 and #38452
