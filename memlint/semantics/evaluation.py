@@ -240,7 +240,7 @@ def _region(
         return None
     if not is_said and not _is_built_here(call):
         evidence = by_acting(module, flow, call) if by_use else by_output(module, flow, loop, call, runs, ends)
-    if evidence is None or holder_gets(flow, call, runs) or _is_told_grad_mode(scope.node):
+    if evidence is None or holder_gets(flow, call, runs) or _is_told_grad_mode(flow):
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
@@ -350,16 +350,25 @@ def _is_named_for_evaluation(scope: Scope) -> bool:
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)
-def _is_told_grad_mode(function: cst.CSTNode) -> bool:
+def _is_told_grad_mode(flow: Flow) -> bool:
     """`Encoder(options={"no_grad": "True"})`, `encode(x, no_grad=True)`: the model switches it itself."""
-    for node in walk(function):
+    data = {id(call.node) for call in flow.calls if _makes_data(call)}
+    for node in walk(flow.scope.node):
         if isinstance(node, cst.SimpleString) and node.raw_value in _GRAD_MODE_OPTIONS:
             return True
-        if isinstance(node, cst.Call) and (path_of(node.func) or "").rpartition(".")[2] != "Variable":
+        if isinstance(node, cst.Call) and id(node) not in data:
+            is_variable = (path_of(node.func) or "").rpartition(".")[2] == "Variable"
             keywords = {argument.keyword.value for argument in node.args if argument.keyword is not None}
-            if not keywords.isdisjoint(_GRAD_MODE_OPTIONS):
+            if not is_variable and not keywords.isdisjoint(_GRAD_MODE_OPTIONS):
                 return True
     return False
+
+
+def _makes_data(call: Call) -> bool:
+    """`torch.zeros(n, requires_grad=False)`: a tensor is told what it is anyway."""
+    required = call.keywords.get("requires_grad")
+    is_off = required is not None and path_of(required.expression) == "False"
+    return is_off and call.names(known.DETERMINISTIC_FACTORIES | known.RANDOM_FACTORIES | known.LIKE_FACTORIES)
 
 
 def _may_need_grad(module: Module, run: Run) -> bool:
