@@ -82,8 +82,9 @@ def _detached_by_flow(module: Module, call: Call, path: str) -> list[cst.CSTNode
     flow, analysis = module.flow_of(call.scope), module.analysis
     if flow is None or not _stays(module, flow, call) or call.root in analysis.differentiated:
         return []
+    learned = flow.return_roots | analysis.differentiated
     is_learned_from = (call.is_forward and flow.has_backward) or any(
-        other.root in flow.return_roots | analysis.differentiated and _learns(other, call, path) for other in flow.calls
+        other.root in learned and _learns(other, call, path) for other in flow.calls
     )
     view, name = analysis.view, path.rpartition(".")[2]
     if not is_learned_from or (view is not None and view.some_file_has(FREEZING, name) is not False):

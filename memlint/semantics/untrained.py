@@ -41,10 +41,10 @@ def untrained_forwards(module: Module) -> Iterator[UntrainedForward]:
     is_trained_here = bool(optimizers(module)) or not module.words.isdisjoint(known.DIFFERENTIATED_RESULTS)
     seen: set[Home] = set()
     for call in module.calls:
+        if not _may_run_a_model(module, call) or not _is_differentiated(module, call):
+            continue
         path, home = _model_of(call)
         if not (is_trained_here or _is_reference_name(path)):
-            continue
-        if not _may_run_a_model(module, call) or not _is_differentiated(module, call):
             continue
         if home is None or home in seen or not _is_complete(module, home) or _is_anybodys(module, home):
             continue
