@@ -6,10 +6,12 @@
 
 The records hold references and facts, no code. The text of a bug is read where its record says:
 
-- `text` is `package`: in two versions of a package from PyPI, DIR/<package>-<version>/<path>, with all around it;
+- `text` is `package`: in two versions of a package from PyPI, DIR/<package>-<version>/<path>, with all around it; where
+  only the corrected one was released, the other as of a repository;
 - `text` is `repository`: in DIR/<id>/before.py and after.py, copied from <path> of the repository at the commit before
   and after the fix (`git show COMMIT:PATH`); in DIR/<id>/before/<path> and after/<path> where several files count.
-  A record with `excerpt` was scored on the functions and imports concerned;
+  A record with `excerpt` was scored on the functions and imports concerned. Where `commit` is null only the thread is
+  known, not the commit of the text;
 - `text` is `thread`: only the issue or pull request shows the code; its re-creation is in fixtures/real_bugs/.
 
 A bug counts as found when a finding of one of its codes, at high or medium confidence, starts within two lines of the
