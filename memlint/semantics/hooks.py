@@ -376,10 +376,13 @@ def _left_by_explainer(module: Module, call: Call) -> LostHook | None:
     """An object that watches activations and gradients of a model it was given, and has no way to let go of it.
 
     Such objects (Grad-CAM and the like) are made again and again, for another layer or image: the hooks of each stay on
-    the model, keep the object alive and run at every forward pass. One that is made once, by a script, is none.
+    the model, keep the object alive and run at every forward pass. One that is made once, by a script, is none, and of
+    optimizers (K-FAC) a training makes one.
     """
     owner = call.scope.parent
     if owner is None or not owner.is_class or module.analysis.is_module_class(owner.qualname):
+        return None
+    if any("optimizer" in words_of(name.rpartition(".")[2]) for name in _line_of(module, owner)):
         return None
     words = owner.words_within
     if words.isdisjoint(known.FORWARD_HOOKS) or words.isdisjoint(known.GRADIENT_HOOKS) or words & known.LETTING_GO:
@@ -393,6 +396,11 @@ def _left_by_explainer(module: Module, call: Call) -> LostHook | None:
     if any(_runs_once(module, site.scope) for site in sites) or _is_made_by_script(module, owner):
         return None
     return LostHook(call, None, constructor.node, False, False, True)
+
+
+def _line_of(module: Module, owner: Scope) -> frozenset[str]:
+    """The names of a class and of its bases."""
+    return module.analysis.base_names(owner.qualname) | {owner.name}
 
 
 def _is_made_by_script(module: Module, owner: Scope) -> bool:
