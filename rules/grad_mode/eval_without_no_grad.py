@@ -63,7 +63,8 @@ class EvalWithoutNoGrad(Rule):
 
     ## When it stays silent
     When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
-    class, a `test_step` that somebody's trainer calls); when `.numpy()` is called on the output as it is, which raises
+    class, a `test_step` that somebody's trainer calls); when nothing but the use of the output says that it is an
+    evaluation, and the file names no device; when `.numpy()` is called on the output as it is, which raises
     where there is a graph; when the function differentiates anything (attacks, saliency, forces, test-time training);
     in training loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests;
     when a function without a loop, whose name does not say that it evaluates, hands out the output with its graph:
