@@ -235,7 +235,7 @@ HELPERS = """
         return F.cross_entropy(model(x), y)
 
     def loss_value(model, x, y):
-        return F.cross_entropy(model(x), y).item()
+        return F.cross_entropy(model(x.to(y.device)), y).item()
 
     def train_step(model, optimizer, x, y):
         optimizer.zero_grad()
