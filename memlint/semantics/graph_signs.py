@@ -10,7 +10,7 @@ from memlint.semantics import layer_inputs
 from memlint.semantics.events import Call, Use
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, parameters, path_of
 from memlint.semantics.values import Proof, Value
 
 # Only who thinks of the graph reads these.
@@ -85,10 +85,6 @@ def _shows_graph(use: Use) -> bool:
     if use.how == "attribute":
         return use.detail in _GRAPH_ATTRIBUTES
     return use.how == "method" and use.detail in _GRAPH_METHODS
-
-
-def _mentions(node: cst.CSTNode, names: frozenset[str]) -> bool:
-    return any(isinstance(part, cst.Name) and part.value in names for part in walk(node))
 
 
 def _runs_module(node: cst.Call) -> bool:

@@ -19,7 +19,6 @@ from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Grad, Mode
 
-_ALL_OF = frozenset({"parameters", "named_parameters", "state_dict", "buffers"})
 _WRITES = frozenset({"copy_", "lerp_", "mul_", "add_", "data"})
 _OPTIMIZER_WORDS = frozenset({"optimizer", "optim", "opt"})
 _NETWORK_WORDS = frozenset({"net", "network", "model"})

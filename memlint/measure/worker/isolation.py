@@ -29,8 +29,6 @@ _WORKER_OPTIONS = {
 
 _ONE_PROCESS = "measure what one process does alone: the script without its launcher, or `pkg.mod:function` for a step"
 
-_COMET = "Experiment ExistingExperiment OfflineExperiment ExistingOfflineExperiment start login init".split()
-
 
 def seed(number: int) -> None:
     """Seed Python, numpy (where it is installed) and torch with every device."""
