@@ -140,3 +140,19 @@ def test_libcst_reads_the_same() -> None:
     late_program = f"from memlint.cli.late import compile_methods_late; compile_methods_late(); {program}"
     outputs = {subprocess.check_output([sys.executable, "-c", text]) for text in (program, late_program)}
     assert len(outputs) == 1
+
+
+def test_libcst_s_metadata_is_imported_when_somebody_asks_for_it() -> None:
+    program = """
+import sys
+from memlint.cli.late import import_metadata_late
+import_metadata_late()
+import libcst
+provider = "libcst.metadata.scope_provider"
+print(provider in sys.modules)
+from libcst.metadata import MetadataWrapper, PositionProvider
+print(provider in sys.modules, MetadataWrapper is libcst.MetadataWrapper)
+wrapper = MetadataWrapper(libcst.parse_module("x = 1"))
+print(wrapper.resolve(PositionProvider)[wrapper.module.body[0]].end.column)
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["False", "True", "True", "5"]

@@ -195,9 +195,15 @@ def test_a_worker_that_cannot_be_prepared_is_an_error_with_its_cause() -> None:
         list(run_files(["a"], _work, timeout=10, prepare=_prepare_badly))
 
 
-def test_spawned_workers_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spawned_workers_do_the_same() -> None:
+    first, lost, last = run_files(["a", "exit", "b"], _work, timeout=10, start_method="spawn")
+    assert (first, last) == ("A", "B")
+    assert isinstance(lost, Lost) and lost.reason == "died"
+
+
+def test_spawned_workers_side_by_side_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "START_METHOD", "spawn")
-    first, lost, last = run_files(["a", "exit", "b"], _work, timeout=10)
+    first, lost, last = run_side_by_side(["a", "exit", "b"], _work, timeout=10, processes=2)
     assert (first, last) == ("A", "B")
     assert isinstance(lost, Lost) and lost.reason == "died"
 

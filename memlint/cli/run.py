@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import click
 
 from memlint.cli.errors import Trouble
-from memlint.cli.late import compile_methods_late
+from memlint.cli.late import compile_methods_late, import_metadata_late
 from memlint.cli.options import Running
 from memlint.cli.progress import with_progress
 from memlint.config.discovery import SourcePath, Unreadable, excluder_of, find_files
@@ -209,7 +209,8 @@ def _outcomes(
     jobs: Sequence[Job], work: Callable[[Job], _Result], when_lost: Callable[[Lost[Job]], _Result], most: int
 ) -> Iterator[_Result]:
     """The outcomes in the order of the jobs, by at most so many processes."""
-    from memlint.linting.pool import FORKS, Lost, WorkerDidNotStart, run_side_by_side
+    from memlint.linting.child import FORKS
+    from memlint.linting.pool import Lost, WorkerDidNotStart, run_side_by_side
 
     processes = _processes(jobs, most)
     if processes > 1 and FORKS:
@@ -240,10 +241,11 @@ def _size(job: Job) -> int:
 
 def _prepare() -> None:
     """Runs in a worker before its first file: what takes long to import is not on the file's clock."""
-    from memlint.linting.pool import FORKS
+    from memlint.linting.child import FORKS
 
     if not FORKS:  # else it is as in the process that it was forked from
         compile_methods_late()
+    import_metadata_late()
     import memlint.linting.examine  # noqa: F401
     from memlint.linting.registry import rule_classes
 

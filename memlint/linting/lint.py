@@ -10,7 +10,6 @@ import ast
 import gc
 import re
 import sys
-import traceback
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -211,6 +210,8 @@ def _run_rules(module: Module, rules: Iterable[Rule]) -> tuple[list[Draft], tupl
 
 
 def _where(error: Exception) -> str:
+    import traceback  # seldom needed
+
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
 

@@ -7,30 +7,25 @@ neither can be bounded within the process itself.
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import pickle
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from multiprocessing.connection import Connection, wait
 from typing import Generic, Literal, TypeVar
+
+from memlint.linting.child import START_METHOD, Pipe, StartMethod, ready, start
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Reason = Literal["timeout", "overflowed", "died", "raised"]
 
-# Forking costs some 10 ms and the worker has every module the parent has. Elsewhere it is missing (Windows) or
-# not safe with the system's own libraries (macOS).
-START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-FORKS = START_METHOD == "fork"
-
 START_TIMEOUT_SECONDS = 60.0
+# From the end of its pipe to that of the process.
+_LONGEST_END_SECONDS = 1.0
 
 # A job's time is the CPU time of its worker: what else the machine does is not the file's fault. The system counts it
 # and ends the process, also in native code. Windows has no such timer; there the clock on the wall decides.
@@ -76,7 +71,7 @@ def run_files(
     *,
     timeout: float,
     prepare: Callable[[], object] | None = None,
-    start_method: str = START_METHOD,
+    start_method: StartMethod = START_METHOD,
 ) -> Iterator[Result | Lost[Job]]:
     """Yield `work(job)` for each job, or `Lost`, in the order of the jobs: one after the other.
 
@@ -87,8 +82,8 @@ def run_files(
 
     `work`, `prepare`, the jobs and the results must be picklable; `work` and `prepare` are module-level functions.
     `prepare` runs once in each worker before its first job, off the clock: slow imports go there. `jobs` may be
-    endless: one is taken when the outcome of the one before it has been. `start_method` is that of multiprocessing:
-    a process with threads does not fork safely.
+    endless: one is taken when the outcome of the one before it has been. A process with
+    threads does not fork safely: it says `start_method="spawn"`.
 
     The worker ends with the generator: when it is used up, closed, or left by an exception such as Ctrl-C.
 
@@ -189,12 +184,12 @@ class _Crew(Generic[Job, Result]):
 
     def collect(self, benches: Sequence[_Bench[Job, Result]]) -> None:
         """Wait until a worker is done, or has taken too long."""
-        busy = {bench.worker.connection: bench for bench in benches if bench.worker and bench.index is not None}
+        busy = {bench.worker.pipe: bench for bench in benches if bench.worker and bench.index is not None}
         nearest = min(bench.deadline for bench in busy.values())
-        ready = wait(list(busy), max(0.0, nearest - time.monotonic()))
-        for connection, bench in busy.items():
-            if connection in ready or bench.deadline <= time.monotonic():
-                self._finish(bench, in_time=connection in ready)
+        answering = ready(busy, max(0.0, nearest - time.monotonic()))
+        for pipe, bench in busy.items():
+            if pipe in answering or bench.deadline <= time.monotonic():
+                self._finish(bench, in_time=pipe in answering)
 
     def _finish(self, bench: _Bench[Job, Result], *, in_time: bool) -> None:
         assert bench.worker is not None and bench.index is not None
@@ -213,24 +208,18 @@ class _Worker(Generic[Job, Result]):
         work: Callable[[Job], Result],
         prepare: Callable[[], object] | None,
         timeout: float,
-        start_method: str,
+        start_method: StartMethod,
     ) -> None:
         self._timeout = timeout
-        context = multiprocessing.get_context(start_method)
-        self.connection, theirs = context.Pipe()
-        # mypy knows no Process on the context of a start method that is not a literal.
-        self._process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(work, prepare, timeout, theirs, self.connection), name="memlint-worker", daemon=True
-        )
-        self._process.start()
-        theirs.close()
+        self._child = start(partial(_serve, work, prepare, timeout), start_method)
+        self.pipe = self._child.pipe
         self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:
         failure = f"it said nothing for {START_TIMEOUT_SECONDS:g} s"
-        if self.connection.poll(START_TIMEOUT_SECONDS):
+        if self.pipe.poll(START_TIMEOUT_SECONDS):
             try:
-                status, failure = pickle.loads(self.connection.recv_bytes())
+                status, failure = self.pipe.receive()
             except (EOFError, OSError):
                 status, failure = "died", self._how_it_ended()
             if status == "ready":
@@ -239,23 +228,23 @@ class _Worker(Generic[Job, Result]):
         raise WorkerDidNotStart(f"the worker process could not start: {failure}")
 
     def is_alive(self) -> bool:
-        return bool(self._process.is_alive())
+        return self._child.is_alive()
 
     def run(self, job: Job) -> Result | Lost[Job]:
         self.begin(job)
-        return self.outcome(job) if self.connection.poll(self._timeout * _PATIENCE) else self.waited_in_vain(job)
+        return self.outcome(job) if self.pipe.poll(self._timeout * _PATIENCE) else self.waited_in_vain(job)
 
     def waited_in_vain(self, job: Job) -> Lost[Job]:
         return Lost(job, "timeout", f"is not done after {self._timeout * _PATIENCE:g} s")
 
     def begin(self, job: Job) -> None:
         with suppress(OSError):  # the worker is gone: its outcome will say so
-            self.connection.send(job)
+            self.pipe.send(job)
 
     def outcome(self, job: Job) -> Result | Lost[Job]:
         """What became of the job; waits for it."""
         try:
-            status, payload = pickle.loads(self.connection.recv_bytes())
+            status, payload = self.pipe.receive()
         except (EOFError, OSError):
             return self._lost_with_the_process(job)
         if status == "raised":
@@ -265,15 +254,14 @@ class _Worker(Generic[Job, Result]):
 
     def _lost_with_the_process(self, job: Job) -> Lost[Job]:
         detail = self._how_it_ended()
-        code = self._process.exitcode
+        code = self._child.exit_code(0)
         if _COUNTS_CPU_TIME and code == -signal.SIGPROF:
             return Lost(job, "timeout", f"takes more than {self._timeout:g} s of CPU time")
         overflowed = code is not None and (code in _OVERFLOW_STATUSES or _signal_name(code) in _OVERFLOW_SIGNALS)
         return Lost(job, "overflowed" if overflowed else "died", detail)
 
     def _how_it_ended(self) -> str:
-        self._process.join(1.0)
-        code = self._process.exitcode
+        code = self._child.exit_code(_LONGEST_END_SECONDS)
         if code is None:
             return "the worker process closed its connection"
         if code >= 0:
@@ -282,41 +270,31 @@ class _Worker(Generic[Job, Result]):
 
     def end(self) -> None:
         """End the process at once; it holds nothing that is worth waiting for."""
-        self._process.kill()
-        self._process.join()
-        self._process.close()
-        self.connection.close()
+        self._child.end()
 
 
 def _signal_name(exit_code: int) -> str:
-    """The signal behind a process's exit code below zero, as multiprocessing gives it."""
+    """The signal behind a process's exit code below zero."""
     try:
         return signal.Signals(-exit_code).name
     except ValueError:
         return f"signal {-exit_code}"
 
 
-def _serve(
-    work: Callable[[Job], Result],
-    prepare: Callable[[], object] | None,
-    timeout: float,
-    connection: Connection,
-    parents_end: Connection,
-) -> None:
-    """The worker: ends when the parent closes its end of the connection, or is gone."""
-    parents_end.close()  # or a forked worker would hold it open itself, and outlive a killed parent
+def _serve(work: Callable[[Job], Result], prepare: Callable[[], object] | None, timeout: float, pipe: Pipe) -> None:
+    """The worker: ends when the parent closes its end of the pipe, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if _COUNTS_CPU_TIME:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
     threading.stack_size(STACK_BYTES)
-    thread = threading.Thread(target=_work_until_closed, args=(work, prepare, timeout, connection))
+    thread = threading.Thread(target=_work_until_closed, args=(work, prepare, timeout, pipe))
     thread.start()
     thread.join()
 
 
 def _work_until_closed(
-    work: Callable[[Job], Result], prepare: Callable[[], object] | None, timeout: float, connection: Connection
+    work: Callable[[Job], Result], prepare: Callable[[], object] | None, timeout: float, pipe: Pipe
 ) -> None:
     # What is imported is here to stay, and a tree is many objects and no garbage: looking for some costs a tenth.
     gc.disable()
@@ -324,19 +302,24 @@ def _work_until_closed(
         try:
             prepare()
         except Exception:  # noqa: BLE001 - the parent raises it
-            connection.send(("raised", traceback.format_exc()))
+            pipe.send(("raised", _traceback()))
             return
     gc.freeze()
-    connection.send(("ready", ""))
+    pipe.send(("ready", ""))
     for number in count(1):
         try:
-            job: Job = connection.recv()
+            job: Job = pipe.receive()
         except (EOFError, OSError):
             return
         _allow_cpu_time(timeout)
         outcome = _outcome(work, job)
         _allow_cpu_time(0.0)
-        connection.send_bytes(outcome)
+        try:
+            pipe.send(outcome)
+        except OSError:
+            return
+        except Exception:  # noqa: BLE001 - the parent reports it
+            pipe.send(("raised", _traceback()))
         if number % _COLLECT_EVERY == 0:
             gc.collect()
 
@@ -347,9 +330,14 @@ def _allow_cpu_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _outcome(work: Callable[[Job], Result], job: Job) -> bytes:
-    """What `work` gave, pickled: a result that cannot be pickled counts as raised."""
+def _outcome(work: Callable[[Job], Result], job: Job) -> tuple[str, Result | str]:
     try:
-        return pickle.dumps(("done", work(job)))
+        return "done", work(job)
     except Exception:  # noqa: BLE001 - the parent reports it
-        return pickle.dumps(("raised", traceback.format_exc()))
+        return "raised", _traceback()
+
+
+def _traceback() -> str:
+    import traceback  # takes 2 ms to import, and is seldom needed
+
+    return traceback.format_exc()

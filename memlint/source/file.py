@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 import tokenize
 from bisect import bisect_right
 from codecs import BOM_UTF8
@@ -162,6 +161,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     """
     target = path.resolve()
+    import tempfile  # a check writes no file
+
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
