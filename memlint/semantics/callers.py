@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import bisect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -17,6 +17,7 @@ from memlint.project.files import MAX_TEXT_BYTES
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.project.reads import Memo, Read, Reads, digest_of_texts
 from memlint.project.surface import FUNCTIONS, dotted, words_of
+from memlint.project.texts import Texts
 from memlint.semantics.grad_effects import (
     GRAD_MODE_WORDS,
     effect_as_context,
@@ -41,7 +42,6 @@ _GRADIENT_TEXT = re.compile(rb"\b(?:" + "|".join(sorted(GRADIENT_WORDS)).encode(
 _OWN_CALL = re.compile(rb"\bself\.([^\W\d]\w*)\(")
 # Deeper than this a method hands its work on too far to be judged by texts.
 _MOST_DELEGATIONS = 3
-_NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
 @dataclass(frozen=True)
@@ -117,67 +117,41 @@ class Callers:
     # --- text ---
 
     @cached_property
-    def _text(self) -> tuple[bytes, list[int], Sequence[str]] | None:
-        """All text of the project, where each file begins in it, and the files."""
-        parts: list[bytes] = []
-        starts: list[int] = []
+    def _texts(self) -> Texts | None:
+        """All text of the project; None where it is too large."""
+        contents: list[tuple[str, bytes]] = []
         size = 0
         for file in self.names.files:
-            content = self.names.raw(file)
-            starts.append(size)
-            parts += (content, b"\n")
-            size += len(content) + 1
+            contents.append((file, self.names.raw(file)))
+            size += len(contents[-1][1]) + 1
             if size > MAX_TEXT_BYTES:
                 return None
-        return (b"".join(parts), starts, self.names.files) if parts else None
+        return Texts(contents) if contents else None
 
     def read_texts(self) -> bool:
         """Read every file of the project; False where it is too large."""
-        return self._text is not None
+        return self._texts is not None
 
     @property
     def text_digest(self) -> str:
         """A name for all that is searched for words; empty where nobody has searched."""
-        if "_text" not in vars(self):
+        if "_texts" not in vars(self):
             return ""
         return digest_of_texts(
-            {} if self._text is None else {file: self.names.digest_of_file(file) for file in self.names.files}
+            {} if self._texts is None else {file: self.names.digest_of_file(file) for file in self.names.files}
         )
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
         """Every file of the project and its text; nothing of a project that is too large."""
         self.reads.note(Read("all"))
-        if self._text is None:
-            return
-        text, starts, files = self._text
-        for file, start, end in zip(files, starts, [*starts[1:], len(text)], strict=True):
-            yield file, text[start : end - 1]
+        return iter(self._texts or ())
 
     def mentioning(self, word: str) -> list[str] | None:
         """The files in which a word, or a piece of code, stands; None where the project is too large."""
         self.reads.note(Read("word", word))
         if word not in self._mentions:
-            self._mentions[word] = self._search_text(word)
+            self._mentions[word] = None if self._texts is None else self._texts.files_with(word)
         return self._mentions[word]
-
-    def _search_text(self, word: str) -> list[str] | None:
-        if self._text is None:
-            return None
-        text, starts, files = self._text
-        needle, found = word.encode(), list[str]()
-        at = text.find(needle)
-        while at >= 0:
-            end = at + len(needle)
-            begins = needle[0] not in _NAME_BYTES or at == 0 or text[at - 1] not in _NAME_BYTES
-            whole = begins and (needle[-1] not in _NAME_BYTES or end == len(text) or text[end] not in _NAME_BYTES)
-            if not whole:
-                at = text.find(needle, end)
-                continue
-            index = bisect.bisect_right(starts, at) - 1
-            found.append(files[index])
-            following = starts[index + 1] if index + 1 < len(starts) else len(text)
-            at = text.find(needle, following)
-        return found
 
     # --- sites ---
 
