@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,16 +12,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from memlint.project.files import MAX_FILES, MAX_TEXT_BYTES, folders_of, is_python
+from memlint.project.files import MAX_FILES, MAX_TEXT_BYTES, folders_of
 from memlint.project.reads import UNREADABLE, digest_of, digest_of_names, digest_of_texts
 
 # Whether a file has changed is seen by its times. One that was written so shortly before it was read may be written
 # again with the same times: file systems count in steps of up to 2 s. (git calls such entries racy.)
 _STEP_NANOSECONDS = 2_000_000_000
 
-_WORD = re.compile(rb"[A-Za-z0-9_]+")
+# As texts: what is compiled here is needed where something has changed.
+_WORD = rb"[A-Za-z0-9_]+"
 # `.step(` is searched for as it stands there: a file that mentions the name by another way need not call it.
-_CALL = re.compile(rb"\.[A-Za-z0-9_]+\(")
+_CALL = rb"\.[A-Za-z0-9_]+\("
 
 
 Known = dict[str, list[Any]]
@@ -29,8 +31,8 @@ last the digest of what it said then.
 """
 
 
-def _status(stat: os.stat_result) -> list[Any]:
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+def _status(seen: os.stat_result) -> list[Any]:
+    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
 
 
 class Digests:
@@ -47,16 +49,16 @@ class Digests:
         self.have_changed = False
         """Whether what is to be kept differs from what was known."""
 
-    def of(self, file: str, stat: os.stat_result | None = None) -> str:
+    def of(self, file: str, seen: os.stat_result | None = None) -> str:
         """The digest of a file by its path from the root."""
         found = self._seen.get(file)
         if found is None:
-            found = self._seen[file] = self._look(file, stat)
+            found = self._seen[file] = self._look(file, seen)
         return found
 
-    def _look(self, file: str, stat: os.stat_result | None) -> str:
+    def _look(self, file: str, seen: os.stat_result | None) -> str:
         try:
-            status = _status(stat or os.stat(f"{self._root}/{file}"))  # noqa: PTH116 - as below
+            status = _status(seen or os.stat(f"{self._root}/{file}"))  # noqa: PTH116 - as below
             known = self._known.get(file)
             if known is not None and known[:-1] == status:
                 return str(known[-1])
@@ -121,7 +123,7 @@ class Changes:
         if self.any_word or text in self.gained_or_lost:
             return True
         words = _words_of(text)
-        is_noted = words == [text] or _CALL.fullmatch(text.encode()) is not None
+        is_noted = words == [text] or re.fullmatch(_CALL, text.encode()) is not None
         return not is_noted and self.in_changed_files.issuperset(words)
 
     def may_hold(self, text: str) -> bool:
@@ -130,7 +132,7 @@ class Changes:
 
 
 def _words_of(text: str) -> list[str]:
-    return [word.decode() for word in _WORD.findall(text.encode())]
+    return [word.decode() for word in re.findall(_WORD, text.encode())]
 
 
 def take(root: str, digests: Digests) -> Snapshot:
@@ -143,14 +145,19 @@ def take(root: str, digests: Digests) -> Snapshot:
         within = f"{folder}/" if folder else ""
         for entry in entries:
             name = entry.name
-            if _is_folder(entry):
+            if not name.endswith(".py"):
+                if _is_folder(entry):
+                    names.append(f"{name}/")
+                continue
+            seen = _stat(entry)
+            if seen is not None and stat.S_ISDIR(seen.st_mode):
                 names.append(f"{name}/")
-            elif name.endswith(".py"):
-                names.append(name)
-                if is_python(entry):
-                    inner, stat = within + name, _stat(entry)
-                    size += stat.st_size + 1 if stat is not None else 1
-                    files[inner] = digests.of(inner, stat)
+                continue
+            names.append(name)
+            # As `is_python` has it: no pipe and no device, but a link that leads nowhere.
+            if seen is None or stat.S_ISREG(seen.st_mode):
+                size += seen.st_size + 1 if seen is not None else 1
+                files[within + name] = digests.of(within + name, seen)
         folders[folder] = digest_of_names(names)
     return Snapshot(files, folders, len(files) <= MAX_FILES and size <= MAX_TEXT_BYTES)
 
@@ -174,7 +181,7 @@ def changes(before: Snapshot, after: Snapshot, words_of: Callable[[str], frozens
 
 def words_in(content: bytes) -> bytes:
     """The words of a text and its method calls, packed."""
-    return zlib.compress(b" ".join(sorted({*_WORD.findall(content), *_CALL.findall(content)})), 1)
+    return zlib.compress(b" ".join(sorted({*re.findall(_WORD, content), *re.findall(_CALL, content)})), 1)
 
 
 def unpacked(words: bytes) -> frozenset[str]:

@@ -14,8 +14,6 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from itertools import count
 from typing import Any
 
@@ -29,6 +27,9 @@ def compile_methods_late() -> None:
 
 def import_metadata_late() -> None:
     """From now on, in this process, `import libcst` imports of its `metadata` what it needs itself, 2 modules of 20."""
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
     libcst = None if "libcst" in sys.modules else PathFinder.find_spec("libcst")
     spec = libcst and PathFinder.find_spec("libcst.metadata", libcst.submodule_search_locations)
     if not spec or spec.loader is None:

@@ -13,6 +13,7 @@ from memlint.config.ignoring import Excluder, GitIgnores, Matched
 from memlint.config.load import SettingsResolver
 from memlint.config.paths import absolute, relative_to
 from memlint.config.settings import Settings
+from memlint.project.files import note_names
 
 # Stubs (.pyi) hold no code that runs.
 SUFFIXES = (".py", ".pyw", ".ipynb")
@@ -148,19 +149,21 @@ class _Walk:
         folders = [(self._top.path, self._top.shown, GitIgnores.above(Path(self._top.path)))]
         while folders:
             folder, shown_folder, outer = folders.pop()
+            entries = self._entries(folder, shown_folder)
             excluder = self._excluder(Path(folder))
             ignores = outer.inside(Path(folder))
-            for entry in self._entries(folder, shown_folder):
-                is_folder = entry.is_dir(follow_symlinks=False)
-                if not is_folder and not (entry.name.endswith(SUFFIXES) and _is_file(entry)):
+            before = "" if shown_folder == "." else f"{shown_folder}{os.sep}"
+            for entry in entries:
+                name, is_folder = entry.name, entry.is_dir(follow_symlinks=False)
+                if not is_folder and not (name.endswith(SUFFIXES) and _is_file(entry)):
                     continue
                 # Nearly all files: their names alone tell.
-                is_clear = not is_folder and excluder.passes(entry.name) and ignores.passes(entry.name)
+                is_clear = not is_folder and excluder.passes(name) and ignores.passes(name)
                 if not is_clear and (
                     excluder.match(entry.path, folder=is_folder) or ignores.ignores(entry.path, folder=is_folder)
                 ):
                     continue
-                shown = entry.name if shown_folder == "." else f"{shown_folder}{os.sep}{entry.name}"
+                shown = before + name
                 if is_folder:
                     folders.append((entry.path, shown, ignores))
                 else:
@@ -174,8 +177,10 @@ class _Walk:
 
     def _entries(self, folder: str, shown: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(folder) as entries:
-                return list(entries)
+            with os.scandir(folder) as found:
+                entries = list(found)
         except OSError as error:
             self._unreadable.append(Unreadable(shown, error.strerror or str(error)))
             return []
+        note_names(folder, [entry.name for entry in entries])
+        return entries

@@ -64,7 +64,7 @@ class PathPatterns:
         if not self._others:
             return None
         parts = [pattern.regex.pattern for pattern in _spec_of(self._others).patterns if pattern.regex is not None]
-        return re.compile("|".join(_GROUP_NAME.sub("(?:", part) for part in parts)) if parts else None
+        return re.compile("|".join(re.sub(_GROUP_NAME, "(?:", part) for part in parts)) if parts else None
 
 
 def _says_something(line: str) -> bool:
@@ -79,7 +79,7 @@ def _spec_of(lines: Iterable[str]) -> GitIgnoreSpec:
 
 # `build` and `*.pyc`, which match by their name alone; `/docs/_build/` and `!keep`, which match no path without it.
 _LAST_NAME = re.compile(r"(?P<more>!?/?(?:[^*?\[\]\\/!#\s]+/)*)(?P<any>\*?)(?P<name>[^*?\[\]\\/!#\s]+)(?P<folder>/?)")
-_GROUP_NAME = re.compile(r"\(\?P<\w+>")
+_GROUP_NAME = r"\(\?P<\w+>"
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from pathlib import Path
 from memlint.config.options import TorchVersion
 from memlint.config.paths import shown
 from memlint.config.toml_files import parse_toml
-from memlint.project.files import holds, holds_file
+from memlint.project.files import holds, holds_file, names_in
 
 # A torch requirement with its version specifiers. Names such as torchvision or torch-geometric do not match.
-_TORCH = re.compile(r"torch\s*(?:\[[^\]]*\])?\s*(?P<versions>[(<>=!~\s][^;#@]*)?(?:[;#].*)?\Z", re.IGNORECASE)
-_SPECIFIER = re.compile(r"(?P<operator>~=|===?|>=|>|\^|~|(?=\d))\s*v?(?P<major>\d+)(?:\.(?P<minor>\d+))?")
+# (As texts: few folders have a file with requirements.)
+_TORCH = r"torch\s*(?:\[[^\]]*\])?\s*(?P<versions>[(<>=!~\s][^;#@]*)?(?:[;#].*)?\Z"
+_SPECIFIER = r"(?P<operator>~=|===?|>=|>|\^|~|(?=\d))\s*v?(?P<major>\d+)(?:\.(?P<minor>\d+))?"
 _MARKS_OF_A_PROJECT = (".git", "setup.py", "setup.cfg", "pyproject.toml")
 
 
@@ -57,13 +57,13 @@ def _declared_in(folder: Path) -> Iterator[Target]:
 
 def lowest_torch(requirement: str) -> TorchVersion | None:
     """The lower bound in a requirement such as `torch>=1.13,<3`; None for another package or no lower bound."""
-    match = _TORCH.match(requirement.strip())
+    match = re.match(_TORCH, requirement.strip(), re.IGNORECASE)
     if match is None:
         return None
     bounds = [
         (int(found["major"]), int(found["minor"] or 0))
         for part in (match["versions"] or "").strip(" ()").split(",")
-        if (found := _SPECIFIER.match(part.strip()))
+        if (found := re.match(_SPECIFIER, part.strip()))
     ]
     return max(bounds, default=None)
 
@@ -75,16 +75,9 @@ def _requirements(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     if holds_file(folder, "setup.cfg"):
         setup_cfg = folder / "setup.cfg"
         yield setup_cfg, list(_of_setup_cfg(_text(setup_cfg)))
-    for name in sorted(_names_in(folder)):
+    for name in sorted(names_in(folder)):
         if name.startswith("requirements") and name.endswith(".txt"):
             yield folder / name, _text(folder / name).splitlines()
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - as names
-    except OSError:
-        return []
 
 
 def _of_pyproject(document: Mapping[str, object]) -> Iterator[str]:

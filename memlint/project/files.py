@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -37,14 +37,40 @@ def _marked_folder(folder: Path) -> Path | None:
     return _marked_folder(folder.parent) if folder.parent != folder else None
 
 
+_names: dict[str, frozenset[str]] = {}
+"""Of folders that have been listed: what lies in them."""
+
+
+def note_names(folder: str, names: Iterable[str]) -> None:
+    """Say what lies in a folder: a dozen files are looked for in each, nearly always in vain."""
+    _names[folder] = frozenset(names)
+
+
 def holds(folder: Path | str, name: str) -> bool:
     """Whether a folder has this in it."""
-    return os.path.exists(f"{folder}{os.sep}{name}")  # noqa: PTH110 - asked of every folder; pathlib takes three times as long
+    # Asked of every folder; pathlib takes three times as long.
+    return _may_hold(folder, name) and os.path.exists(f"{folder}{os.sep}{name}")  # noqa: PTH110
 
 
 def holds_file(folder: Path | str, name: str) -> bool:
     """Whether a folder has a file of this name in it."""
-    return os.path.isfile(f"{folder}{os.sep}{name}")  # noqa: PTH113
+    return _may_hold(folder, name) and os.path.isfile(f"{folder}{os.sep}{name}")  # noqa: PTH113
+
+
+def _may_hold(folder: Path | str, name: str) -> bool:
+    names = _names.get(str(folder))
+    return names is None or name in names
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """What lies in a folder; nothing in one that cannot be read."""
+    names = _names.get(str(folder))
+    if names is not None:
+        return names
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - as names
+    except OSError:
+        return frozenset()
 
 
 @cache
@@ -71,6 +97,7 @@ def forget_files() -> None:
     project_root.cache_clear()
     _marked_folder.cache_clear()
     project_mentions.cache_clear()
+    _names.clear()
 
 
 def python_files(root: str) -> Iterator[Path]:
