@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import accumulate, pairwise
@@ -57,12 +57,14 @@ class GrowthLine:
 
 @dataclass(frozen=True)
 class Growth:
-    """Device memory that each step leaves behind. `bytes_per_step` is None where too few steps ran to say."""
+    """Device memory that each step leaves behind. `bytes_per_step` is None where the steps do not say: there were too
+    few, or some of them left something and others did not (`irregular_bytes`, of all of them)."""
 
     bytes_per_step: int | None
     lines: tuple[GrowthLine, ...] = ()
     kind: StepKind | None = None
     """Of the steps, where those of one kind grow and others ran, too."""
+    irregular_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,15 @@ def growth(recording: Recording) -> Growth:
     """What each step leaves behind on the device, once the warm-up is over.
 
     Memory grows where more is allocated at the end of every step than at the end of the one before, and something of
-    every step is still there at the end of the last one: batches that happen to become larger do not leave anything.
-    Of several kinds of steps, that which grows most: only like ends are alike.
+    every step is still there at the end of the last one, or a tensor was made larger, of itself, at every step: batches
+    that happen to become larger do not leave anything. Of several kinds of steps, that which grows most: only like ends
+    are alike.
     """
     kinds = _settled(recording)
     found = [_growth_of(recording, steps) for steps in kinds]
-    most = max(found, key=lambda growth: -1 if growth.bytes_per_step is None else growth.bytes_per_step)
+    most = max(
+        found, key=lambda growth: (growth.bytes_per_step or 0, growth.irregular_bytes, growth.bytes_per_step == 0)
+    )
     return replace(most, kind=kinds[found.index(most)][0].kind) if most.bytes_per_step and len(kinds) > 1 else most
 
 
@@ -170,16 +175,45 @@ def _growth_of(recording: Recording, steps: Sequence[Step]) -> Growth:
     if len(steps) < LEAST_GROWING_STEPS:
         return Growth(None)
     live = live_bytes(recording)
-    slope = _slope([_level(live, step.end) for step in steps])
+    ends = [_level(live, step.end) for step in steps]
+    slope = _slope(ends)
     survivors = survivors_of(recording, steps)
-    if not slope or not {storage.step for storage in survivors} >= {step.number for step in steps[:-1]}:
-        return Growth(0)
+    larger = list(_larger_tensors(recording, steps))
+    born_in = {storage.step for storage in survivors}
+    if not slope or not (larger or born_in >= {step.number for step in steps[:-1]}):
+        return _irregular(ends, {step for step in born_in if step < steps[-2].number})
     births = len(steps) - 1
     lines = [
         GrowthLine(keeper, _per_step(kept, births), _allocated_at(kept, births))
         for keeper, kept in _kept(survivors, recording.keepers)
     ]
-    return Growth(slope, tuple(sorted(lines, key=lambda line: -line.bytes_per_step)))
+    return Growth(slope, tuple(sorted([*lines, *larger], key=lambda line: -line.bytes_per_step)))
+
+
+def _irregular(ends: Sequence[int], left_something: Collection[int]) -> Growth:
+    """Growth by some of the steps: at least two of them, or it may be something that is made once. The step before the
+    last one is not among those that left something: a loop's variables still name its results.
+    """
+    rises = sum(later > earlier for earlier, later in pairwise(ends))
+    if left_something and max(rises, len(left_something)) > 1 and list(ends) == sorted(ends) and ends[0] < ends[-1]:
+        return Growth(None, irregular_bytes=ends[-1] - ends[0])
+    return Growth(0)
+
+
+def _larger_tensors(recording: Recording, steps: Sequence[Step]) -> Iterator[GrowthLine]:
+    """The tensors that were made anew in each of the steps, larger, of what the same line had made before."""
+    by_id = {storage.id: storage for storage in recording.storages}
+    keepers = {number: keeper for keeper in recording.keepers for number in keeper.storages if keeper.kind == "tensor"}
+    for storage in alive(recording, steps[-1].end - 1):
+        sizes: dict[int, int] = {}
+        """Step -> what it had at the end of it."""
+        earlier: Storage | None = storage
+        while earlier is not None:
+            sizes.setdefault(earlier.step, block_bytes(earlier.size))
+            earlier = by_id.get(earlier.grown_from) if earlier.grown_from is not None else None
+        if sizes.keys() >= {step.number for step in steps}:
+            more = round((sizes[steps[-1].number] - sizes[steps[0].number]) / (len(steps) - 1))
+            yield GrowthLine(keepers.get(storage.id), more, (Allocated(storage.place, more),))
 
 
 def survivors_of(recording: Recording, steps: Sequence[Step]) -> list[Storage]:

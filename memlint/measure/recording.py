@@ -73,6 +73,8 @@ class Storage:
     died: int | None = None
     saved: bool = False
     """Saved by autograd for the backward pass (known with `Layer.SAVED_TENSORS` only)."""
+    grown_from: int | None = None
+    """The id of a smaller storage that the same line made before, and of which this one was made: `x = cat([x, y])`."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,19 @@ class Keeper:
 
     place: Place | None
     """The line that keeps it: the accumulation, the append."""
-    kind: Literal["graph", "container", "cycle"]
-    """An autograd node that refers to a node of an earlier step; a Python object that refers to its tensors; or objects
-    that keep each other alive, which only Python's cycle collector frees, if it can."""
+    kind: Literal["graph", "container", "cycle", "tensor"]
+    """An autograd node that refers to a node of an earlier step; a Python object that refers to its tensors; objects
+    that keep each other alive, which only Python's cycle collector frees, if it can; or one tensor that each step makes
+    anew, larger, of itself."""
     name: str
     """In words of the code: `outputs`, `self.history`; of a graph: the variable that carries it, if known."""
     storages: tuple[int, ...] = ()
     """The ids of the storages that it keeps, by what the worker could see."""
     holds_graph: bool = False
     """Whether what it keeps carries autograd graphs: nodes in host memory."""
+    other_places: tuple[Place, ...] = ()
+    """The other lines that fill such a container: `place` is the nearest to where the contents are made, and which of
+    them ran is not seen."""
 
 
 @dataclass(frozen=True)

@@ -685,6 +685,29 @@ def packed_sequences() -> None:
 
 
 @check
+def pinned_memory() -> None:
+    staged = torch.empty(2, 4, pin_memory=True)
+    assert staged.is_pinned() and staged.pin_memory().is_pinned()
+    on_cuda(staged.to("cuda", non_blocking=True))
+    with torch.autograd.graph.save_on_cpu(pin_memory=True):
+        loss = linear()(batch()).exp().sum()
+    loss.backward()
+
+
+@check
+def gradients_of_each_sample() -> None:
+    model = linear()
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def loss(weights: dict[str, torch.Tensor], sample: torch.Tensor) -> Any:
+        return torch.func.functional_call(model, weights, (sample,)).square().sum()
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, batch())
+    on_cuda(gradients["weight"])
+    assert gradients["weight"].shape == (2, 4, 4)
+
+
+@check
 def loader() -> None:
     data = TensorDataset(torch.randn(8, 4), torch.zeros(8))
     for pinned in (False, True):

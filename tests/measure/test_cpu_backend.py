@@ -411,6 +411,28 @@ def test_an_encoder_that_would_leave_its_padding_out_says_so() -> None:
     assert "keeps its padding" in assumption.what
 
 
+def test_log_sigmoid_keeps_nothing_for_the_backward_pass() -> None:
+    values = torch.linspace(-30, 30, 256)
+    gradients = []
+
+    def function() -> None:
+        on_card = values.to("cuda").requires_grad_()
+        F.logsigmoid(on_card).sum().backward()
+        assert on_card.grad is not None
+        gradients.append(on_card.grad.cpu())
+
+    recording = measured_function(function)
+    assert [s.size for s in recording.storages if s.operator == "aten::log_sigmoid_forward"] == [1024]
+    expected = values.clone().requires_grad_()
+    F.logsigmoid(expected).sum().backward()
+    assert expected.grad is not None and torch.equal(gradients[0], expected.grad)
+
+
+def test_nested_tensors_are_refused() -> None:
+    with pytest.raises(Unsupported, match="nested tensors"):
+        measured_function(lambda: torch.nested.nested_tensor([torch.zeros(2)], device="cuda"))
+
+
 def test_a_bare_number_names_a_card() -> None:
     def function() -> None:
         assert torch.device(0) == torch.device("cuda", 0)

@@ -72,6 +72,23 @@ torch.ops.mine.twice(out)
     assert "--backend cpu" in outcome.advice
 
 
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("torch.embedding(model.weight, torch.ones(2).long().cuda(), -1, False, True).sum().backward()", "sparse"),
+        ("torch.nested.nested_tensor([out])", "nested tensors"),
+        ("torch.nn.functional.multi_margin_loss(out, torch.zeros(2).long().cuda()).backward()", "multi_margin_loss"),
+        ("torch.optim.LBFGS(model.parameters()).step(lambda: out.sum())", "L-BFGS"),
+    ],
+)  # fmt: skip
+def test_what_a_prediction_would_get_wrong_is_refused(tmp_path: Path, step: str, message: str) -> None:
+    outcome = measured(tmp_path, step)
+
+    assert outcome.status is Status.UNSUPPORTED
+    assert message in outcome.message
+    assert outcome.advice
+
+
 def test_a_program_that_never_says_cuda_is_refused(tmp_path: Path) -> None:
     outcome = measured(tmp_path, "out.sum().backward()\noptimizer.step()\n", device="cpu()")
 

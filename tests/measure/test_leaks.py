@@ -50,6 +50,53 @@ def test_what_a_keeper_keeps_is_what_grows(tmp_path: Path) -> None:
     assert line.keeper is not None and line.keeper.name == "kept"
 
 
+def test_the_other_lines_that_fill_a_container_are_named_too(tmp_path: Path) -> None:
+    text = """
+        import torch
+
+        model = torch.nn.Linear(8, 8).to("cuda")
+        kept = []
+        model.register_forward_hook(lambda module, inputs, output: kept.append(output))
+        for step in range(8):
+            out = model(torch.ones(4, 8, device="cuda"))
+            if step < 0:
+                kept.append(out)
+    """
+    (line,) = growth(measured(text, tmp_path / "leak.py")).lines
+    assert line.keeper is not None and line.keeper.place is not None
+    assert {line.keeper.place.line, *(place.line for place in line.keeper.other_places)} == {6, 10}
+
+
+def test_what_only_some_steps_leave_is_not_called_no_growth(tmp_path: Path) -> None:
+    text = """
+        import torch
+
+        model = torch.nn.Linear(8, 8).to("cuda")
+        kept = []
+        for step in range(20):
+            out = model(torch.ones(4, 8, device="cuda")).detach()
+            if step % 3 == 0:
+                kept.append(out)
+    """
+    found = growth(measured(text, tmp_path / "leak.py", steps=11))
+    assert (found.bytes_per_step, found.irregular_bytes, found.lines) == (None, 3 * 512, ())
+    once = growth(measured(text.replace("% 3 == 0", "== 4"), tmp_path / "leak.py", steps=11))
+    assert (once.bytes_per_step, once.irregular_bytes) == (0, 0)
+
+
+def test_batches_that_become_larger_are_no_growth(tmp_path: Path) -> None:
+    text = """
+        import torch
+
+        model = torch.nn.Linear(8, 8).to("cuda")
+        for step in range(1, 9):
+            out = torch.cat([model(torch.ones(128 * step, 8, device="cuda"))] * 2)
+    """
+    recording = measured(text, tmp_path / "train.py")
+    assert growth(recording).bytes_per_step == 0
+    assert recording.keepers == []
+
+
 @pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)
 def test_its_fixed_twin_is_not_flagged(path: Path) -> None:
     recording = measured(MARK.sub(r"\g<indent>\g<fixed>", path.read_text()), path)

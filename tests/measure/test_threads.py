@@ -193,3 +193,27 @@ def test_what_autograd_runs_in_threads_of_its_own_has_the_lines_it_has_in_ours(t
     assert {"wide = up(x)", "return down(wide.relu())"} <= {text[place.line - 1] for place, _ in backward if place}
     callers = {text[caller.line - 1] for _, caller in backward if caller}
     assert {"twice = torch.cat([grad, grad])", "y.square().mean().backward()"} <= callers
+
+
+def test_threads_of_native_code_are_said_to_have_no_lines(tmp_path: Path) -> None:
+    text = """
+        import torch
+
+        @torch.jit.script
+        def double(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @torch.jit.script
+        def forked(x: torch.Tensor) -> torch.Tensor:
+            return torch.jit.wait(torch.jit.fork(double, x))
+
+        model = torch.nn.Linear(4, 4).to("cuda")
+        with torch.no_grad():
+            for _ in range(4):
+                {call}(model(torch.ones(2, 4, device="cuda")))
+    """
+    path = tmp_path / "forks.py"
+    path.write_text(textwrap.dedent(text.format(call="forked")), "utf-8")  # TorchScript reads the file
+    (assumption,) = measured(path.read_text("utf-8"), path).assumptions
+    assert "torch.jit.fork" in assumption.what
+    assert not measured(path.read_text("utf-8").replace("forked(model", "double(model"), path).assumptions

@@ -98,8 +98,13 @@ def _growth(subject: Subject, line: analysis.GrowthLine) -> dict[str, object]:
 
 def _keeper(subject: Subject, keeper: Keeper | None) -> dict[str, object]:
     if keeper is None:
-        return {**_place(subject, None), "kept_by": None, "kind": None}
-    return {**_place(subject, keeper.place), "kept_by": keeper.name, "kind": keeper.kind}
+        return {**_place(subject, None), "kept_by": None, "kind": None, "other_places": []}
+    return {
+        **_place(subject, keeper.place),
+        "kept_by": keeper.name,
+        "kind": keeper.kind,
+        "other_places": [_place(subject, place) for place in keeper.other_places],
+    }
 
 
 def _saved(subject: Subject) -> list[dict[str, object]] | None:

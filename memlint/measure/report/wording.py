@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from memlint.measure import analysis
@@ -10,6 +10,7 @@ from memlint.measure.recording import SETUP_STEP, Category, Keeper, Place, Proce
 from memlint.measure.report.subject import Subject
 from memlint.measure.sizes import words
 
+_MOST_PLACES = 3
 CATEGORY_WORDS = {category: category.value.replace("_", " ") for category in Category}
 
 
@@ -73,6 +74,9 @@ def _reserved(subject: Subject) -> Fact:
 
 def _growth(subject: Subject) -> Fact:
     title, growth = "growth per step", subject.growth.bytes_per_step
+    if subject.growth.irregular_bytes:
+        left = words(subject.growth.irregular_bytes)
+        return Fact(title, "-", f"unknown: some steps leave memory behind ({left} in all), others do not", alarm=True)
     if growth is None:
         least = subject.recording.warmup + analysis.LEAST_GROWING_STEPS
         return Fact(title, "-", f"unknown: needs {least} steps, saw {len(subject.recording.steps)}")
@@ -91,9 +95,19 @@ def keeps(subject: Subject, keeper: Keeper | None) -> str:
         what = f"{name}, in a reference cycle"
         if keeper.place is None:
             what = "a reference cycle that only Python's cycle collector frees"
+    elif keeper.kind == "tensor":
+        what = f"{name}, made anew and larger"
     else:
         what = name
-    return f"kept by {what}{_at(subject, keeper.place)}"
+    return f"kept by {what}{_at(subject, keeper.place)}{_or_at(subject, keeper.other_places)}"
+
+
+def _or_at(subject: Subject, places: Sequence[Place]) -> str:
+    """`kept` is filled at several lines: which of them ran is not seen."""
+    if not places:
+        return ""
+    shown = ", ".join(subject.where(place) for place in places[:_MOST_PLACES])
+    return f", or where else it is filled: {shown}{' ...' if len(places) > _MOST_PLACES else ''}"
 
 
 def notes(subject: Subject) -> Iterator[tuple[str, list[str]]]:

@@ -46,6 +46,7 @@ __all__ = [
     "RUN_BACKWARD",
     "UNKNOWN_OPERATOR_ERRORS",
     "UNKNOWN_VALUE_ERRORS",
+    "WITHOUT_KERNEL",
     "AutocastLists",
     "DispatchKey",
     "DispatchMode",
@@ -79,6 +80,7 @@ __all__ = [
     "sdp_priority",
     "self_test",
     "unseen",
+    "unwrapped",
     "without_autocast",
     "without_torch_function",
 ]
@@ -94,6 +96,9 @@ UNKNOWN_VALUE_ERRORS = (fake_tensor.DataDependentOutputException, fake_tensor.Dy
 """What FakeTensorMode raises where an operator's result depends on values."""
 UNKNOWN_OPERATOR_ERRORS = (fake_tensor.UnsupportedOperatorException, fake_tensor.UnsupportedFakeTensorException)
 """What it raises where an operator says nothing of its results without running."""
+
+WITHOUT_KERNEL = "with arguments from the 'CUDA' backend"
+"""What torch says of an operator that was asked to run on what has no values."""
 
 _ADVICE = "try `--backend cpu`"
 _CUDA = 1
@@ -351,6 +356,13 @@ def grad_fn(tensor: torch.Tensor) -> Any:
         return tensor.grad_fn
     except RuntimeError:
         return None
+
+
+def unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """What a transform of `torch.func` (`vmap`, `grad`) has wrapped, however often; else the tensor itself."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 _saved_names: dict[type, tuple[str, ...]] = {}

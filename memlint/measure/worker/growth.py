@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import sys
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import FunctionType, ModuleType
@@ -31,12 +31,18 @@ LEAST_STEPS = 3
 """What keeps tensors of fewer steps than this does not accumulate: a loop variable keeps the last one's."""
 _DEPTH = 10
 """How many objects may lie between a tensor and the container."""
-_SAMPLES = 60
-"""Tensors from which the search for containers begins."""
+_SAMPLES = 180
+"""Tensors from which the search for containers begins ..."""
+_ALIKE = 3
+"""... and so many of each line, shape and step."""
+_LINKS = 1000
+"""How far the links of a chain are followed to its end."""
 _OUR_REFERENCES = 3
 """To a tensor that only C++ keeps, such as a saved one: the list of all objects, the loop variable, the argument."""
 _NODES = 200_000
 """Autograd nodes that are looked at for what they have saved."""
+_CONTAINERS = (list, dict, set, frozenset, deque)
+"""What holds many by itself, and is not a link of a chain."""
 _LASTING = frozenset({Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER_STATE})
 
 
@@ -93,7 +99,7 @@ class _Look:
         self._aged = self._aged_tensors()
 
     def find(self, last: bool) -> list[Keeper]:
-        keepers = [*self._containers(), *self._graphs()]
+        keepers = [*self._containers(), *self._graphs(), *self._larger_tensors()]
         taken = {storage for keeper in keepers for storage in keeper.storages}
         if last:
             keepers.extend(self._cycles(taken))
@@ -129,20 +135,45 @@ class _Look:
         return record.place if record is not None else None
 
     def _containers(self) -> Iterator[Keeper]:
-        for container in _merging(self._samples(), self._aged):
-            below = [tensor for tensor in _below(container) if self._step(tensor) is not None]
-            near = self._place(below[0]) if below else None
-            name, place = self._namer.container(container, near)
-            holds_graph = any(compat.grad_fn(tensor) is not None for tensor in below)
-            yield Keeper(place, "container", name, self._storages(below), holds_graph)
-            below.clear()
+        """Less those that hold only what another one holds, too: a sample that was drawn from a buffer."""
+        found = [self._container(container) for container in _merging(self._samples(), self._aged)]
+        seen: set[int] = set()
+        for keeper in sorted(found, key=lambda keeper: -len(keeper.storages)):
+            if not seen.issuperset(keeper.storages) or not keeper.storages:
+                seen.update(keeper.storages)
+                yield keeper
+
+    def _container(self, container: object) -> Keeper:
+        below = [tensor for tensor in _below(container) if self._step(tensor) is not None]
+        near = self._place(below[0]) if below else None
+        name, places = self._namer.container(container, near)
+        holds_graph = any(compat.grad_fn(tensor) is not None for tensor in below)
+        place = places[0] if places else None
+        keeper = Keeper(place, "container", name, self._storages(below), holds_graph, tuple(places[1:]))
+        below.clear()
+        return keeper
 
     def _samples(self) -> list[tuple[torch.Tensor, int]]:
-        """One tensor for each line, shape and step."""
-        chosen: dict[tuple[Place | None, torch.Size, int], torch.Tensor] = {}
+        """A few tensors for each line, shape and step: one line may fill several containers."""
+        chosen: dict[tuple[Place | None, torch.Size, int], list[torch.Tensor]] = defaultdict(list)
         for tensor, step in self._aged:
-            chosen.setdefault((self._place(tensor), tensor.shape, step), tensor)
-        return [(tensor, step) for (*_, step), tensor in chosen.items()][-_SAMPLES:]
+            alike = chosen[self._place(tensor), tensor.shape, step]
+            if len(alike) < _ALIKE:
+                alike.append(tensor)
+        found = [(tensor, step) for (*_, step), alike in chosen.items() for tensor in alike][-_SAMPLES:]
+        chosen.clear()
+        return found
+
+    def _larger_tensors(self) -> Iterator[Keeper]:
+        """What a line has made anew at several steps, each time of what it had made before."""
+        for record in self._tracker.live_records():
+            if record.grown_from is None:
+                continue
+            steps = {bisect_right(self._ends, earlier.born) for earlier in self._tracker.grown_over(record)}
+            if len(steps) >= LEAST_STEPS:
+                tensors = (tensor for tensor in _tensors_alive() if self._tracker.record_of(tensor) is record)
+                name = next(filter(None, map(self._namer.variable, tensors)), "")
+                yield Keeper(record.place, "tensor", name, (record.id,))
 
     def _graphs(self) -> Iterator[Keeper]:
         """The lines whose nodes refer to nodes of the step before, over several steps."""
@@ -275,7 +306,24 @@ def _merging(tensors: Sequence[tuple[torch.Tensor, int]], unseen: object) -> lis
         if not frontier:
             break
     objects.clear()
-    return found
+    ends = {id(end): end for end in map(_end_of_chain, found)}
+    return list(ends.values())
+
+
+def _end_of_chain(item: object) -> object:
+    """Of objects of one kind, each of which refers to the next (a linked list): the one that none refers to."""
+    if isinstance(item, _CONTAINERS):
+        return item
+    seen = {id(item)}
+    for _ in range(_LINKS):
+        direct = [referrer for referrer in gc.get_referrers(item) if not _is_root(referrer)]
+        over = [owner for fields in direct if isinstance(fields, dict) for owner in gc.get_referrers(fields)]
+        links = [link for link in (*direct, *over) if type(link) is type(item) and id(link) not in seen]
+        if not links:
+            break
+        item = links[0]
+        seen.add(id(item))
+    return item
 
 
 def _referrers(items: list[object]) -> list[object]:

@@ -13,6 +13,8 @@ from memlint.measure.recording import Place
 
 _ADDING = frozenset("append appendleft add extend extendleft insert setdefault update put put_nowait push".split())
 
+_REGISTERING = frozenset({"register_buffer", "register_parameter", "register_module", "add_module"})
+
 
 @dataclass(frozen=True)
 class Mutation:
@@ -44,16 +46,17 @@ class Source:
             return
         self._walk(tree, "")
 
-    def _walk(self, node: ast.AST, function: str) -> None:
+    def _walk(self, node: ast.AST, function: str, scope: str = "<module>") -> None:
+        """`scope` is what Python calls the code that runs: a lambda is one, and its names are those around it."""
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self._walk(child, child.name)
+                self._walk(child, child.name, child.name)
                 continue
-            self._note(child, function)
-            self._walk(child, function)
+            self._note(child, function, scope)
+            self._walk(child, function, "<lambda>" if isinstance(child, ast.Lambda) else scope)
 
-    def _note(self, node: ast.AST, function: str) -> None:
-        place = Place(self.path, getattr(node, "lineno", 0), function)
+    def _note(self, node: ast.AST, function: str, scope: str) -> None:
+        place = Place(self.path, getattr(node, "lineno", 0), scope)
         if isinstance(node, ast.Call):
             self._note_call(node, function, place)
         elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp)):
@@ -66,7 +69,7 @@ class Source:
                     self._add(self.mutations, target.value, function, place)
                 elif isinstance(target, ast.Attribute):
                     self._add(self.attributes, target, function, place)
-                if isinstance(node.value, ast.BinOp) and _chain(node.value.left) == _chain(target):
+                if _is_made_of_itself(target, node.value):
                     self._add(self.mutations, target, function, place)
 
     def _note_call(self, node: ast.Call, function: str, place: Place) -> None:
@@ -77,7 +80,7 @@ class Source:
             self._add(self.mutations, node.args[0], function, place)
         if not isinstance(node.func, ast.Attribute):
             return
-        if node.func.attr in _ADDING:
+        if node.func.attr in _ADDING or node.func.attr in _REGISTERING:
             self._add(self.mutations, node.func.value, function, place)
         elif node.func.attr.startswith("register_") and "hook" in node.func.attr:
             self.hooks.append(place)
@@ -87,6 +90,12 @@ class Source:
         chain = _chain(target)
         if chain:
             to.append(Mutation(chain, function, place))
+
+
+def _is_made_of_itself(target: ast.expr, value: ast.expr) -> bool:
+    """`history = history + [x]`, `chain = (x, chain)`, `seen = torch.cat([seen, x])`."""
+    chain = _chain(target)
+    return any(_chain(part) == chain for part in ast.walk(value) if isinstance(part, (ast.Name, ast.Attribute)))
 
 
 def _chain(node: ast.AST) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import CellType, FrameType, FunctionType, GeneratorType
 from typing import Any
 
+import torch
+
 from memlint.measure.recording import Place
 from memlint.measure.user_code import is_user_file
 from memlint.measure.worker.mutations import Mutation, Source
@@ -18,6 +20,8 @@ _DEPTH = 4
 """How many objects may lie between a container and the variable that names it: `trainer.history["loss"]`."""
 _OPTIMIZED = 0x1
 """CO_OPTIMIZED: the frame of a function, whose `f_locals` is a copy (up to Python 3.12)."""
+_REGISTERED = frozenset({"_buffers", "_parameters", "_modules"})
+"""Where an `nn.Module` keeps what was registered."""
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 
 
@@ -79,41 +83,41 @@ class Namer:
         """What the code calls a value; empty if it does not."""
         return next((str(name) for name in _names(value) if name.chain), "")
 
-    def container(self, container: object, near: Place | None) -> tuple[str, Place | None]:
-        """What the code calls a container, and the line that puts something into it.
+    def container(self, container: object, near: Place | None) -> tuple[str, list[Place]]:
+        """What the code calls a container, and the lines that put something into it: which of them did is not seen.
 
-        Of several such lines, that which is nearest to where the contents are made.
+        First that which is nearest to where the contents are made.
         """
         cached = _cached_function(container)
         if cached is not None:
             code = cached.__code__
-            return cached.__qualname__, Place(code.co_filename, code.co_firstlineno, code.co_name)
+            return cached.__qualname__, [Place(code.co_filename, code.co_firstlineno, code.co_name)]
         first = ""
         for name in _names(container):
-            place = self._filled_at(name, near)
-            if place is not None:
-                return str(name), place
+            places = self._filled_at(name, near)
+            if places:
+                return str(name), places
             first = first or str(name)
-        return first, self._comprehension() if not first else None
+        return first, self._comprehensions() if not first else []
 
-    def _comprehension(self) -> Place | None:
+    def _comprehensions(self) -> list[Place]:
         """The running comprehension: what it builds is nowhere yet."""
         sources = {source.path: source for source in self._sources}
         for frame in user_frames():
             source = sources.get(frame.f_code.co_filename)
             for first, last in source.comprehensions if source is not None else ():
                 if first <= frame.f_lineno <= last:
-                    return Place(frame.f_code.co_filename, first, frame.f_code.co_name)
-        return None
+                    return [Place(frame.f_code.co_filename, first, frame.f_code.co_name)]
+        return []
 
     def attribute(self, name: str, function: str, near: Place | None) -> Place | None:
         """The line of a function that sets an attribute of this name."""
         found = [
             m for source in self._sources for m in source.attributes if m.chain[-1] == name and m.function == function
         ]
-        return _nearest((m.place for m in found), near)
+        return next(iter(_nearest((m.place for m in found), near)), None)
 
-    def _filled_at(self, name: Name, near: Place | None) -> Place | None:
+    def _filled_at(self, name: Name, near: Place | None) -> list[Place]:
         if name.chain and name.chain[-1].startswith("_") and name.chain[-1].endswith("_hooks"):
             return _nearest((place for source in self._sources for place in source.hooks), near)
         filling = [m for source in self._sources for m in source.mutations if _same(m, name)]
@@ -133,13 +137,20 @@ def _same(mutation: Mutation, name: Name) -> bool:
     return mutation.place.path == name.path or len(mutation.chain) > 1
 
 
-def _nearest(places: Iterable[Place], near: Place | None) -> Place | None:
+def _nearest(places: Iterable[Place], near: Place | None) -> list[Place]:
+    """Each line once, the nearest first."""
+
     def distance(place: Place) -> tuple[bool, bool, int]:
         if near is None:
             return (False, False, place.line)
-        return (place.path != near.path, place.function != near.function, abs(place.line - near.line))
+        return (
+            place.path != near.path,
+            place.function != near.function.rpartition(".")[2],
+            abs(place.line - near.line),
+        )
 
-    return min(places, key=distance, default=None)
+    lines = {(place.path, place.line): place for place in places}
+    return sorted(lines.values(), key=distance)
 
 
 def _names(value: object) -> Iterator[Name]:
@@ -161,9 +172,16 @@ def _names(value: object) -> Iterator[Name]:
                 yield from _variables_that_hold(referrer, item, rest)
                 owners.extend(_owners(referrer, item, rest))
         level = owners
-        last_resort.extend(Name((type(owner).__name__, *rest)) for owner, rest in level if rest and rest[0][0] != "[")
+        last_resort.extend(Name((_kind(owner), *rest)) for owner, rest in level if rest and rest[0][0] != "[")
     yield from last_resort
     frames.clear()
+
+
+def _kind(owner: object) -> str:
+    """What an object is called that nothing names. A tensor's own class may be the backend's."""
+    if isinstance(owner, torch.nn.Parameter):
+        return "Parameter"
+    return "Tensor" if isinstance(owner, torch.Tensor) else type(owner).__name__
 
 
 def _cached_function(container: object) -> FunctionType | None:
@@ -218,9 +236,11 @@ def _owners(referrer: object, item: object, rest: tuple[str, ...]) -> Iterator[t
         classes = [
             owner for owner in gc.get_referrers(referrer) if isinstance(owner, type) and vars(owner).get(key) is item
         ]
-        yield from ((owner, (str(key), *rest)) for owner in [*owners, *classes])
+        for owner in [*owners, *classes]:  # a module's own dicts have no name of their own
+            own = isinstance(owner, torch.nn.Module) and key in _REGISTERED
+            yield owner, rest if own else (str(key), *rest)
         if not owners and not classes:
-            yield referrer, (f"[{key!r}]", *rest)
+            yield referrer, (f"[{key!r}]" if isinstance(key, (str, int, bytes)) else "[...]", *rest)
     elif isinstance(referrer, _SEQUENCES):
         yield referrer, ("[...]", *rest)
     elif hasattr(referrer, "__dict__") and not isinstance(referrer, (type, FunctionType)):

@@ -161,13 +161,14 @@ def _exited(end: SystemExit) -> Outcome:
 
 def _raised(error: BaseException, job: Job) -> Outcome:
     from memlint.measure.worker.backend import Unsupported
+    from memlint.measure.worker.compat import WITHOUT_KERNEL
     from memlint.measure.worker.guard import WriteRefused
 
     frames = tuple(_frames(error))
     for cause in _chain(error):
         if isinstance(cause, Unsupported):
             return Outcome(Status.UNSUPPORTED, str(cause), cause.advice or _other_backend(job.backend), frames)
-    if job.backend == "fake" and _WITHOUT_KERNEL in str(error):
+    if job.backend == "fake" and WITHOUT_KERNEL in str(error):
         return Outcome(Status.UNSUPPORTED, _in_words(error), _other_backend(job.backend), frames)
     if _is_out_of_memory(error):
         return Outcome(Status.OUT_OF_MEMORY, _out_of_memory_words(error, job), _more_memory(job), frames)
@@ -175,10 +176,6 @@ def _raised(error: BaseException, job: Job) -> Outcome:
         advice = "let it with `--allow-write`, or tell the target to leave that file alone"
         return Outcome(Status.USER_EXCEPTION, str(error), advice, frames)
     return Outcome(Status.USER_EXCEPTION, _in_words(error), frames=frames)
-
-
-_WITHOUT_KERNEL = "with arguments from the 'CUDA' backend"
-"""What torch says of an operator that was asked to run on what has no values."""
 
 
 def _more_memory(job: Job) -> str:

@@ -143,6 +143,7 @@ class Session:
         """What follows is the unwinding of the user's code: no part of the log."""
         if self._ended is None:
             self._ended = self._tracker.time()
+            self._categories.mark_parameters()
 
     def call_repeatedly(self, function: Callable[[], object]) -> None:
         """Run a target that is a function, until enough was seen. A step is a call: what ends inside is none, unless
@@ -175,7 +176,7 @@ class Session:
             events=events,
             steps=[self._step(number, first) for number in range(len(spans))],
             keepers=self._keepers(),
-            assumptions=[*self._backend.assumptions, *self._assumptions],
+            assumptions=[*self._backend.assumptions, *self._assumptions, *self._out_of_order()],
             kernels=self._backend.kernels,
             excluded=[*self._backend.excluded, *self._not_reached()],
             fingerprints=self._fingerprints.result(spans) if self._fingerprints is not None else None,
@@ -183,6 +184,11 @@ class Session:
         )
         self._backend.finish(recording)
         return recording
+
+    def _out_of_order(self) -> Iterator[Assumption]:
+        if self._tracker.in_native_threads:
+            what = "threads of native code (torch.jit.fork) allocate in the order in which they happened to: no lines"
+            yield Assumption(what, None)
 
     def _not_reached(self) -> Iterator[str]:
         trained = bool(self._steps.spans) and all(span.kind == "training" for span in self._steps.spans)

@@ -21,6 +21,7 @@ GRANULARITY = 512
 """The CUDA caching allocator gives whole blocks of 512 bytes (kMinBlockSize in c10/cuda/CUDACachingAllocator.cpp)."""
 
 _RESIZING = ("aten::resize", "aten::set_", "aten::_resize", "aten::sparse_resize")
+_JOINING = frozenset({"aten::cat", "aten::stack"})
 _COPYING = frozenset({torch.ops.aten._to_copy.default, torch.ops.aten.clone.default})
 """What brings a tensor from the host."""
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
@@ -57,6 +58,8 @@ class _Facts(NamedTuple):
     """Whether its result may be a storage that was there before, with another size."""
     aliases: bool
     """Whether all that it returns are views of its arguments, or they themselves: there is nothing new to see."""
+    joins: bool
+    """Whether it joins a list of tensors to one."""
 
 
 class _Live(weakref.ref[torch.UntypedStorage]):
@@ -101,6 +104,8 @@ class Tracker(compat.DispatchMode):
         self.peak = 0
         self.last_operation = 0
         """The time after it."""
+        self.in_native_threads = False
+        """Whether threads that Python did not start have made storages, outside of backward passes."""
         self._forgotten = (0, 0)
         self._backend = backend
         # The other backends make every device tensor in an operation that is seen here.
@@ -131,10 +136,10 @@ class Tracker(compat.DispatchMode):
     def records_of(self, tensor: torch.Tensor) -> Iterable[Storage]:
         """The storages of any tensor; one that was not seen before is taken in."""
         if type(tensor) in _PLAIN and tensor.layout is _STRIDED:
-            live = self._live.get(tensor.untyped_storage()._cdata)
-            if live is not None:
-                return (live.record,)
-        return self._records_of_parts(tensor)
+            record = self.record_of(tensor)
+            if record is not None:
+                return (record,)
+        return self._records_of_parts(compat.unwrapped(tensor))
 
     def _records_of_parts(self, tensor: torch.Tensor) -> Iterator[Storage]:
         for part in parts(tensor):
@@ -161,6 +166,7 @@ class Tracker(compat.DispatchMode):
                 id=storage.id - first_id,
                 born=storage.born - first_event,
                 died=None if storage.died is None or storage.died >= last else storage.died - first_event,
+                grown_from=next(iter(self.logged(() if storage.grown_from is None else (storage.grown_from,))), None),
             )
             for storage in self.storages[first_id:]
             if storage.born < last
@@ -176,6 +182,14 @@ class Tracker(compat.DispatchMode):
     def live_records(self) -> list[Storage]:
         return [live.record for live in self._live.values()]
 
+    def grown_over(self, record: Storage) -> Iterator[Storage]:
+        """A storage, and those that it was made larger of, back to the first."""
+        while True:
+            yield record
+            if record.grown_from is None:
+                return
+            record = self.storages[record.grown_from]
+
     def storage_resized(self, storage: torch.UntypedStorage) -> None:
         """Called after the bytes of a storage were replaced."""
         live = self._live.get(storage._cdata)
@@ -185,6 +199,7 @@ class Tracker(compat.DispatchMode):
         with self._lock:
             if storage.nbytes():
                 live.record = self._born(storage.nbytes(), "aten::resize_", (old.category, *self._origin()[1:]))
+                live.record.grown_from = old.id if old.size < storage.nbytes() else None
             else:
                 self._live.pop(storage._cdata)
             self._died(old)
@@ -207,10 +222,20 @@ class Tracker(compat.DispatchMode):
                 self._see((result,), facts.name, facts.copies and self._is_host(args[0]))
                 if facts.resizes:
                     self._check_sizes(result)
+                elif facts.joins:
+                    self._note_growing(args[0], result)
             elif isinstance(result, (tuple, list)):
                 self._see(result, facts.name)
             self.last_operation = len(self.events)
             return result
+
+    def _note_growing(self, joined: Iterable[torch.Tensor], result: torch.Tensor) -> None:
+        made = self.record_of(result)
+        if made is None:
+            return
+        known = [record for tensor in joined if (record := self.record_of(tensor)) is not None]
+        before = [r for r in known if (r.place, r.operator) == (made.place, made.operator) and r.size < made.size]
+        made.grown_from = max((record.id for record in before), default=None)
 
     def _take_in(self, arguments: Any) -> None:
         """Take in device storages that nobody has seen made: another thread may have."""
@@ -261,6 +286,8 @@ class Tracker(compat.DispatchMode):
         if phase is Phase.OPTIMIZER and self.optimizing != threading.get_ident():
             phase = Phase.FORWARD  # another thread is in an optimizer
         place = frames.innermost(_OWN_FRAMES) if frames is not None else None
+        if place is None and not self.in_native_threads:
+            self.in_native_threads = threading.get_ident() not in {thread.ident for thread in threading.enumerate()}
         return Category.ACTIVATIONS if phase is Phase.FORWARD else Category.OTHER, phase, place, place
 
     def _lines(self, node: Any, recomputing: bool) -> tuple[Place | None, Place | None]:
@@ -312,7 +339,9 @@ class Tracker(compat.DispatchMode):
         schema = func._schema
         resizes = schema.name.startswith(_RESIZING) or any(argument.is_out for argument in schema.arguments)
         aliases = not resizes and all(value.alias_info is not None for value in schema.returns)
-        facts = self._facts[id(func)] = _Facts(func, schema.name, func in _COPYING, resizes, aliases)
+        facts = self._facts[id(func)] = _Facts(
+            func, schema.name, func in _COPYING, resizes, aliases, schema.name in _JOINING
+        )
         return facts
 
     def _check_sizes(self, result: torch.Tensor) -> None:

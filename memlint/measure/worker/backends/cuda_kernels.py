@@ -179,6 +179,18 @@ def _cudnn_batch_norm_backward(
     return aten.native_batch_norm_backward.default(*arguments)
 
 
+def _log_sigmoid(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A card keeps nothing for the backward pass (`log_sigmoid_forward_cuda`)."""
+    output, _ = aten.log_sigmoid_forward.default(values)
+    return output, values.new_empty(0)
+
+
+def _log_sigmoid_backward(grad: torch.Tensor, values: torch.Tensor, _buffer: torch.Tensor) -> torch.Tensor:
+    _, buffer = aten.log_sigmoid_forward.default(values)
+    result: torch.Tensor = aten.log_sigmoid_backward.default(grad, values, buffer)
+    return result
+
+
 def _widening(operator: Any) -> Kernel:
     """Half-precision matrices whose product is in single precision: `torch.addmm(..., out_dtype=torch.float32)`."""
     plain = operator._overloadpacket.default
@@ -209,6 +221,8 @@ def _table() -> dict[Any, Kernel]:
         aten._thnn_fused_lstm_cell_backward_impl.default: recurrent.lstm_cell_backward,
         aten._thnn_fused_gru_cell.default: recurrent.gru_cell,
         aten._thnn_fused_gru_cell_backward.default: recurrent.gru_cell_backward,
+        aten.log_sigmoid_forward.default: _log_sigmoid,
+        aten.log_sigmoid_backward.default: _log_sigmoid_backward,
         aten.native_batch_norm.default: _batch_norm,
         aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,

@@ -12,6 +12,7 @@ import torch
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.cuda_kernels import KERNELS, in_single_precision
+from memlint.measure.worker.backends.fake.patches import unpinned
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.tracker import parts
 
@@ -114,14 +115,11 @@ class Labels(compat.DispatchMode):
                 return self._despite(error, func, args, {}, self._any(args))
         asked = False
         if kwargs:
+            kwargs = unpinned(kwargs)
             device = kwargs.get("device")
             if device is not None and is_cuda(device):
                 asked = True
-                kwargs = (
-                    {**kwargs, "device": _CPU, "pin_memory": False}
-                    if "pin_memory" in kwargs
-                    else {**kwargs, "device": _CPU}
-                )
+                kwargs = {**kwargs, "device": _CPU}
         labelled = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
         try:
             run = facts.kernel if labelled else facts.plain

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from memlint.measure.devices import CARDS, pretended
 from memlint.measure.job import BackendName, Job
@@ -64,6 +65,7 @@ class FakeBackend:
             stack.enter_context(patched_tensors())
             patches = stack.enter_context(Patches())
             patches.set(torch, "load", self._host.loading(torch.load))
+            stack.callback(register_optimizer_step_pre_hook(_refuse_line_searches).remove)
             stack.enter_context(self._routes.registered())
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
@@ -109,6 +111,13 @@ class FakeBackend:
     @property
     def excluded(self) -> list[str]:
         return list(EXCLUDED)
+
+
+def _refuse_line_searches(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    """Raises Unsupported for L-BFGS: values decide how many iterations a step has, and what its history keeps."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    if isinstance(optimizer, torch.optim.LBFGS) and any(isinstance(item, compat.FakeTensor) for item in parameters):
+        raise Unsupported("how much L-BFGS keeps depends on values, which prediction does not have")
 
 
 def make(job: Job) -> FakeBackend:

@@ -15,11 +15,13 @@ from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.fake.deferred import READERS, DeferredWeights
 from memlint.measure.worker.backends.fake.host_memory import HostMemory
 from memlint.measure.worker.backends.fake.kernels import Routes
+from memlint.measure.worker.backends.fake.patches import unpinned
 from memlint.measure.worker.backends.fake.unknown import answer_for
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
 from memlint.measure.worker.compat import (
     UNKNOWN_OPERATOR_ERRORS,
     UNKNOWN_VALUE_ERRORS,
+    WITHOUT_KERNEL,
     FakeTensor,
     OneFakeMode,
     TorchDispatchMode,
@@ -42,7 +44,7 @@ class OnlyCudaIsFake(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not _has_fake(args) and not _is_cuda(kwargs.get("device")) and not (kwargs and _has_fake(kwargs.values())):
-            return self.deferred.run(func, args, kwargs)
+            return self.deferred.run(func, args, unpinned(kwargs))
         answer = answer_for(func)
         if answer is not None:
             result = answer(self, func, args, kwargs)
@@ -67,11 +69,19 @@ class OnlyCudaIsFake(TorchDispatchMode):
             ) from error
         except UNKNOWN_OPERATOR_ERRORS as error:
             raise Unsupported(f"{func} has no shape function, so its result cannot be predicted", _ADVICE) from error
+        except NotImplementedError as error:
+            if WITHOUT_KERNEL not in str(error):
+                raise
+            raise Unsupported(f"{func} has no shape function, so its result cannot be predicted", _ADVICE) from error
         return self._real_on_host(result, args)
 
     def _real_on_host(self, result: Any, args: tuple[Any, ...]) -> Any:
         """Tensors on the host are real, what the device knew is gone: an argument written to stays what it was."""
         if isinstance(result, FakeTensor):
+            if result.layout is not torch.strided:
+                raise Unsupported(
+                    "how much a sparse tensor holds depends on values, which prediction does not have", _ADVICE
+                )
             if result.device.type == "cuda":
                 return result
             if args and isinstance(args[0], torch.Tensor) and not isinstance(args[0], FakeTensor):

@@ -16,13 +16,21 @@ from memlint.measure.worker.patching import Patches
 
 def one_card(patches: Patches) -> None:
     """What holds wherever a card is pretended."""
-    # Host memory: pinned or not, it is none of the card's.
+    # Host memory: pinned or not, it is none of the card's, and a program that asks wants to hear that it is.
     patches.set(torch.Tensor, "pin_memory", lambda tensor, *_args, **_kwargs: tensor)
-    patches.set(torch.Tensor, "is_pinned", lambda _tensor, *_args, **_kwargs: False)
+    patches.set(torch.Tensor, "is_pinned", lambda tensor, *_args, **_kwargs: not tensor.is_cuda)
     patches.set(torch.Tensor, "record_stream", lambda _tensor, _stream: None)
     # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
     patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
     patches.set(comm, "scatter", _scatter)
+    for name in ("nested_tensor", "as_nested_tensor", "nested_tensor_from_jagged", "narrow", "masked_select"):
+        if hasattr(torch.nested, name):
+            patches.set(torch.nested, name, _no_nested_tensors)
+
+
+def unpinned(options: dict[str, Any]) -> dict[str, Any]:
+    """A factory's options for ordinary host memory: to pin it takes CUDA."""
+    return {**options, "pin_memory": False} if options.get("pin_memory") else options
 
 
 @contextmanager
@@ -42,6 +50,10 @@ def _format(tensor: torch.Tensor, specification: str) -> str:
     if isinstance(tensor, compat.FakeTensor) and tensor.dim() == 0:
         return format(tensor.item(), specification)
     return str(_plain_format(tensor, specification))
+
+
+def _no_nested_tensors(*_args: Any, **_kwargs: Any) -> Any:
+    raise Unsupported("nested tensors can be measured on a card only", "give the model padded batches")
 
 
 def _scatter(
