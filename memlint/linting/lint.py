@@ -160,6 +160,8 @@ def _analyse_text(
         return _blocked(source.path, "MEM001", Position(1, 1), f"this file does not parse: {error}")
     if not rules:
         return Analysis(source.path, source=source, margin=_margin(Layout(tree, source, parse_text), source))
+    if view is not None:
+        view.show_own(tree)
     try:
         module = Module(source.path, tree, parse_text.text, target_torch=policy.target_torch, view=view)
     except RecursionError:

@@ -124,6 +124,10 @@ class Names:
             found = self._surfaces[file] = _UNREADABLE if tree is None else surface_of(tree)
         return found
 
+    def put_surface(self, file: str, surface: Surface) -> None:
+        """Say what a file shows, where somebody has parsed it who has no use for Python's tree."""
+        self._surfaces.setdefault(file, surface)
+
     def has_surface(self, file: str) -> bool:
         """Whether the file was read for its surface."""
         return file in self._surfaces

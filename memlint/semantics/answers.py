@@ -92,6 +92,10 @@ class Answers:
         self._reads.note(*known.reads)
         return known.answer
 
+    def doubts(self, read: Read) -> bool:
+        """Whether what is remembered may rest on this, and this may have another outcome by now."""
+        return read in self._remembered.moved
+
     def _recalled(self, question: Question) -> _Known | None:
         question = self._on_record(question)
         told, site = self._remembered.record.answers.get(question), _site_in(question)

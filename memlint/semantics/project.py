@@ -6,6 +6,8 @@ import re
 from functools import cached_property
 from pathlib import Path
 
+import libcst as cst
+
 from memlint.project.files import project_mentions
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.project.reads import Memo, Read, Reads
@@ -13,6 +15,7 @@ from memlint.semantics.answers import Answers, Remembered, WatchedSites, asked
 from memlint.semantics.callers import Callers, Literals, Site
 from memlint.semantics.grad_effects import effect_as_context, effect_as_decorator, is_context_manager
 from memlint.semantics.other_loaders import is_test, workers_of_loaders
+from memlint.semantics.own_surface import surface_of
 from memlint.semantics.slices import Slices
 from memlint.semantics.summaries import FunctionSummary
 from memlint.semantics.values import Kind, Mode
@@ -76,6 +79,11 @@ class View:
         self.file = file
         self._depth = depth
         self.answers = Answers(project.names, remembered)
+
+    def show_own(self, tree: cst.Module) -> None:
+        """Give the tree of the file itself: it is not parsed again to see whether it shows the others what it did."""
+        if self.answers.doubts(Read("surface", self.file)):
+            self._names.put_surface(self.file, surface_of(tree))
 
     # --- what it is worked out from ---
 
