@@ -25,7 +25,7 @@ from memlint.semantics.grad_effects import (
     is_context_manager,
     library_context,
 )
-from memlint.semantics.modes import library_decorator_mode, method_mode
+from memlint.semantics.modes import library_decorator_mode, may_switch_grad_mode, method_mode
 from memlint.semantics.values import Mode
 
 # A method's name that so many files call is a common word: who calls what cannot be told by it.
@@ -457,7 +457,8 @@ class _Mentions:
         elif path is not None and path.partition(".")[0] in self.names.surface(self.file).imports:
             inside = library_context(name, call)
         else:
-            inside = Mode.KEEP if path in _PLAIN_CONTEXTS or _last(path) in _NEUTRAL_METHODS else Mode.UNKNOWN
+            is_neutral = _last(path) in _NEUTRAL_METHODS or not may_switch_grad_mode(path or "")
+            inside = Mode.KEEP if is_neutral else Mode.UNKNOWN
         return mode if inside is Mode.KEEP else inside
 
 
@@ -487,9 +488,8 @@ def _switches_grad_mode(tree: ast.Module) -> bool:
     return False
 
 
-_PLAIN_CONTEXTS = frozenset({"open"})
 # Methods of trainers, accelerators, files and pools that make a context.
-_NEUTRAL_METHODS = frozenset({"autocast", "no_sync", "accumulate", "open", "profile", "autocast_smart_context_manager"})
+_NEUTRAL_METHODS = frozenset({"no_sync", "accumulate", "autocast_smart_context_manager"})
 
 
 def _last(path: str | None) -> str:

@@ -9,7 +9,8 @@ import libcst as cst
 from memlint.semantics.entry_modes import maker_of
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge.libraries.rows import Effect, Role
-from memlint.semantics.naming import words_of
+from memlint.semantics.modes import may_switch_grad_mode
+from memlint.semantics.scopes import path_of
 from memlint.semantics.values import PLAIN, Grad, Kind, Mode, Value
 
 if TYPE_CHECKING:
@@ -61,18 +62,19 @@ def is_neutral_context(flow: Flow, value: Value, item: cst.BaseExpression) -> bo
     """`with tqdm(loader) as bar:`, `with h5py.File(path):`, `with accelerator.accumulate(model):`, out of view."""
     if value.mode is Mode.KEEP and value.elements is not None:
         return True  # what wraps an iteration
+    made = item.func if isinstance(item, cst.Call) else item
+    path = path_of(made) or ""
+    if value.kind is Kind.UNKNOWN and not may_switch_grad_mode(path):
+        return True  # `with reporter.observe("valid"):`, `with self.lock:`
     if not isinstance(item, cst.Call):
         return False
-    name = flow.analysis.qualify(item.func) or ""
+    name = flow.analysis.qualify(made) or ""
     if frameworks.is_of_plain_library(name) and not name.startswith("contextlib."):
         return True
     if frameworks.is_of_plain_library(maker_of(flow.analysis, name.partition(".")[0])):
         return True  # `with console.status("..."):`
-    if value.kind is not Kind.UNKNOWN:
-        return False
-    if isinstance(item.func, cst.Attribute):
-        return item.func.attr.value in libraries.NEUTRAL_CONTEXT_METHODS
-    return isinstance(item.func, cst.Name) and "autocast" in words_of(item.func.value)  # `amp_autocast`, of timm
+    is_method = value.kind is Kind.UNKNOWN and isinstance(made, cst.Attribute)
+    return is_method and path.rpartition(".")[2] in libraries.NEUTRAL_CONTEXT_METHODS
 
 
 def _effect(flow: Flow, cls: str, method: str) -> Effect | None:

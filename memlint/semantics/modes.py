@@ -7,7 +7,27 @@ from collections.abc import Set
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Role
+from memlint.semantics.naming import words_of
 from memlint.semantics.values import Mode
+
+# What switches grad mode says so: `evaluating`, `inference_ctx`, `frozen`, `no_sync`. Nor does a name that says nothing
+# (`ctx`, `guard`, `wrapper`) say that it leaves grad mode alone.
+_SPEAKING_WORDS = frozenset(
+    """grad grads gradient gradients graph backward backprop differentiable detach detached track tracking tape
+    eval evaluate evaluates evaluating evaluation inference infer infers inferring predict predicting prediction
+    val valid validate validating validation test testing sample sampling generate generating generation rollout
+    policy teacher target posterior fantasize frozen freeze freezing no not off without disable disabled mode
+    train training state context contexts ctx cm manager guard wrap wrapper wrapped decorator step hook callback
+    handler event events register registered api func function""".split()
+)
+# Of these it is known, whatever else the name says.
+_NEUTRAL_WORDS = frozenset("autocast amp precision profile profiler profiling timer timing progress".split())
+
+
+def may_switch_grad_mode(name: str) -> bool:
+    """Whether a context manager or decorator out of view may switch grad mode, judged by its name."""
+    words = words_of(name.rpartition(".")[2])
+    return not words or (words.isdisjoint(_NEUTRAL_WORDS) and not words.isdisjoint(_SPEAKING_WORDS))
 
 
 def library_decorator_mode(name: str) -> Mode:
@@ -17,7 +37,9 @@ def library_decorator_mode(name: str) -> Mode:
     if name in known.GRAD_ON_CONTEXTS:
         return Mode.ON
     neutral = name in frameworks.NEUTRAL_DECORATORS or name.rpartition(".")[2] in ("setter", "getter", "deleter")
-    return Mode.KEEP if neutral or frameworks.is_of_plain_library(name) else Mode.UNKNOWN
+    if neutral or frameworks.is_of_plain_library(name) or not may_switch_grad_mode(name):
+        return Mode.KEEP
+    return Mode.UNKNOWN
 
 
 def method_mode(name: str, bases: Set[str]) -> Mode:
