@@ -12,6 +12,7 @@ from memlint.semantics.events import Argument
 from memlint.semantics.forward_calls import forward_call, note_forward
 from memlint.semantics.held_models import shows_module
 from memlint.semantics.imports import imported_call
+from memlint.semantics.knowledge import frameworks
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import library_call
@@ -78,8 +79,9 @@ def _parts(flow: Flow, node: cst.Call) -> Reading:
 
 
 def _use_arguments(flow: Flow, reading: Reading) -> None:
-    for value in reading.values:
-        flow.hand_over(value)
+    if not reading.callee.quals or not reading.callee.quals <= frameworks.LAUNCHERS:
+        for value in reading.values:
+            flow.hand_over(value)
     if flow.quiet:
         return
     names = sorted(reading.callee.quals)

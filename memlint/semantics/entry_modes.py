@@ -14,7 +14,7 @@ from memlint.semantics.grad_effects import GRAD_MODE_WORDS, context_effect, deco
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.frameworks import is_of_plain_library
 from memlint.semantics.modes import is_layer_method, library_decorator_mode, method_mode
-from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.values import Mode
 
 if TYPE_CHECKING:
@@ -130,4 +130,12 @@ def _method_mode(classes: Classes, scope: Scope, owner: Scope) -> Mode:
     is_module = mode is Mode.UNKNOWN and "register_buffer" in owner.words_within
     if is_module and is_layer_method(scope.name, scope.words):
         return Mode.ENTRY  # a layer, whatever its base out of view is: no framework runs it by itself
+    if mode is Mode.UNKNOWN and _runs_an_evaluation(scope):
+        return Mode.ENTRY
     return mode
+
+
+def _runs_an_evaluation(scope: Scope) -> bool:
+    """A method that puts a model into eval mode and loops: what a framework does around its hooks, it does itself."""
+    switches = any("eval" in methods for methods in scope.methods_called.values())
+    return switches and any(isinstance(node, cst.For) for node in walk(scope.node))

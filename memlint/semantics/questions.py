@@ -154,7 +154,8 @@ def _grad_on_entry(function: str, facts: ModuleFacts, outside: Outside | None) -
 def _may_switch_off(site: Site) -> bool:
     if site.place is None:
         return not _in_tests(site.caller)  # a test that wraps a function says nothing of how it is called elsewhere
-    return site.mode.value not in ("on", "entry")
+    # Of a call that may be one of something else, and in a mode that is not known, nothing follows.
+    return site.mode.value == "off" or (site.certain and site.mode.value == "unknown")
 
 
 def _in_tests(symbol: str) -> bool:

@@ -74,6 +74,25 @@ PLAIN_LIBRARIES = sys.stdlib_module_names | frozenset(
     typeguard typer wandb yaspin zarr""".split()
 )
 
+# They run the function that they are given as a program or a process of its own: with grad on, which is
+# torch's default in each thread (PyTorch notes, "Autograd mechanics", on locally disabling gradient computation).
+LAUNCHERS = frozenset(
+    {
+        "torch.multiprocessing.spawn",
+        "torch.multiprocessing.Process",
+        "torch_xla.distributed.xla_multiprocessing.spawn",
+        "multiprocessing.Process",
+        "accelerate.notebook_launcher",
+        "accelerate.launchers.notebook_launcher",
+        "detectron2.engine.launch",
+        "absl.app.run",
+        "fire.Fire",
+        "fire.core.Fire",
+        "typer.run",
+        "wandb.agent",
+    }
+)
+
 # Decorators that leave grad mode alone.
 NEUTRAL_DECORATORS = frozenset(
     {
