@@ -62,8 +62,9 @@ class EvalWithoutNoGrad(Rule):
     offered: its outputs cannot re-enter autograd.
 
     ## When it stays silent
-    When grad is off or unknown (a decorator, a context manager, a caller, a framework's callback, an unresolved base
-    class, a `test_step` that somebody's trainer calls); when nothing but the use of the output says that it is an
+    When grad is off or unknown (a decorator or a context manager whose name speaks of grad mode or says nothing, a
+    caller, a framework's callback, an unresolved base class of a method that does not itself call `.eval()` and loop,
+    a `test_step` that somebody's trainer calls); when nothing but the use of the output says that it is an
     evaluation, and the file names no device; when `.numpy()` is called on the output as it is, which raises
     where there is a graph; when the function differentiates anything (attacks, saliency, forces, test-time training);
     in training loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests;
