@@ -38,7 +38,8 @@ GRADIENT_WORDS = (
     | {"create_graph", "requires_grad", "requires_grad_", "jacobian", "hessian", "vjp", "jvp"}
 )
 """What code mentions that switches grad mode, or differentiates itself."""
-_GRADIENT_TEXT = re.compile(rb"\b(?:" + "|".join(sorted(GRADIENT_WORDS)).encode() + rb")\b")
+# Or a decorator whose name speaks of it: `@smart_inference_mode()`.
+_GRADIENT_TEXT = re.compile(rb"\b(?:" + "|".join(sorted(GRADIENT_WORDS)).encode() + rb")\b|@\S*(?:grad|inference|eval)")
 _OWN_CALL = re.compile(rb"\bself\.([^\W\d]\w*)\(")
 # Deeper than this a method hands its work on too far to be judged by texts.
 _MOST_DELEGATIONS = 3
