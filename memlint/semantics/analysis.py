@@ -214,6 +214,7 @@ class Analysis(Classes):
             flow.has_step,
             forwards_of(self, flow),
             bool(scope.words_but_off & DIFFERENTIATING_WORDS) or scope.has_yield,
+            scope.node.params.star_kwarg.name.value if scope.node.params.star_kwarg is not None else None,
         )
 
     def _effects(self, root: int, flow: Flow) -> ParameterEffects:

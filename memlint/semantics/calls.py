@@ -154,9 +154,31 @@ def _named(flow: Flow, reading: Reading, qual: str) -> Value:
         value = imported_call(flow, reading, qual)
         return value if value is not None else unknown_call(flow, reading, qual)
     value = _mapped(flow, reading) if qual == "map" else library_call(flow, reading, qual)
-    if value is not None:
-        return value
-    return unknown_call(flow, reading, qual)
+    if value is not None and qual == "collections.defaultdict":
+        _fill_on_demand(flow, reading, value)
+    return value if value is not None else unknown_call(flow, reading, qual)
+
+
+def _fill_on_demand(flow: Flow, reading: Reading, made: Value) -> None:
+    """`defaultdict(AverageMeter)`, `defaultdict(lambda: 0.0)`: what the factory makes stands under each key."""
+    factory = reading.positional[0] if reading.positional else None
+    if factory is None:
+        return
+    item: Value | None = None
+    if isinstance(factory.expression, cst.Lambda):
+        body = factory.expression.body
+        item = flow.reread(body) if isinstance(body, (cst.Call, cst.Integer, cst.Float)) else None
+    elif factory.value.quals and all(map(_is_named_like_class, factory.value.quals)):
+        inner = Reading(reading.node)
+        inner.callee = factory.value
+        item = _result(flow, inner)
+    if item is not None:
+        for box in made.boxes:
+            flow.analysis.put(box, item)
+
+
+def _is_named_like_class(qualified: str) -> bool:
+    return qualified.replace(":", ".").rpartition(".")[2][:1].isupper()
 
 
 def _mapped(flow: Flow, reading: Reading) -> Value | None:

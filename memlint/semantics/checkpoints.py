@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.events import Call, Use
+from memlint.semantics.events import Argument, Call, Use
+from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.knowledge import checkpoints as known
 from memlint.semantics.knowledge import torch
 from memlint.semantics.module import Module
-from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import imported_names, path_of, walk
+from memlint.semantics.naming import is_model_name, words_of
+from memlint.semantics.scopes import imported_names, parameters, path_of, walk
 from memlint.semantics.values import Kind, Value
 
 
@@ -59,7 +60,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         restoring = _restoring(module, call.root)
         evidence = next(iter(restoring), None) or _shown_by(uses)
         by_name = evidence is None and _is_named_checkpoint(call) and not _saves(module, call)
-        if evidence is None and not (by_name and call.scope.is_function and not _is_one_tensor(uses)):
+        if evidence is None and not (by_name and call.scope.is_function and not _is_one_tensor(call, uses)):
             continue
         is_module = any(use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS for use in uses)
         adopted = is_module or (bool(restoring) and all(_adopts(module, node) for node in restoring))
@@ -74,8 +75,10 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         )
 
 
-def _is_one_tensor(uses: list[Use]) -> bool:
+def _is_one_tensor(load: Call, uses: list[Use]) -> bool:
     """`pretrained.size(1)`: embeddings, or what else was stored as a tensor; of a dictionary its items are asked."""
+    if any(_is_state(target) for target in _targets(load)):
+        return False
     asked = {use.detail for use in uses if use.how in ("method", "attribute")}
     return not asked.isdisjoint(known.TENSOR_QUESTIONS) and asked.isdisjoint(known.DICTIONARY_METHODS)
 
@@ -166,15 +169,32 @@ def _is_lightning_load(module: Module, call: Call) -> bool:
     return is_own and bool(module.analysis.base_names(owner) & torch.LIGHTNING_MODULES)
 
 
-def _restoring(module: Module, root: int) -> list[cst.CSTNode]:
-    """The calls that load a state, into objects that hold tensors, with something made of the loaded object."""
-    return [
-        call.node
-        for call in module.calls
-        if _loads_state(call)
-        and any(root in _roots_in(module, argument.value) for argument in (*call.positional, *call.keywords.values()))
-        and not _holds_numbers(module, call)
-    ]
+def _restoring(module: Module, root: int, depth: int = 2) -> list[cst.CSTNode]:
+    """The calls that load a state, into objects that hold tensors, with something made of the loaded object.
+
+    Also in functions of this file that are given it: `self.set_weights(torch.load(path))`.
+    """
+    found: list[cst.CSTNode] = []
+    for call in module.calls:
+        given = (*call.positional, *call.keywords.values())
+        handed = [argument for argument in given if root in _roots_in(module, argument.value)]
+        if handed and _loads_state(call):
+            found += [] if _holds_numbers(module, call) else [call.node]
+        elif handed and depth > 0:
+            for inner in _parameters_given(module, call, handed):
+                found += _restoring(module, inner, depth - 1)
+    return found
+
+
+def _parameters_given(module: Module, call: Call, handed: list[Argument]) -> Iterator[int]:
+    """The definitions of the parameters that get the arguments, of functions of this file."""
+    for scope in (module.analysis.scope_named(name) for name in call.callee.quals):
+        if scope is None or not isinstance(scope.node, cst.FunctionDef):
+            continue
+        names = {bound_parameter(scope, call, argument) for argument in handed}
+        for param in parameters(scope.node.params):
+            if param.name.value in names:
+                yield module.analysis.root_for(param)
 
 
 def _loads_state(call: Call) -> bool:
@@ -188,17 +208,41 @@ def _loads_state(call: Call) -> bool:
 
 def _is_named_checkpoint(load: Call) -> bool:
     """`checkpoint = torch.load(path)`; what `load_checkpoint` returns as it was loaded."""
-    statement = load.statement
-    if isinstance(statement, cst.Return) and statement.value is load.node:
-        return _names_checkpoint(load.scope.name)
-    if not isinstance(statement, (cst.Assign, cst.AnnAssign)) or statement.value is not load.node:
+    if isinstance(load.statement, cst.Return) and _is_loaded_by(load.statement.value, load):
+        return _names_checkpoint(load.scope.name) or _reads_checkpoint_file(load)
+    target = next(_targets(load), None)
+    if target is None:
         return False
-    target = path_of(statement.target if isinstance(statement, cst.AnnAssign) else statement.targets[0].target) or ""
+    if _reads_checkpoint_file(load) and not is_model_name(target.rpartition(".")[2]):
+        return True
     returned = (node.value for node in walk(load.scope.node) if isinstance(node, cst.Return))
     is_returned = any(value is not None and path_of(value) == target for value in returned)
     if is_returned and words_of(target).isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS):
         return _names_checkpoint(target) or _names_checkpoint(load.scope.name)
     return _names_checkpoint(target.rpartition(".")[2])
+
+
+def _targets(load: Call) -> Iterator[str]:
+    """The variable that holds what was loaded."""
+    statement = load.statement
+    if isinstance(statement, (cst.Assign, cst.AnnAssign)) and _is_loaded_by(statement.value, load):
+        target = statement.target if isinstance(statement, cst.AnnAssign) else statement.targets[0].target
+        yield path_of(target) or ""
+
+
+def _is_loaded_by(value: cst.BaseExpression | None, load: Call) -> bool:
+    """`torch.load(path)`, also where there is a file at all: `torch.load(path) if path else {}`."""
+    ways = (value.body, value.orelse) if isinstance(value, cst.IfExp) else (value,)
+    return any(way is load.node for way in ways)
+
+
+def _reads_checkpoint_file(load: Call) -> bool:
+    """`torch.load(ckpt_path)`: the code calls the file so."""
+    path = path_of(load.positional[0].expression) if load.positional else None
+    words = words_of((path or "").rpartition(".")[2])
+    if not words.isdisjoint(known.NUMBER_STATES | known.FILES_OF_OTHERS):
+        return False
+    return not words.isdisjoint(known.FILES_OF_CHECKPOINTS)
 
 
 def _saves(module: Module, load: Call) -> bool:
@@ -210,7 +254,11 @@ def _names_checkpoint(name: str) -> bool:
     words = words_of(name)
     if not words.isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS):
         return False
-    return not words.isdisjoint(known.CHECKPOINT_WORDS) or words >= {"state", "dict"}
+    return not words.isdisjoint(known.CHECKPOINT_WORDS) or _is_state(name)
+
+
+def _is_state(name: str) -> bool:
+    return any(words_of(name.rpartition(".")[2]) >= state for state in known.MODEL_STATES)
 
 
 def _is_its_own(module: Module, load: Call) -> bool:

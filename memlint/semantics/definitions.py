@@ -75,11 +75,15 @@ class Definitions:
         self._passing: tuple[int, frozenset[str]] = (0, frozenset())
         self.unseen: set[int] = set()
         """The results of calls out of view."""
+        self.of_batches: set[int] = set()
+        """The results of calls out of view that are given something of what a loop goes through, and no number."""
+        self.records: set[int] = set()
+        """Named tuples, by the calls that make them."""
         self.losses: set[int] = set()
         """Those of them that are called like a loss function: what they return has the graph of what they get."""
         self._root_ids: dict[int, int] = {}
         self._marker_ids: dict[int, int] = {}
-        self._box_ids: dict[int, int] = {}
+        self._box_ids: dict[tuple[int, int | None], int] = {}
 
     def root_for(self, node: cst.CSTNode) -> int:
         found = self._root_ids.get(id(node))
@@ -116,13 +120,14 @@ class Definitions:
             self.roots.append(Root(node))
         return members[name]
 
-    def box_for(self, node: cst.CSTNode, loop: Loop | None) -> int:
-        found = self._box_ids.get(id(node))
+    def box_for(self, node: cst.CSTNode, loop: Loop | None, of_root: int | None = None) -> int:
+        key = id(node), of_root
+        found = self._box_ids.get(key)
         if found is None:
             found = len(self.boxes)
             loops = loop.outer() if loop is not None else ()
             self.boxes.append(Box(node, frozenset(item.node for item in loops)))
-            self._box_ids[id(node)] = found
+            self._box_ids[key] = found
         return found
 
     def lose(self, roots: frozenset[int]) -> None:
@@ -180,6 +185,22 @@ class Definitions:
         """Grad mode was on where something that is differentiated was computed."""
         basis = self.basis(conditions) if self._regions else ()
         self.proven.update(item.root for item in basis if isinstance(item, Proof) and item.root in self._regions)
+
+    def prove_terms(self, total: frozenset[int]) -> None:
+        """A scalar was differentiated: what a function out of view has computed of a batch for it has a graph.
+
+        Nobody adds a constant to a loss. Of a difference that is squared first, one side may be a constant.
+        """
+        pending, seen = set(total), set(total)
+        while pending:
+            made = self.roots[pending.pop()]
+            self.proven |= {part for part in made.summands if self._is_computed_from_batch(part)}
+            pending |= made.terms - seen
+            seen |= made.terms
+
+    def _is_computed_from_batch(self, part: int) -> bool:
+        made = self.roots[part]
+        return made.may_carry and not self.of_batches.isdisjoint(made.ancestors | {part})
 
     def _prove_summands(self, totals: frozenset[int]) -> None:
         """What is added to a loss and came out of a model has a graph: nobody adds a constant to a loss."""

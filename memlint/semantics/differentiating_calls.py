@@ -57,7 +57,8 @@ def backward_call(flow: Flow, reading: Reading) -> Value:
     analysis.differentiated |= differentiated
     _note_grad_on(flow, target)
     analysis.prove(target)
-    _note_carries(flow, reading, target)
+    if not reading.positional or target is first:  # `y.backward(weights)` is no scalar
+        _prove_terms(flow, reading, target)
     flow.has_backward = True
     retain = reading.keywords.get("retain_graph")
     create = reading.keywords.get("create_graph")
@@ -67,6 +68,7 @@ def backward_call(flow: Flow, reading: Reading) -> Value:
     )
     if frees:
         flow.state.backed = flow.state.backed | differentiated
+    _note_carries(flow, reading, target, frees=frees)
     loop = flow.loop
     while loop is not None:
         loop.has_backward = True
@@ -89,17 +91,40 @@ def backward_call(flow: Flow, reading: Reading) -> Value:
     return PLAIN
 
 
-def _note_carries(flow: Flow, reading: Reading, target: Value) -> None:
+def _prove_terms(flow: Flow, reading: Reading, target: Value) -> None:
+    if reading.keywords.keys() & {"gradient", "grad_tensors", "grad_outputs"}:
+        return
+    total = target.idents
+    for node in (reading.receiver_node, *(argument.expression for argument in reading.positional[:1])):
+        path = _differentiated_path(node) if node is not None else None
+        value = flow.state.vars.get(path) if path is not None else None
+        if value is not None and value.roots <= target.roots:
+            total |= value.idents
+    flow.analysis.prove_terms(total)
+
+
+def _note_carries(flow: Flow, reading: Reading, target: Value, *, frees: bool) -> None:
     """`loss = 0`, `loss += part` for each part, `loss.backward()`: from then on it carries a graph, or it raises."""
     nodes = (reading.receiver_node, *(argument.expression for argument in reading.positional[:1]))
     for node in nodes:
         path = _differentiated_path(node) if node is not None else None
         value = flow.state.vars.get(path) if path is not None else None
-        if path is None or value is None or value.grad is not Grad.MIXED or not value.roots <= target.roots:
+        if (
+            node is None
+            or path is None
+            or value is None
+            or value.grad is not Grad.MIXED
+            or not value.roots <= target.roots
+        ):
             continue
         if value.kind in (Kind.UNKNOWN, Kind.TENSOR) and not value.boxes and value.elements is None:
+            idents = value.idents or frozenset({flow.root(node)})
+            flow.analysis.proven |= idents
+            flow.analysis.differentiated |= idents
+            if frees:
+                flow.state.backed |= idents
             flow.state.vars[path] = Value(
-                value.kind, Grad.YES, roots=value.roots, idents=value.idents, weak=value.weak, proves=value.proves
+                value.kind, Grad.YES, roots=value.roots | idents, idents=idents, weak=value.weak, proves=value.proves
             )
 
 

@@ -10,7 +10,7 @@ import libcst as cst
 from memlint.semantics.events import Circumstances, Loop, Store, Use
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.making import Making
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import nodes_within, path_of
 from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value
 
 
@@ -93,7 +93,8 @@ class Effects(Making):
             loop
             for loop in (self.loop.outer() if self.loop is not None else ())
             # Nested containers are taken for one: what is put into the inner one is in the outer one too.
-            if not boxes or any(loop.node not in box.born_in for box in boxes)
+            if (not boxes or any(loop.node not in box.born_in for box in boxes))
+            and not self._is_same_in_each(value, loop)
         )
         if how == "overwrite":
             return
@@ -113,6 +114,14 @@ class Effects(Making):
                 boxes=container.boxes,
             )
         )
+
+    def _is_same_in_each(self, value: Value, loop: Loop) -> bool:
+        """`record = {}` before the loop, `records.append(record)` in it: each time the same container."""
+        if not value.boxes or value.elements is not None:
+            return False
+        made = [self.analysis.boxes[box] for box in value.boxes]
+        here = nodes_within(self.scope.node)
+        return all(id(box.node) in here and loop.node not in box.born_in for box in made)
 
     def _on_this_path(self, value: Value) -> Value:
         """What a statement that every path reaches puts away carries a graph whenever the path that made one did."""
@@ -136,6 +145,10 @@ class Effects(Making):
             return
         value = self.reread(node)
         if value.grad is not Grad.YES:
+            return
+        if isinstance(node, cst.Call) and value.idents and value.idents <= self.analysis.records:
+            for argument in node.args:
+                yield from self.carriers(argument.value)
             return
         for part in _operands(node):
             if self.reread(part).grad is Grad.YES and all(
@@ -162,6 +175,11 @@ class Effects(Making):
                 if item.grad is Grad.YES:
                     return item
         return value
+
+    def _is_carried(self, path: str | None, value: Value) -> bool:
+        """Whether an earlier iteration has left the value in the variable."""
+        loops = self.loop.outer() if self.loop is not None else ()
+        return path is None or any(self._as_left(loop, path) & value.roots for loop in loops)
 
     def _as_left(self, loop: Loop, path: str) -> set[int]:
         """The marker of what the earlier iterations left in a variable."""

@@ -128,7 +128,7 @@ class Expressions(Effects):
         root = self._member_root(base, "." + name, node)
         if name in known.GRAPH_OUTPUT_ATTRIBUTES and base.kind is Kind.UNKNOWN and base.grad is Grad.YES:
             return self.derived(Kind.UNKNOWN, node, [base], root)
-        return self.unknown(node, base.roots, root)
+        return self.unknown(node, self.all_roots(base), root)
 
     # --- items ---
 
@@ -221,6 +221,15 @@ class Expressions(Effects):
         carrying = next((item for item in items.values() if item.grad is Grad.YES), None)
         return value if carrying is None else value.at_times(carrying.conditions)
 
+    def note_item(self, key: str | None, known: dict[int, dict[str, Value] | None], value: Value) -> None:
+        """What stands under a literal key from now on; under another key anything may."""
+        if len(known) != 1 or key is None:
+            return
+        ((box, items),) = known.items()
+        if items is not None:
+            before = items.get(key)
+            self.analysis.boxes[box].items = {**items, key: value if before is None else join(before, value)}
+
     def output_named(self, base: Value, target: cst.BaseExpression) -> Value | None:
         """`logits` of `logits, state = model(x)`: one of several outputs, by its name a part of the graph."""
         if not isinstance(target, cst.Name) or len(base.idents) != 1 or base.grad is not Grad.YES:
@@ -264,6 +273,8 @@ class Expressions(Effects):
             total = self.operation(value, right, operation)
             if isinstance(operation.operator, (cst.Add, cst.Subtract)):
                 self.note_summands(total, (value, right))
+            elif isinstance(operation.operator, (cst.Multiply, cst.Divide)):
+                self._note_scaled(total, (value, right))
             value = total
         return value
 
@@ -272,6 +283,12 @@ class Expressions(Effects):
         for ident in total.idents:
             root = self.analysis.roots[ident]
             root.summands = root.summands.union(*(part.proves for part in parts))
+            root.terms = root.terms.union(*(part.idents for part in parts))
+
+    def _note_scaled(self, total: Value, factors: tuple[Value, Value]) -> None:
+        carrying = [factor for factor in factors if factor.grad is Grad.YES]
+        for ident in total.idents if len(carrying) == 1 else ():
+            self.analysis.roots[ident].terms |= carrying[0].idents
 
     def _is_parameter(self, value: Value) -> bool:
         """Whether the value is nothing but what the caller gave, of unknown kind."""
@@ -374,9 +391,9 @@ class Expressions(Effects):
             self.analysis.boxes[box].items = items
         return made
 
-    def box(self, node: cst.CSTNode, values: Iterable[Value]) -> Value:
-        """A fresh container with these contents."""
-        box = self.analysis.box_for(node, self.loop)
+    def box(self, node: cst.CSTNode, values: Iterable[Value], of_root: int | None = None) -> Value:
+        """A fresh container with these contents; `of_root`: which of those that the expression makes."""
+        box = self.analysis.box_for(node, self.loop, of_root)
         for value in values:
             self.analysis.put(box, value)
         return Value(Kind.CONTAINER, roots=NOTHING, boxes=frozenset({box}))

@@ -21,6 +21,7 @@ from memlint.semantics.library_objects import is_neutral_context
 from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import imported_names, path_of
 from memlint.semantics.state import Effect, State, merge
+from memlint.semantics.sums import added_to, joined
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
 
 if TYPE_CHECKING:
@@ -139,19 +140,52 @@ class Flow(Expressions):
             self.bare_names.append((node, value))
 
     def _assign(self, node: cst.Assign) -> None:
-        added = _added(node)
         value = self.eval(node.value)
-        if added is not None:
-            total, expression = added
-            path = path_of(total)
-            before = self.state.vars.get(path or "")
-            if before is None:  # `self.total`, set by another method; `nonlocal total`
-                before = self.reread(total)
-            held = self.accumulate(node, total, path, before, self.reread(expression), expression, value)
-            # What was joined is a tensor of its own: later uses of it are told by its definition.
-            value = value.with_roots(held.roots) if value.idents and _joins(node.value) else held
-        for target in node.targets:
-            self.assign(target.target, value, node.value)
+        if len(node.targets) > 1:
+            for each in node.targets:
+                self.assign(each.target, value, node.value)
+            return
+        pairs = _pairs(node)
+        if len(pairs) == 1:
+            self._assign_sum(node, node.targets[0].target, node.value, value)
+            return
+        # `total, count = total + loss, count + 1`
+        values = [self.reread(source) for _, source in pairs]
+        for (part, source), item in zip(pairs, values, strict=True):
+            self._assign_sum(node, part, source, item)
+
+    def _is_sum_in(self, item: cst.Subscript, added: cst.BaseExpression) -> bool:
+        """`totals[key] = totals[key] + loss` of a container; a tensor is written into."""
+        base = self.reread(item.value)
+        return (bool(base.boxes) or base.kind is Kind.CONTAINER) and self.reread(added).when_carrying().carries_graph
+
+    def _assign_sum(
+        self, node: cst.Assign, target: cst.BaseExpression, source: cst.BaseExpression, value: Value
+    ) -> None:
+        """Bind a target; `total = total + loss` adds to it."""
+        parts = added_to(target, source)
+        carrying = (part for part in parts if self.reread(part).grad is not Grad.NO)
+        expression = next(carrying, parts[0] if parts else None)
+        if expression is None or (isinstance(target, cst.Subscript) and not self._is_sum_in(target, expression)):
+            self.assign(target, value, source)
+            return
+        path = self.item_path(target) if isinstance(target, cst.Subscript) else path_of(target)
+        before = self.state.vars.get(path or "")
+        if before is None:  # `self.total`, set by another method; `nonlocal total`
+            before = self.reread(target)
+        added = self.reread(expression)
+        if before.kind is Kind.CONTAINER and before.boxes and added.kind is Kind.CONTAINER:
+            self.store("extend", node, target, before, added, expression)  # `losses = losses + [loss]`
+            self.assign(target, value, source)
+            return
+        held = self.accumulate(node, target, path, before, added, expression, value)
+        if isinstance(target, cst.Subscript):
+            if path is not None:
+                self.state.bind(path, held)
+            return
+        # What was joined, or is no running total, is told by its definition later.
+        is_own = joined(source) is not None or not self._is_carried(path, before)
+        self.assign(target, value.with_roots(held.roots) if value.idents and is_own else held, source)
 
     def _ann_assign(self, node: cst.AnnAssign) -> None:
         annotated = self.annotated(node.annotation.annotation)
@@ -247,16 +281,7 @@ class Flow(Expressions):
             # d["loss"] = loss keeps one value; d[step] = loss keeps one a step.
             known = {box: self.analysis.boxes[box].items for box in base.boxes}
             self.store("setitem" if key is None else "overwrite", target, target.value, base, value, source)
-            self._note_item(literal_key(target), known, value)
-
-    def _note_item(self, key: str | None, known: dict[int, dict[str, Value] | None], value: Value) -> None:
-        """What stands under a literal key from now on; under another key anything may."""
-        if len(known) != 1 or key is None:
-            return
-        ((box, items),) = known.items()
-        if items is not None:
-            before = items.get(key)
-            self.analysis.boxes[box].items = {**items, key: value if before is None else join(before, value)}
+            self.note_item(literal_key(target), known, value)
 
     def _aug_assign(self, node: cst.AugAssign) -> None:
         value = self.eval(node.value)
@@ -639,52 +664,18 @@ def _carrying_or_a_number(joined: Value, returned: Sequence[Value]) -> Value:
     return joined.at_times(frozenset().union(*(value.conditions for value in carrying)))
 
 
-def _added(node: cst.Assign) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
-    """The target and what is added to it: `total = total + e`, `total = e + total`, `all = torch.cat((all, e))`."""
-    target, sum_ = node.targets[0].target, node.value
-    if isinstance(sum_, cst.IfExp):  # `loss if mean is None else 0.9 * mean + 0.1 * loss`
-        sum_ = sum_.orelse if isinstance(sum_.orelse, (cst.BinaryOperation, cst.Call)) else sum_.body
-    path = path_of(target)
-    if path is None or len(node.targets) != 1:
-        return None
-    others = [part for part in _joins(sum_) or () if path_of(part) != path]
-    if len(others) == 1:
-        return target, others[0]
-    if not isinstance(sum_, cst.BinaryOperation):
-        return None
-    if not isinstance(sum_.operator, (cst.Add, cst.Subtract)):
-        return None
-    if _is_scaled(sum_.left, path):
-        return target, sum_.right
-    if _is_scaled(sum_.right, path) and isinstance(sum_.operator, cst.Add):
-        return target, sum_.left
-    return None
+def _pairs(node: cst.Assign) -> list[tuple[cst.BaseExpression, cst.BaseExpression]]:
+    """The targets of an assignment with what each is given: of `a, b = x, y` two."""
+    target, source = node.targets[0].target, node.value
+    if isinstance(target, cst.Tuple) and isinstance(source, cst.Tuple) and len(target.elements) == len(source.elements):
+        parts = zip(target.elements, source.elements, strict=True)
+        pairs = [(part.value, item.value) for part, item in parts]
+        starred = any(isinstance(part, cst.StarredElement) for part in (*target.elements, *source.elements))
+        if not starred and any(added_to(*pair) for pair in pairs):
+            return pairs
+    return [(target, source)]
 
 
-def _joins(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
-    """The two tensors of `torch.cat((a, b), dim=0)`, also in a slice of it or behind `a if first else ...`."""
-    if isinstance(node, cst.IfExp):
-        return _joins(node.orelse) or _joins(node.body)
-    while isinstance(node, cst.Subscript):  # it holds on to the graph of all that was joined
-        node = node.value
-    if not isinstance(node, cst.Call) or path_of(node.func) not in _JOINS or not node.args:
-        return None
-    both = node.args[0].value
-    if not isinstance(both, (cst.Tuple, cst.List)) or len(both.elements) != 2:
-        return None
-    return both.elements[0].value, both.elements[1].value
-
-
-def _is_scaled(node: cst.BaseExpression, path: str) -> bool:
-    """`total`, or `0.9 * total`."""
-    if path_of(node) == path:
-        return True
-    if not isinstance(node, cst.BinaryOperation) or not isinstance(node.operator, (cst.Multiply, cst.Divide)):
-        return False
-    return path in (path_of(node.left), path_of(node.right))
-
-
-_JOINS = frozenset({"torch.cat", "torch.concat", "torch.concatenate", "torch.vstack", "torch.hstack"})
 _LINES = frozenset({cst.SimpleStatementLine, cst.SimpleStatementSuite, cst.IndentedBlock})
 _STATEMENTS: dict[type, Callable[..., None]] = {
     cst.Expr: Flow._expr,

@@ -51,16 +51,25 @@ def forward_call(flow: Flow, reading: Reading) -> Value:
         if method is not None:
             return _forward_in_view(flow, reading, flow.analysis.callee(method, reading, flow), roots)
         if cls.startswith("@") and not keeps_graph(flow, cls):
-            return Value(Kind.UNKNOWN, Grad.MIXED, roots=roots | {root})
+            return _forward_out_of_sight(flow, reading, roots)
     return flow.graph(
         Kind.UNKNOWN, reading.node, roots=roots, ident=root, conditions=callee.conditions, weak=callee.weak
     )
 
 
+def _forward_out_of_sight(flow: Flow, reading: Reading, roots: frozenset[int]) -> Value:
+    """It may or may not cut the graph: a backward pass on the output shows that it does not."""
+    if flow.state.mode is Mode.OFF:
+        return Value(Kind.UNKNOWN, Grad.MIXED, roots=roots | {reading.root})
+    flow.analysis.unseen.add(reading.root)
+    return flow.unknown(reading.node, roots, reading.root)
+
+
 def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots: frozenset[int]) -> Value:
     node, root = reading.node, reading.root
     if callee is not None and callee.result.boxes and callee.result.cls is not None:
-        return Value(Kind.INSTANCE, roots=roots | {root})  # a dataclass: its fields are made in the forward pass
+        # A dataclass: its fields are made in the forward pass.
+        return Value(Kind.INSTANCE, roots=roots | {root}, idents=frozenset({root}))
     if callee is None or callee.result.kind is Kind.NONE:
         return flow.graph(Kind.UNKNOWN, node, roots=roots, ident=root)  # no forward of a real module gives nothing back
     returned = callee.result

@@ -20,6 +20,7 @@ def returned(flow: Flow, reading: Reading, result: Result, given: dict[str, Valu
         _definition(flow, reading, part)
         parts = enumerate(result.elements)
         elements = tuple(returned(flow, reading, element, given, f"{part}[{index}]") for index, element in parts)
+        _note_added(flow, result.elements, elements)
         return Value(result.kind, roots=roots | {reading.root}, elements=elements, weak=result.weak)
     if result.items is not None:
         return _dictionary(flow, reading, result.items, given)
@@ -74,10 +75,19 @@ def _carrying(
 def _dictionary(flow: Flow, reading: Reading, items: tuple[tuple[str, Result], ...], given: dict[str, Value]) -> Value:
     _definition(flow, reading, "")
     values = {key: returned(flow, reading, item, given, f"[{key!r}]") for key, item in items}
+    _note_added(flow, tuple(item for _, item in items), tuple(values.values()))
     made = flow.box(reading.node, values.values())
     for box in made.boxes:
         flow.analysis.boxes[box].items = values
     return made
+
+
+def _note_added(flow: Flow, results: tuple[Result, ...], values: tuple[Value, ...]) -> None:
+    """Whoever differentiates a part that is a sum of others differentiates these."""
+    for result, total in zip(results, values, strict=True):
+        for ident in total.idents if result.adds else ():
+            made = flow.analysis.roots[ident]
+            made.summands = made.summands.union(*(values[place].proves for place in result.adds))
 
 
 def _definition(flow: Flow, reading: Reading, part: str) -> int:
@@ -100,6 +110,7 @@ def _unknown(flow: Flow, result: Result, reading: Reading, roots: frozenset[int]
     if flow.state.mode is Mode.OFF and result.needs_on:
         return Value(result.kind, cls=result.cls)
     flow.analysis.roots[own].saves = True
+    flow.analysis.roots[own].of_module |= reading.receiver is not None and reading.receiver.kind is Kind.MODULE
     value = flow.unknown(reading.node, roots, own)
     return Value(
         result.kind if result.kind is not Kind.NONE else Kind.UNKNOWN,

@@ -383,7 +383,8 @@ def _of_project(module: Module, call: Call, argument: Argument) -> tuple[bool, K
         if summary is None:
             return False, None
         name = _parameter_of_project(view, symbol, call, argument)
-        effects = summary.effects.get(name) if name is not None else None
+        names = () if name is None else (name, summary.others or "")
+        effects = next((summary.effects[item] for item in names if item in summary.effects), None)
         kept = effects is not None and effects.kept
         found.append(Keeping(_NO_ROOT, effects.summed, None, True, False) if kept and effects is not None else None)
     return True, found[0] if all(found) else None
@@ -409,7 +410,7 @@ def _by_name(module: Module, call: Call, argument: Argument) -> Keeping | None:
         holder = call.callee
     else:
         return None
-    if not call.positional or argument is not call.positional[0]:
+    if argument is not _first(call):
         return None
     if holder.cls is not None and libraries.method_effect(holder.cls, call.method or "__call__") is Effect.KEEPS:
         return Keeping(_NO_ROOT, False, None, False, False)  # a list state of torchmetrics
@@ -417,6 +418,13 @@ def _by_name(module: Module, call: Call, argument: Argument) -> Keeping | None:
     if names and names <= meters.SUMMING_CLASSES:
         return Keeping(_NO_ROOT, True, None, False, False)
     return None
+
+
+def _first(call: Call) -> Argument | None:
+    """What the call counts: `loss` of `meter.update(loss, n)` and `meter.update(val=loss, n=n)`."""
+    if call.positional:
+        return call.positional[0]
+    return next((call.keywords[name] for name in ("val", "value") if name in call.keywords), None)
 
 
 def imported_classes(module: Module, value: Value) -> frozenset[str]:

@@ -277,8 +277,38 @@ def _empty_container(flow: Flow, reading: Reading, qual: str) -> Value:
 
 
 def _combined(flow: Flow, reading: Reading, qual: str) -> Value:
-    """`sum(losses)`, `max(a, b)`"""
+    """`max(a, b)`"""
     return flow.derived(Kind.UNKNOWN, reading.node, _operands(flow, reading))
+
+
+def _record_class(flow: Flow, reading: Reading, qual: str) -> Value:
+    return Value(Kind.CALLABLE, quals=_RECORDS)
+
+
+def _record(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    """`Stat(step, loss)` of `Stat = namedtuple("Stat", ["step", "loss"])` carries a graph if something in it does."""
+    carrying = [value for value in reading.values if value.carries_graph]
+    if reading.unpacks or not carrying:
+        return None
+    reading.root = flow.root(reading.node)
+    made = flow.unknown(
+        reading.node, frozenset().union(*(flow.all_roots(value) for value in reading.values)), reading.root
+    )
+    flow.analysis.claim(reading.root, min(carrying, key=flow.analysis.unproven).conditions)
+    flow.analysis.records.add(reading.root)
+    return made
+
+
+def _summed(flow: Flow, reading: Reading, qual: str) -> Value:
+    """`sum(losses)`: whoever differentiates it differentiates each of them."""
+    operands = _operands(flow, reading)
+    if not any(operand.carries_graph for operand in operands):
+        return flow.derived(Kind.UNKNOWN, reading.node, operands)
+    reading.root = flow.root(reading.node)
+    total = flow.derived(Kind.UNKNOWN, reading.node, operands, reading.root)
+    boxes = [flow.analysis.boxes[box] for value in reading.values for box in value.boxes]
+    flow.note_summands(total, (*operands, *(value for box in boxes for value in box.carrying)))
+    return total
 
 
 def _consumed(flow: Flow, reading: Reading, qual: str) -> Value:
@@ -412,6 +442,9 @@ def _next(flow: Flow, reading: Reading, qual: str) -> Value:
     return flow.element_of(first, reading.node)
 
 
+_RECORDS = frozenset({"collections.namedtuple()"})
+
+
 def _table() -> dict[str, Handler]:
     rows: list[tuple[Iterable[str], Handler]] = [
         (_CONSUMING, _consumed),
@@ -436,7 +469,10 @@ def _table() -> dict[str, Handler]:
         (_CONTAINERS, _container),
         (("collections.defaultdict", "collections.Counter", "queue.Queue"), _empty_container),
         (("next",), _next),
-        (("sum", "max", "min", "abs", "functools.reduce"), _combined),
+        (("sum",), _summed),
+        (("collections.namedtuple", "typing.NamedTuple"), _record_class),
+        (_RECORDS, _record),
+        (("max", "min", "abs", "functools.reduce"), _combined),
         (("heapq.heappush",), _heappush),
         (("getattr",), _anything),
     ]

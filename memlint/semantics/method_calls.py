@@ -117,7 +117,12 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
             for box in receiver.boxes:
                 flow.analysis.put(box, argument.value)
             return flow.element_of(receiver, reading.node)
+        known_items = {box: flow.analysis.boxes[box].items for box in receiver.boxes}
         flow.store("append", reading.node, reading.receiver_node, receiver, argument.value, argument.expression)
+        if name == "update" and not reading.positional and not reading.unpacks:
+            for key, item in reading.keywords.items():
+                flow.note_item(key, known_items, item.value)
+                known_items = {box: flow.analysis.boxes[box].items for box in receiver.boxes}
         return NONE
     if name in ("clear", "pop", "popleft", "popitem"):
         flow.clear(receiver)
@@ -199,8 +204,8 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
         if _is_profiler(reading):
             return PLAIN
         closure = reading.first()
-        if receiver.kind is Kind.OPTIMIZER and closure is not None and len(closure.quals) == 1:
-            return _step_with(flow, reading, closure)
+        if closure is not None and (receiver.kind is Kind.OPTIMIZER or _differentiates(flow, closure)):
+            return _step_with(flow, reading, closure) if len(closure.quals) == 1 else note_step(flow)
         if receiver.kind in (Kind.OPTIMIZER, Kind.SCALER) or not reading.arguments:
             return note_step(flow)
         return unknown_call(flow, reading)
@@ -213,6 +218,13 @@ def _is_profiler(reading: Reading) -> bool:
     """`prof.step()` of `torch.profiler` says that an iteration is over, in evaluations too."""
     path = path_of(reading.receiver_node) if reading.receiver_node is not None else None
     return path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.PROFILER_WORDS)
+
+
+def _differentiates(flow: Flow, closure: Value) -> bool:
+    """What is called `step` and given a function of this file that runs a backward pass is an optimizer."""
+    scopes = [flow.analysis.scope_named(name) for name in closure.quals]
+    flows = [flow.analysis.flow(scope) for scope in scopes if scope is not None]
+    return len(scopes) == 1 and any(inner is not None and inner.has_backward for inner in flows)
 
 
 def _step_with(flow: Flow, reading: Reading, closure: Value) -> Value:

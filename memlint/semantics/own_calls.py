@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import libcst as cst
+
 from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.imports import note_effects, note_work
 from memlint.semantics.knowledge import libraries
@@ -76,20 +78,35 @@ def applied_call(flow: Flow, reading: Reading, callee: Callee) -> Value:
     given = dict(callee.parameters)
     for root, value in callee.parameters:
         note_effects(flow, value, callee.done[root])
+        _prove_parts(flow, root, value)
     flow.state.backed |= callee.backed
     return _returned(flow, reading, callee.result, callee, given)
 
 
+def _prove_parts(flow: Flow, parameter: int, given: Value) -> None:
+    """`def step(out): out.loss.backward()`: after `step(output)`, `output.loss` is known to carry a graph."""
+    analysis = flow.analysis
+    if len(given.idents) != 1 or given.boxes:
+        return
+    (whole,) = given.idents
+    for name, part in analysis.roots[parameter].members.items():
+        if part in analysis.proven:
+            analysis.proven.add(analysis.member_root(whole, name, analysis.roots[part].node))
+
+
 def _returned(
-    flow: Flow, reading: Reading, value: Value, callee: Callee, given: dict[int, Value], part: int | None = None
+    flow: Flow, reading: Reading, value: Value, callee: Callee, given: dict[int, Value], part: str | None = None
 ) -> Value:
     """`part`: which element of the result it is; each has a definition of its own."""
     elements = None
+    items = _items_of(flow, value)
+    if items is not None:
+        return _dictionary(flow, reading, items, callee, given, part)
     if value.elements is not None and value.mode is not Mode.KEEP:
         if part is None:
             reading.root = flow.root(reading.node)
         parts = enumerate(value.elements)
-        elements = tuple(_returned(flow, reading, element, callee, given, index) for index, element in parts)
+        elements = tuple(_returned(flow, reading, element, callee, given, str(index)) for index, element in parts)
         _note_summands_returned(flow, value.elements, elements)
     roots = set(value.roots)
     for root in value.roots & given.keys():
@@ -124,6 +141,35 @@ def _returned(
         weak=value.weak,
         partly=_partly_for_caller(flow, value, callee, given),
     )
+
+
+def _items_of(flow: Flow, value: Value) -> dict[str, Value] | None:
+    """What stands under each key of a dictionary that nobody but the caller gets."""
+    if len(value.boxes) != 1 or value.elements is not None or value.cls is not None:
+        return None
+    (index,) = value.boxes
+    box = flow.analysis.boxes[index]
+    is_kept = box.escaped or box.in_object
+    return None if is_kept or not isinstance(box.node, (cst.Dict, cst.Call)) else box.items or None
+
+
+def _dictionary(
+    flow: Flow, reading: Reading, items: dict[str, Value], callee: Callee, given: dict[int, Value], part: str | None
+) -> Value:
+    """`return {"loss": loss, "kl": kl}`: each item is what it is for this call."""
+    if part is None:
+        reading.root = flow.root(reading.node)
+    own = reading.root if part is None else flow.part(reading.root, f"[{part}", reading.node)
+    inside = tuple(items.values())
+    here = tuple(
+        value if value.boxes else _returned(flow, reading, value, callee, given, f"{part or ''}[{key}")
+        for key, value in items.items()
+    )
+    _note_summands_returned(flow, inside, here)
+    made = flow.box(reading.node, here, own)
+    for box in made.boxes:
+        flow.analysis.boxes[box].items = dict(zip(items, here, strict=True))
+    return made
 
 
 def _note_summands_returned(flow: Flow, inside: tuple[Value, ...], returned: tuple[Value, ...]) -> None:

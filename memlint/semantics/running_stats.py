@@ -80,7 +80,7 @@ def _all_stats(module: Module) -> Iterator[RunningStat]:
 
 
 def _stored(module: Module, flow: Flow, store: Store) -> RunningStat | None:
-    if store.how != "accumulate":
+    if store.how != "accumulate" or isinstance(store.target, cst.Subscript):
         return _averaged_weights(module, store)
     if isinstance(store.statement, cst.AugAssign):
         return _augmented(module, flow, store)
@@ -448,7 +448,7 @@ def _returned_after(node: cst.CSTNode, statement: cst.CSTNode, place: int) -> se
 def _averaged_weights(module: Module, store: Store) -> RunningStat | None:
     """`self.shadow[name] = d * self.shadow[name] + (1 - d) * param` over `model.named_parameters()`."""
     statement = store.statement
-    if store.how != "setitem" or not isinstance(statement, cst.Assign) or store.loop is None:
+    if store.how not in ("setitem", "accumulate") or not isinstance(statement, cst.Assign) or store.loop is None:
         return None
     if store.mode in (Mode.OFF, Mode.UNKNOWN):
         return None

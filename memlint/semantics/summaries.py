@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import libcst as cst
@@ -47,6 +47,8 @@ class Result:
     frozen: bool = False
     """A module whose parameters need no gradient."""
     weak: bool = False
+    adds: frozenset[int] = frozenset()
+    """Of a part of a result: the parts that it is a sum of, by their places."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class FunctionSummary:
     """Paths of the modules that it runs in its caller's grad mode, building graphs: `model`, `self.net`."""
     may_differentiate: bool = False
     """It mentions what only code mentions that differentiates something itself."""
+    others: str | None = None
+    """The parameter that takes all other keywords: `kwargs`."""
 
 
 # A function that mentions one of these differentiates, or may (attacks, saliency, forces, test-time training).
@@ -223,7 +227,11 @@ def result_of(
         return result_of(analysis, flow, value, parameters, file, is_part=True)
 
     is_deep = value.depth >= _MAX_DEPTH
-    elements = None if value.elements is None or is_deep else tuple(part(element) for element in value.elements)
+
+    def parts(values: tuple[Value, ...]) -> tuple[Result, ...]:
+        return tuple(replace(part(item), adds=_added(analysis, item, values)) for item in values)
+
+    elements = None if value.elements is None or is_deep else parts(value.elements)
     items = analysis.boxes[next(iter(value.boxes))].items if len(value.boxes) == 1 and not is_part else None
     needs: set[str] = set()
     left: set[int] = set()
@@ -248,13 +256,19 @@ def result_of(
         proven=proven,
         holds=frozenset(parameters[root] for root in roots if root in parameters),
         elements=elements,
-        items=None if items is None else tuple((key, part(item)) for key, item in items.items()),
+        items=None if items is None else tuple(zip(items, parts(tuple(items.values())), strict=True)),
         freed=bool(saved) and saved <= (flow.backed_at_end or NOTHING),
         saved=saved if is_part else NOTHING,
         open=saved & left if is_part else NOTHING,
         frozen=value.kind is Kind.MODULE and value.mode is Mode.OFF,
         weak=value.weak,
     )
+
+
+def _added(analysis: Analysis, total: Value, parts: tuple[Value, ...]) -> frozenset[int]:
+    """`{"loss": rec + kl, "rec": rec, "kl": kl}`: which of the parts the total is the sum of."""
+    summands = frozenset().union(*(analysis.roots[ident].summands for ident in total.idents))
+    return frozenset(place for place, value in enumerate(parts) if value.idents and value.idents <= summands)
 
 
 # A tuple of tuples of tuples is no result that a caller takes apart.

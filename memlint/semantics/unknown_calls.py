@@ -44,6 +44,8 @@ def unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
         roots |= reading.receiver.roots
     reading.root = flow.root(reading.node, saves=True)
     flow.analysis.unseen.add(reading.root)
+    if _is_given_of_batch(flow, reading):
+        flow.analysis.of_batches.add(reading.root)
     called = path_of(reading.node.func)
     if called is not None:
         flow.analysis.called[reading.root] = called
@@ -66,6 +68,12 @@ def unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
                 weak=True,
             )
     return result
+
+
+def _is_given_of_batch(flow: Flow, reading: Reading) -> bool:
+    elements = {loop.element for loop in flow.loop.outer()} if flow.loop is not None else set()
+    given = (value for value in reading.values if value.kind not in (Kind.NUMBER, Kind.PLAIN))
+    return bool(elements) and any(not elements.isdisjoint(flow.all_roots(value)) for value in given)
 
 
 def _is_loss_by_name(reading: Reading) -> bool:

@@ -294,7 +294,18 @@ def _join_elements(a: Value, b: Value) -> tuple[Value, ...] | None:
 class Root:
     """A definition: the expression that made a value whose graph others may hold."""
 
-    __slots__ = ("ancestors", "by_flag", "is_forward", "may_carry", "members", "node", "of_module", "saves", "summands")
+    __slots__ = (
+        "ancestors",
+        "by_flag",
+        "is_forward",
+        "may_carry",
+        "members",
+        "node",
+        "of_module",
+        "saves",
+        "summands",
+        "terms",
+    )
 
     def __init__(self, node: cst.CSTNode) -> None:
         self.node = node
@@ -303,7 +314,9 @@ class Root:
         self.of_module = False
         """The call of a method of a module, out of view."""
         self.summands = NOTHING
-        """Of a sum: the definitions that are added up."""
+        """Of a sum: the definitions that are added up, with those that must carry a graph if they do."""
+        self.terms = NOTHING
+        """Of a sum, or of a product with a constant: the definitions in it."""
         self.saves = False
         """A call that saves tensors for backward, or may."""
         self.may_carry = False

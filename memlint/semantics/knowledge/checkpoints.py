@@ -17,6 +17,13 @@ CHECKPOINT_KEYS = frozenset({"optimizer", "hyper_parameters", "lr_schedulers"})
 RESTORING_FUNCTIONS = frozenset({"load_state_dict", "load_objects"})
 # What a variable that holds a checkpoint, and a function that returns one, is called; and what is only about one.
 CHECKPOINT_WORDS = frozenset({"checkpoint", "checkpoints", "ckpt", "ckpts", "statedict", "snapshot", "pretrained"})
+# `model_state = torch.load(path)`, `model_weights = torch.load(path)`
+MODEL_STATES = (frozenset({"state", "dict"}), frozenset({"model", "state"}), frozenset({"model", "weights"}))
+# What the code calls a file that holds a checkpoint: `torch.load(ckpt_path)`, `torch.load(weights_file)`.
+FILES_OF_CHECKPOINTS = frozenset({"checkpoint", "checkpoints", "ckpt", "ckpts", "weights"})
+FILES_OF_OTHERS = frozenset(
+    {"vocab", "class", "sample", "samples", "loss", "losses", "rng", "random", "args", "cfg", "config"}
+)
 ABOUT_CHECKPOINTS = frozenset(
     """path paths file files name names dir epoch step config cfg args info metadata meta index keys version latest
     convert converted quantized rng random class sample samples loss losses""".split()

@@ -1,0 +1,95 @@
+"""Assignments that add to what they assign to: `total = total + loss`, `mean = 0.9 * mean + 0.1 * loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from memlint.semantics.scopes import path_of
+
+_JOINS = frozenset({"torch.cat", "torch.concat", "torch.concatenate", "torch.vstack", "torch.hstack"})
+_SUMS = frozenset({"torch.add"})
+
+
+def added_to(target: cst.BaseExpression, source: cst.BaseExpression) -> list[cst.BaseExpression]:
+    """What is added to the target, by what it is given; empty where it is set anew.
+
+    Of `total = total + a + b` both, of `all = torch.cat((all, e))` `e`, of `mean = (mean * n + e) / (n + 1)` `e`.
+    """
+    if isinstance(source, cst.IfExp):  # `loss if mean is None else 0.9 * mean + 0.1 * loss`
+        source = source.orelse if isinstance(source.orelse, (cst.BinaryOperation, cst.Call)) else source.body
+    if not isinstance(target, (cst.Name, cst.Attribute, cst.Subscript)):
+        return []
+    joined_here = [part for part in joined(source) or () if not _is_same(part, target)]
+    if len(joined_here) == 1:
+        return joined_here
+    terms = list(_terms(_but_for_scale(source, target)))
+    own = [index for index, (term, negative) in enumerate(terms) if not negative and _is_scaled(term, target)]
+    if len(terms) < 2 or len(own) != 1:
+        return []
+    return [term for index, (term, _) in enumerate(terms) if index != own[0]]
+
+
+def _but_for_scale(source: cst.BaseExpression, target: cst.BaseExpression) -> cst.BaseExpression:
+    """`mean * n + e` of `(mean * n + e) / (n + 1)`."""
+    if isinstance(source, cst.BinaryOperation) and isinstance(source.operator, cst.Divide):
+        return source.left if not _is_same(source.left, target) else source
+    return source
+
+
+def _terms(node: cst.BaseExpression, *, negative: bool = False) -> Iterator[tuple[cst.BaseExpression, bool]]:
+    """The terms of a sum or difference, and whether each is subtracted."""
+    while isinstance(node, cst.BinaryOperation) and isinstance(node.operator, (cst.Add, cst.Subtract)):
+        yield from _terms(node.right, negative=negative ^ isinstance(node.operator, cst.Subtract))
+        node = node.left
+    both = node.args if isinstance(node, cst.Call) and path_of(node.func) in _SUMS else ()
+    if len(both) == 2 and both[1].keyword is None:
+        yield from ((argument.value, negative) for argument in both)
+    else:
+        yield node, negative
+
+
+def joined(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    """The two tensors of `torch.cat((a, b), dim=0)`, also in a slice of it or behind `a if first else ...`."""
+    if isinstance(node, cst.IfExp):
+        return joined(node.orelse) or joined(node.body)
+    while isinstance(node, cst.Subscript):  # it holds on to the graph of all that was joined
+        node = node.value
+    if not isinstance(node, cst.Call) or path_of(node.func) not in _JOINS or not node.args:
+        return None
+    both = node.args[0].value
+    if not isinstance(both, (cst.Tuple, cst.List)) or len(both.elements) != 2:
+        return None
+    return both.elements[0].value, both.elements[1].value
+
+
+def _is_scaled(node: cst.BaseExpression, target: cst.BaseExpression) -> bool:
+    """`total`, or `0.9 * total`."""
+    if _is_same(node, target):
+        return True
+    if not isinstance(node, cst.BinaryOperation) or not isinstance(node.operator, (cst.Multiply, cst.Divide)):
+        return False
+    return _is_same(node.left, target) or _is_same(node.right, target)
+
+
+def _is_same(node: cst.BaseExpression, target: cst.BaseExpression) -> bool:
+    """The target itself; of an item also `totals.get(key, 0)`."""
+    path = path_of(target)
+    if path is not None:
+        return path_of(node) == path
+    if not isinstance(target, cst.Subscript) or len(target.slice) != 1:
+        return False
+    key, base = target.slice[0].slice, target.value
+    if not isinstance(key, cst.Index):
+        return False
+    if isinstance(node, cst.Subscript):
+        return node.deep_equals(target)
+    return (
+        isinstance(node, cst.Call)
+        and isinstance(node.func, cst.Attribute)
+        and node.func.attr.value == "get"
+        and len(node.args) == 2
+        and node.func.value.deep_equals(base)
+        and node.args[0].value.deep_equals(key.value)
+    )
