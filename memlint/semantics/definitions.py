@@ -77,6 +77,8 @@ class Definitions:
         """The results of calls out of view."""
         self.of_batches: set[int] = set()
         """The results of calls out of view that are given something of what a loop goes through, and no number."""
+        self.each_of: dict[int, int] = {}
+        """`losses.values()` -> what is proven where each of the items carries a graph."""
         self.records: set[int] = set()
         """Named tuples, by the calls that make them."""
         self.losses: set[int] = set()

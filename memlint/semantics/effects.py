@@ -243,7 +243,7 @@ class Effects(Making):
                 root=root,
                 carried_by=carried,
                 backed=self.state.backed,
-                in_object=not local and not carried_boxes,
+                in_object=not local and (not carried_boxes or any(box.in_object for box in carried_boxes)),
                 boxes=NOTHING,
             )
         )

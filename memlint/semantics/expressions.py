@@ -29,6 +29,7 @@ from memlint.semantics.values import (
     Grad,
     Kind,
     Mode,
+    Proof,
     Value,
     join,
 )
@@ -195,7 +196,16 @@ class Expressions(Effects):
         root = self._member_root(base, "[" + key, node) if key is not None else None
         if key in _LOSS_KEYS and base.grad is Grad.YES:
             return self.derived(Kind.UNKNOWN, node, [base], root)
-        return self.unknown(node, base.roots, root)
+        return self._item_of(base, node, root)
+
+    def _item_of(self, base: Value, node: cst.CSTNode, root: int | None) -> Value:
+        """Of `losses["box"]` nothing is known, but that `sum(losses.values())` may be differentiated."""
+        item = self.unknown(node, base.roots, root)
+        each = [self.analysis.roots[ident].members.get("[each]") for ident in base.idents]
+        if len(each) == 1 and each[0] is not None and isinstance(node, cst.Subscript):
+            for ident in item.idents - base.idents:
+                self.analysis.claim(ident, frozenset({Proof(each[0])}))
+        return item
 
     def _content_of(self, base: Value, key: str | None) -> Value:
         """What a container holds, under the key where that is known."""

@@ -19,7 +19,7 @@ from memlint.semantics.project import View
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.retention import Retention, retention_of
 from memlint.semantics.scopes import Scope, parameters, path_of, walk
-from memlint.semantics.summaries import TYPE_TESTS, is_in_object, takes_parts
+from memlint.semantics.summaries import asks_of_tensor, is_in_object, takes_parts
 from memlint.semantics.values import NOTHING, Kind, Mode, Proof, Value
 
 _NO_ROOT = -1
@@ -322,10 +322,7 @@ class _Summaries:
         return True
 
     def _thinks_of_tensors(self, scope: Scope, root: int) -> bool:
-        return any(
-            call.callee.quals & TYPE_TESTS and call.positional and root in call.positional[0].value.roots
-            for call in self.module.calls_in(scope)
-        )
+        return any(asks_of_tensor(call, root) for call in self.module.calls_in(scope))
 
 
 def _builds(node: cst.Call) -> bool:

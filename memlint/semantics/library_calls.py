@@ -307,8 +307,18 @@ def _summed(flow: Flow, reading: Reading, qual: str) -> Value:
     reading.root = flow.root(reading.node)
     total = flow.derived(Kind.UNKNOWN, reading.node, operands, reading.root)
     boxes = [flow.analysis.boxes[box] for value in reading.values for box in value.boxes]
-    flow.note_summands(total, (*operands, *(value for box in boxes for value in box.carrying)))
+    parts = (*operands, *(value for box in boxes for value in box.carrying))
+    flow.note_summands(total, parts)
+    if not _chooses(reading.positional[0].expression):
+        each = {flow.analysis.each_of[ident] for part in parts for ident in part.idents & flow.analysis.each_of.keys()}
+        for ident in total.idents:
+            flow.analysis.roots[ident].summands |= each
     return total
+
+
+def _chooses(summed: cst.BaseExpression) -> bool:
+    """`loss for name, loss in losses.items() if "loss" in name`: not each of them."""
+    return isinstance(summed, (cst.GeneratorExp, cst.ListComp)) and bool(summed.for_in.ifs)
 
 
 def _consumed(flow: Flow, reading: Reading, qual: str) -> Value:

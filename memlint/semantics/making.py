@@ -227,6 +227,13 @@ class Making:
         """The same definition each time, where the base is one."""
         return self.member(base, name, node) if len(base.idents) == 1 else None
 
+    def each_item(self, base: Value, node: cst.CSTNode) -> int:
+        """The definition that stands for each item of a dictionary: proven where all of them are differentiated."""
+        root = self.member(base, "[each]", node)
+        self.analysis.roots[root].ancestors = base.roots
+        self.analysis.roots[root].may_carry = True
+        return root
+
     def member(self, base: Value, name: str, node: cst.CSTNode) -> int:
         """The definition of an attribute or item of what is one definition itself."""
         root = self.analysis.member_root(next(iter(base.idents)), name, node)

@@ -134,7 +134,14 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
     if name in _LIST_METHODS:
         return element
     # `[loss.detach() for loss in losses]`: what is taken out of a container is counted as part of it.
-    alone = Value(Kind.UNKNOWN, element.grad, conditions=element.conditions, roots=element.roots, idents=element.idents)
+    alone = Value(
+        Kind.UNKNOWN,
+        element.grad,
+        conditions=element.conditions,
+        roots=element.roots,
+        idents=element.idents,
+        partly=element.partly,
+    )
     value = _tensor_method(flow, reading, alone, name)
     return element if value is None else value
 
@@ -143,6 +150,7 @@ def _parts_of(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value
     """`losses.values()`, `losses.items()`: whichever way they are gone through, the same parts."""
     reading.root = flow.member(receiver, "[*]", reading.node)
     part = flow.unknown(reading.node, receiver.roots, reading.root)
+    flow.analysis.each_of[reading.root] = flow.each_item(receiver, reading.node)
     element = part if name == "values" else Value(Kind.CONTAINER, roots=part.roots, elements=(PLAIN, part))
     return Value(Kind.UNKNOWN, roots=part.roots, elements=(element,), mode=Mode.KEEP)
 

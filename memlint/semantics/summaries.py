@@ -12,7 +12,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import path_of, walk
-from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Proof, Value
+from memlint.semantics.values import NO_NAMES, NOTHING, Grad, Kind, Mode, Proof, Value
 
 if TYPE_CHECKING:
     from memlint.semantics.analysis import Analysis
@@ -142,7 +142,7 @@ def _forwards_through(analysis: Analysis, call: Call, depth: int) -> Iterator[st
 
 def store_of(analysis: Analysis, flow: Flow, root: int) -> Store | None:
     """Where a function keeps a parameter next to what earlier calls have left, with its graph if it has one."""
-    if any(call.callee.quals & TYPE_TESTS and _is_asked(call, root) for call in flow.calls):
+    if any(asks_of_tensor(call, root) for call in flow.calls):
         return None  # it thinks of tensors that carry a graph
     for store in flow.stores:
         boxes = [analysis.boxes[index] for index in store.boxes]
@@ -183,8 +183,18 @@ def _is_overwritten(store: Store) -> bool:
 TYPE_TESTS = frozenset({"isinstance", "torch.is_tensor", "hasattr", "type", "torch.is_grad_enabled"})
 
 
-def _is_asked(call: Call, root: int) -> bool:
-    return bool(call.positional) and root in call.positional[0].value.roots
+def asks_of_tensor(call: Call, root: int) -> bool:
+    """`isinstance(value, Tensor)`, not `isinstance(values, dict)`."""
+    if not call.callee.quals & TYPE_TESTS or not call.positional or root not in call.positional[0].value.roots:
+        return False
+    asked = call.positional[1].value.quals if len(call.positional) > 1 else NO_NAMES
+    return not asked or not asked <= _CONTAINER_TYPES
+
+
+_CONTAINER_TYPES = frozenset(
+    """dict list tuple set collections.abc.Mapping collections.abc.Sequence collections.OrderedDict typing.Mapping
+    typing.Dict""".split()
+)
 
 
 def _stored(store: Store) -> list[Value]:
