@@ -21,7 +21,7 @@ class LoadWithoutMapLocation(Rule):
     ## What it does
     Flags `torch.load(path)` without `map_location`, or with one that may be `None`, where the code shows that the file
     is a checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that), is read by a
-    key such as `"state_dict"`, is itself used as a module, or is called a checkpoint.
+    key such as `"state_dict"`, is itself used as a module, or is called a checkpoint, or its file is (`ckpt_path`).
     Also `load_from_checkpoint(path)` of a Lightning module of the same file.
 
     ## What it costs
