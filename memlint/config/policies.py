@@ -64,8 +64,9 @@ class PolicyMaker:
 
     def settings_and_policy(self, file: Path | str) -> tuple[Settings, Policy]:
         """The settings that hold for a file (its absolute path), and what is wanted of it."""
-        settings, target, project = self._place(file)
-        codes = self.selector(settings).codes_for(settings, file)
+        settings, target, project, codes = self._place(file)
+        if codes is None:
+            codes = self.selector(settings).codes_for(settings, file)
         return settings, Policy(codes, settings.confidence, target, project, file, settings.local_rules)
 
     def settings(self, file: Path | str) -> Settings:
@@ -74,12 +75,16 @@ class PolicyMaker:
 
     def _place(self, file: Path | str) -> _Place:
         # By its text: paths compare and hash at length, and this is asked of every file that there is.
-        name = os.path.dirname(file)  # noqa: PTH120
+        name = str(file).rpartition(os.sep)[0]
         if name not in self._places:
-            folder = Path(name)
-            target = self.resolver.target_for(folder).version
-            self._places[name] = _Place(self.resolver.for_folder(folder), target, str(project_root(folder)))
+            self._places[name] = self._place_of_folder(Path(name or os.sep), file)
         return self._places[name]
+
+    def _place_of_folder(self, folder: Path, file: Path | str) -> _Place:
+        """`file`: one in the folder."""
+        settings, target = self.resolver.for_folder(folder), self.resolver.target_for(folder).version
+        codes = None if settings.per_file_ignores else self.selector(settings).codes_for(settings, file)
+        return _Place(settings, target, str(project_root(folder)), codes)
 
 
 class _Place(NamedTuple):
@@ -88,3 +93,5 @@ class _Place(NamedTuple):
     settings: Settings
     target: TorchVersion | None
     project: str
+    codes: frozenset[str] | None
+    """Of the rules that are on; None where each file's name may decide."""
