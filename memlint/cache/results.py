@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,13 +13,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from memlint.cache.encoding import UNREADABLE, decoded, encoded, result_from_text, result_to_text
-from memlint.cache.snapshot import Changes, Digests, Snapshot, changes, take, unpacked, words_in
+from memlint.cache.snapshot import (
+    Changes,
+    Digests,
+    Snapshot,
+    Status,
+    changes,
+    settled,
+    take,
+    unpacked,
+    words_in,
+)
 from memlint.cache.store import FOLDER, Damaged, KnownRule, Store, Stored, Unusable, remove_database
 from memlint.cache.tool import fingerprint, local_rules_fingerprint, plugin_fingerprint
+from memlint.cache.whole import Again, Wanting, Whole, are_as_before, put, recalled
 from memlint.linting.earlier import Earlier, Examined, Grounds
 from memlint.linting.finding import Confidence, FileResult
 from memlint.linting.policy import Policy
-from memlint.project.files import ROOT_MARKERS
+from memlint.project.files import ROOT_MARKERS, looked_at
 from memlint.project.reads import Read, digest_of, digest_of_names, meaningful
 
 # A rule that crashed may be about to be mended.
@@ -52,6 +64,21 @@ class Results:
         self._stores: dict[Path, Store | None] = {}
         self._projects: dict[str, _Project | None] = {}
         self._told: set[Path] = set()
+        self._began = time.time_ns()
+        self._whole: Wanting | None = None
+
+    def recall(self, root: Path, run: str) -> Again | None:
+        """What a run, by a digest of what it was told, found the last time, if all that it looked at is as it was.
+
+        It was begun in the project that lies in `root`.
+        """
+        folder = folder_for(root)
+        store = self._store(folder) if folder.exists() else None
+        return self._guarded(folder, lambda: recalled(store, run) if store is not None else None, None)
+
+    def keep_whole(self, root: Path, run: str, output_format: str, files: int) -> None:
+        """Have what this run finds, in so many files, stored for `recall`, when it is saved."""
+        self._whole = Wanting(root, run, output_format, files)
 
     def rules(self, root: Path) -> list[KnownRule]:
         """All rules, as an earlier run in this project has found them; nothing where none has."""
@@ -85,9 +112,19 @@ class Results:
         for project in list(self._projects.values()):
             if project is not None:
                 self._guarded(project.folder, project.save, None)
+        self._save_whole()
         for store in self._stores.values():
             if store is not None:
                 store.close()
+
+    def _save_whole(self) -> None:
+        project = next(iter(self._projects.values()), None)
+        if self._whole is None or project is None or len(self._projects) > 1:
+            return
+        wanted, folder = self._whole, folder_for(self._whole.root)
+        store = self._store(folder)
+        if store is not None:
+            self._guarded(folder, lambda: put(store, wanted, project.whole(self._began)), None)
 
     def _store(self, folder: Path) -> Store | None:
         if folder not in self._stores:
@@ -161,6 +198,12 @@ class _Run:
         if row.is_certain and row.file in self._snapshot.files:
             self._texts[row.file, row.demand] = row.result
 
+    def all_texts(self) -> list[str] | None:
+        """What was found in each file; None where that is not certain of one."""
+        texts = [self._texts.get(key) for key in self._keys]
+        certain = [text for text in texts if text is not None]
+        return certain if len(certain) == len(texts) else None
+
     def to_text(self) -> str:
         texts = [self._texts.get(key) for key in self._keys]
         found = {index: text for index, text in enumerate(texts) if text}
@@ -198,12 +241,14 @@ class _Project:
         self._kept: dict[_Key, tuple[Stored, Examined]] = {}
         self._still_holding: list[_Key] = []
         self._run = _Run([], self._snapshot)
+        self._shown: list[str] = []
 
     # --- what holds ---
 
     def find(self, wanted: Sequence[Wanted]) -> list[Known]:
         keys = [(self._file(policy), _demand(shown, policy)) for shown, policy in wanted]
         self._run = _Run(keys, self._snapshot)
+        self._shown = [shown for shown, _ in wanted]
         together = self._store.run(self._name, self._run.id)
         others = range(len(keys)) if together is None else self._run.recall(together)
         known = self._run.results(shown for shown, _ in wanted)
@@ -321,7 +366,8 @@ class _Project:
 
     def _gone(self) -> list[str]:
         files = self._store.files_with_results(self._name)
-        return [file for file in files if file not in self._snapshot.files and not self._exists(file)]
+        unseen = (file for file in files if file not in self._snapshot.files)
+        return [file for file in unseen if not os.path.exists(f"{self._root}/{file}")]  # noqa: PTH110
 
     def _grounds_to_text(self, grounds: Grounds) -> str:
         other_files = {
@@ -344,6 +390,20 @@ class _Project:
             }
         )
 
+    def whole(self, began: int) -> Whole | None:
+        """All of this run; None where something that it looked at may change unseen, or has changed since it began."""
+        texts, known = self._run.all_texts(), self._digests.to_keep()
+        if texts is None or not known.keys() >= self._snapshot.files.keys():
+            return None
+        looked = looked_at()
+        folders = (os.path.normpath(f"{self._root}/{folder}") for folder in self._snapshot.folders)
+        others = settled({**dict.fromkeys(folders, True), **looked.for_what_it_holds}, began)
+        if others is None or not are_as_before(looked.for_itself):
+            return None
+        files: dict[str, Status | None] = {f"{self._root}/{file}": known[file][:-1] for file in self._snapshot.files}
+        found = {str(index): text for index, text in enumerate(texts) if text}
+        return Whole(self._shown, found, {**others, **files}, looked.for_itself)
+
     # --- files ---
 
     def _file(self, policy: Policy) -> str:
@@ -363,9 +423,6 @@ class _Project:
                 names = []
             self._other_folders[folder] = digest_of_names(meaningful(names))
         return self._other_folders[folder]
-
-    def _exists(self, file: str) -> bool:
-        return os.path.exists(f"{self._root}/{file}")  # noqa: PTH110
 
     def _note_words(self, digest: str, content: bytes) -> None:
         self._words[digest] = words_in(content)

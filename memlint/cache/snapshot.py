@@ -31,7 +31,10 @@ last the digest of what it said then.
 """
 
 
-def _status(seen: os.stat_result) -> list[Any]:
+Status = list[int]
+
+
+def _status(seen: os.stat_result) -> Status:
     return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
 
 
@@ -68,21 +71,42 @@ class Digests:
             return UNREADABLE
         digest = digest_of(content)
         self._when_read(digest, content)
-        if self._is_settled(status):
+        if _is_settled(status, self._now):
             self._settled[file] = [*status, digest]
         self.have_changed = True
         return digest
-
-    def _is_settled(self, status: list[Any]) -> bool:
-        """Whether a later change must show in the times."""
-        _, modified, changed, _ = status
-        latest: int = max(modified, changed)
-        return latest + _STEP_NANOSECONDS < self._now
 
     def to_keep(self) -> Known:
         """What the next run should know."""
         kept = {file: known for file, known in self._known.items() if self._seen.get(file, known[-1]) == known[-1]}
         return kept | self._settled
+
+
+def status_of(path: str) -> Status | None:
+    """What tells that a file, or what lies in a folder, is the same; None where there is neither."""
+    try:
+        return _status(os.stat(path))  # noqa: PTH116 - as above
+    except OSError:
+        return None
+
+
+def settled(paths: Mapping[str, bool], since: int) -> dict[str, Status | None] | None:
+    """The status of files and folders, by their absolute paths; None for one that is not there.
+
+    None in all where one may have changed since then, or has come or gone: `paths` says which were there.
+    """
+    found = {path: status_of(path) for path in paths}
+    are_as_they_were = all(
+        (status is not None) == paths[path] and (status is None or _is_settled(status, since))
+        for path, status in found.items()
+    )
+    return found if are_as_they_were else None
+
+
+def _is_settled(status: Status, now: int) -> bool:
+    """Whether a change from now on must show in the times."""
+    _, modified, changed, _ = status
+    return max(modified, changed) + _STEP_NANOSECONDS < now
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import memlint
 from memlint.project.reads import digest_of
 
-# What decides about findings. The others only show them, or look for files.
-_DECIDING = ("source", "project", "semantics", "linting", "rules", "cache")
+# What decides about findings, and in which files they are looked for. The others only show them.
+_DECIDING = ("source", "project", "semantics", "linting", "rules", "cache", "config", "cli")
 
 
 def fingerprint() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ import click
 
 from memlint.cli.errors import Trouble
 from memlint.cli.options import Running, common_options, running_options
-from memlint.config.options import Options
+from memlint.config.options import Options, OutputFormat
 from memlint.linting.finding import FileResult
 
 if TYPE_CHECKING:
+    from memlint.cli.again import EarlierRun
     from memlint.cli.run import Plan
 
 
@@ -70,10 +72,21 @@ def check(  # noqa: PLR0913 - one for each option
     The exit status is 0 when nothing was found, 1 when something was, and 2 when the check could not be done.
     """
     from memlint.cli.fix import fix_files
-    from memlint.cli.run import check_all, plan
+
+    others = (since, measured, add_noqa, baseline, stdin_filename)
+    only_reports = not apply_fixes and "-" not in paths and all(option is None for option in others)
+    report = partial(_report, statistics=statistics, exit_zero=exit_zero, output_file=output_file)
 
     def run_once() -> int:
-        planned = plan(paths, stdin_filename, overrides, running)
+        earlier = _earlier_run(paths, overrides) if only_reports and running.cache else None
+        again = earlier.recall() if earlier is not None else None
+        if again is not None:
+            return report(again.results, OutputFormat(again.output_format), len(again.results))
+        from memlint.cli.run import check_all, plan
+
+        planned = plan(paths, stdin_filename, overrides, running, earlier.results if earlier is not None else None)
+        if earlier is not None and planned.may_be_repeated:
+            earlier.begin_anew(planned.settings.output_format.value, len(planned.jobs))
         if apply_fixes:
             return fix_files(planned, write=True, statistics=statistics, exit_zero=exit_zero)
         results = list(check_all(planned.jobs, planned.means))
@@ -85,7 +98,7 @@ def check(  # noqa: PLR0913 - one for each option
             results = _priced(planned, results, measured)
         if add_noqa is not None:
             results = _suppressed(planned, results, add_noqa)
-        return _report(planned, results, statistics=statistics, exit_zero=exit_zero, output_file=output_file)
+        return report([*results, *planned.troubles], planned.settings.output_format, len(planned.jobs))
 
     if not watch:
         ctx.exit(run_once())
@@ -94,25 +107,35 @@ def check(  # noqa: PLR0913 - one for each option
     watch_and_run(paths, run_once)
 
 
+def _earlier_run(paths: Sequence[str], overrides: Options) -> EarlierRun:
+    from memlint.cli.again import EarlierRun
+
+    return EarlierRun(paths, overrides)
+
+
 def _report(
-    planned: Plan, results: Sequence[FileResult], *, statistics: bool, exit_zero: bool, output_file: Path | None
+    results: Sequence[FileResult],
+    output_format: OutputFormat,
+    files: int,
+    *,
+    statistics: bool,
+    exit_zero: bool,
+    output_file: Path | None,
 ) -> int:
-    """Print the results, and return the exit status."""
+    """Print what was found in so many files, and return the exit status."""
     from memlint.cli.output import FOR_PEOPLE, NO_FILES, exit_status, print_report, print_troubles, write_report
     from memlint.reporting import summary
     from memlint.reporting.report import Report
 
-    results = [*results, *planned.troubles]
     report = Report.of(results)
-    output_format = planned.settings.output_format
     if output_file is None:
         print_report(report, output_format, sys.stdout, statistics=statistics)
     else:
         write_report(report, output_format, output_file, statistics=statistics)
-    if not planned.jobs:
+    if not files:
         click.echo(NO_FILES, err=True)
     elif output_format in FOR_PEOPLE or output_file is not None:
-        click.echo(summary.found(report, len(planned.jobs)))
+        click.echo(summary.found(report, files))
     print_troubles(results)
     return exit_status(results, exit_zero=exit_zero)
 

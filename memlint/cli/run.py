@@ -82,6 +82,12 @@ class Plan:
     jobs: tuple[Job, ...]
     unreadable: tuple[Unreadable, ...] = ()
     means: Means = field(default_factory=Means)
+    has_local_rules: bool = False
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether the same run prints the same while the files and settings are as they are. Local rules are others."""
+        return bool(self.jobs) and not (self.settings.baseline or self.has_local_rules or self.unreadable)
 
     @property
     def troubles(self) -> list[FileResult]:
@@ -93,16 +99,17 @@ def plan(
     stdin_filename: str | None,
     overrides: Options,
     running: Running = _USUALLY,
+    results: Results | None = None,
     *,
     unsafe_fixes: bool = False,
 ) -> Plan:
-    """Find the files and what is to be checked in each.
+    """Find the files and what is to be checked in each. `results` are those of earlier runs, where they are at hand.
 
     Raises:
         ConfigError: a path that does not exist, or settings that cannot be used.
     """
     resolver = SettingsResolver(overrides)
-    means = _means(running, uses_stdin=STDIN in paths)
+    means = _means(running, results, uses_stdin=STDIN in paths)
     policies = PolicyMaker(resolver, _known_rules(means))
     settings = resolver.for_folder(Path.cwd())
     policies.validate(settings)
@@ -115,13 +122,13 @@ def plan(
         raise Trouble("`--stdin-filename` goes with `-`, which reads the file from standard input")
     found = find_files(paths, resolver)
     jobs = tuple(job_of(file, None, policies, unsafe_fixes=unsafe_fixes) for file in found.files)
-    return Plan(settings, jobs, found.unreadable, means)
+    return Plan(settings, jobs, found.unreadable, means, resolver.has_local_rules)
 
 
-def _means(running: Running, *, uses_stdin: bool) -> Means:
+def _means(running: Running, results: Results | None, *, uses_stdin: bool) -> Means:
     processes = running.jobs or _cores()
-    if not running.cache or uses_stdin:
-        return Means(processes)
+    if results is not None or not running.cache or uses_stdin:
+        return Means(processes, results)
     from memlint.cache.results import Results
 
     return Means(processes, Results(lambda text: click.echo(f"note: {text}", err=True)))

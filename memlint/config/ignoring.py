@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from memlint.config.errors import ConfigError
 from memlint.config.options import Patterns
 from memlint.config.paths import relative_to
-from memlint.project.files import holds_file
+from memlint.project.files import holds, holds_file
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -191,13 +191,13 @@ class GitIgnores:
 
         Where they ignore the folder itself, nothing: who names an ignored folder wants it looked at.
         """
-        root = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
+        root = next((place for place in (folder, *folder.parents) if holds(place, ".git")), None)
         if root is None:
             return cls()
         ignores = cls()
-        exclude = root / ".git" / "info" / "exclude"
-        if exclude.is_file():
-            ignores = ignores._with(root, exclude)
+        information = root / ".git" / "info"
+        if holds_file(information, "exclude"):
+            ignores = ignores._with(root, information / "exclude")
         if root == folder:
             return ignores
         for place in _down(root, folder):

@@ -36,6 +36,11 @@ class SettingsResolver:
             self._settings[folder] = self._find(folder)
         return self._settings[folder]
 
+    @property
+    def has_local_rules(self) -> bool:
+        """Whether a folder that was asked about has rules of its own, be they refused."""
+        return any(settings.local_rules or settings.refused_local_rules for settings in self._settings.values())
+
     def target_for(self, folder: Path) -> Target:
         """The lowest torch version that the files in this folder must run on, and who says so."""
         settings = self.for_folder(folder)
@@ -88,7 +93,7 @@ def _read_chain(file: Path) -> tuple[tuple[Path, ...], list[Options]]:
 
 
 def _table_to_extend(file: Path, extended_by: Path | None) -> MemlintTable:
-    if extended_by is not None and not file.is_file():
+    if extended_by is not None and not holds_file(file.parent, file.name):
         raise ConfigError(f'{shown(extended_by)}: "extend" names {shown(file)}, which is not a file')
     table = _table(file)
     if table is None:

@@ -69,10 +69,6 @@ class PolicyMaker:
             codes = self.selector(settings).codes_for(settings, file)
         return settings, Policy(codes, settings.confidence, target, project, file, settings.local_rules)
 
-    def settings(self, file: Path | str) -> Settings:
-        """Those that hold for a file (its absolute path)."""
-        return self._place(file).settings
-
     def _place(self, file: Path | str) -> _Place:
         # By its text: paths compare and hash at length, and this is asked of every file that there is.
         name = str(file).rpartition(os.sep)[0]

@@ -76,7 +76,7 @@ def _requirements(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         setup_cfg = folder / "setup.cfg"
         yield setup_cfg, list(_of_setup_cfg(_text(setup_cfg)))
     for name in sorted(names_in(folder)):
-        if name.startswith("requirements") and name.endswith(".txt"):
+        if name.startswith("requirements") and name.endswith(".txt") and holds_file(folder, name):
             yield folder / name, _text(folder / name).splitlines()
 
 

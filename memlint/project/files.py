@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT_MARKERS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 # A repository of dotfiles makes a whole home folder one project: past this many files nothing is proven any more.
@@ -46,15 +47,40 @@ def note_names(folder: str, names: Iterable[str]) -> None:
     _names[folder] = frozenset(names)
 
 
+_looked_for: dict[str, bool] = {}
+_read: dict[str, bool] = {}
+"""What else has been looked for, by its path, and whether it was there; and of what is read where it is there."""
+
+
+class Looked(NamedTuple):
+    """What a search for files and their settings has looked at, by its path: whether it was there."""
+
+    for_itself: dict[str, bool]
+    """That it is there, or is not, is all that matters."""
+    for_what_it_holds: dict[str, bool]
+
+
+def looked_at() -> Looked:
+    """Since the process began, or files were forgotten."""
+    return Looked(dict(_looked_for), {**dict.fromkeys(_names, True), **_read})
+
+
 def holds(folder: Path | str, name: str) -> bool:
     """Whether a folder has this in it."""
-    # Asked of every folder; pathlib takes three times as long.
-    return _may_hold(folder, name) and os.path.exists(f"{folder}{os.sep}{name}")  # noqa: PTH110
+    path = f"{folder}{os.sep}{name}"
+    if not _may_hold(folder, name):
+        return False
+    found = _looked_for[path] = os.path.exists(path)  # noqa: PTH110 - asked of every folder; pathlib takes thrice as long
+    return found
 
 
 def holds_file(folder: Path | str, name: str) -> bool:
-    """Whether a folder has a file of this name in it."""
-    return _may_hold(folder, name) and os.path.isfile(f"{folder}{os.sep}{name}")  # noqa: PTH113
+    """Whether a folder has a file of this name in it, which is going to be read."""
+    path = f"{folder}{os.sep}{name}"
+    if not _may_hold(folder, name):
+        return False
+    found = _read[path] = os.path.isfile(path)  # noqa: PTH113
+    return found
 
 
 def _may_hold(folder: Path | str, name: str) -> bool:
@@ -67,6 +93,7 @@ def names_in(folder: Path) -> frozenset[str]:
     names = _names.get(str(folder))
     if names is not None:
         return names
+    _read[str(folder)] = True
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 - as names
     except OSError:
@@ -98,6 +125,8 @@ def forget_files() -> None:
     _marked_folder.cache_clear()
     project_mentions.cache_clear()
     _names.clear()
+    _looked_for.clear()
+    _read.clear()
 
 
 def python_files(root: str) -> Iterator[Path]:
