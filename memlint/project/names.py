@@ -21,7 +21,7 @@ _TREES_KEPT = 24
 # A folder without an `__init__.py` gives way to an installed package of its name (PEP 420, "Specification").
 _INSTALLED = frozenset({"torch"})
 _UNREADABLE = Surface()
-_EMPTY = ClassBody({}, frozenset(), frozenset())
+_EMPTY = ClassBody({}, frozenset(), frozenset(), frozenset())
 
 
 def is_symbol(name: str) -> bool:

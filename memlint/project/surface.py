@@ -41,6 +41,8 @@ class ClassBody:
     """Paths, `self` or `self.x`, whose parameters are told to need no gradient."""
     words: frozenset[str]
     """Every identifier and attribute name in the class."""
+    words_of_forward: frozenset[str]
+    """Those of its `forward` and of the methods that it names, directly or through others."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,8 @@ def _class(node: ast.ClassDef) -> ClassSurface:
 def body_of(node: ast.ClassDef) -> ClassBody:
     called: dict[str, set[str]] = {}
     frozen: set[str] = set()
-    words: set[str] = set()
     for item in ast.walk(node):
-        if isinstance(item, ast.Name):
-            words.add(item.id)
-        elif isinstance(item, ast.Attribute):
-            words.add(item.attr)
-        elif isinstance(item, ast.For):
+        if isinstance(item, ast.For):
             frozen |= _frozen_by(item)
         elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
             path = dotted(item.func.value)
@@ -172,7 +169,24 @@ def body_of(node: ast.ClassDef) -> ClassBody:
             called.setdefault(path, set()).add(item.func.attr)
             if item.func.attr == "requires_grad_" and item.args and _is_false(item.args[0]):
                 frozen.add(path)
-    return ClassBody({path: frozenset(names) for path, names in called.items()}, frozenset(frozen), frozenset(words))
+    by_path = {path: frozenset(names) for path, names in called.items()}
+    return ClassBody(by_path, frozenset(frozen), _words_in(node), _words_below(node, "forward"))
+
+
+def _words_below(node: ast.ClassDef, name: str) -> frozenset[str]:
+    methods = {item.name: item for item in node.body if isinstance(item, FUNCTIONS)}
+    words: set[str] = set()
+    pending = {name}
+    while pending & methods.keys():
+        found = frozenset().union(*(_words_in(methods.pop(each)) for each in pending & methods.keys()))
+        pending = set(found)
+        words |= found
+    return frozenset(words)
+
+
+def _words_in(node: ast.AST) -> frozenset[str]:
+    named = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
+    return frozenset(named | {item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute)})
 
 
 def _frozen_by(node: ast.For) -> set[str]:

@@ -34,13 +34,18 @@ class Evidence:
     by_object: bool = False
     """The class of the object says it, which differentiates nothing: what it keeps in its attributes it only reads."""
 
+    @property
+    def said_of_object(self) -> bool:
+        """By the function, or by the class: not by callers, who may have another model in mind."""
+        return self.strong or self.by_object
+
 
 def eval_evidence(module: Module, scope: Scope, loop: Loop | None, call: Call, runs: Sequence[Run]) -> Evidence | None:
     models = [run.model for run in runs if run.model is not None]
     flow = module.flow_of(scope)
     trains = flow is not None and (flow.has_backward or flow.has_step)
     for model in models:
-        found = module.put_into_eval(scope, loop, model, before=call if loop is None and trains else None)
+        found = module.put_into_eval(scope, loop, model, before=call if loop is None else None)
         if found is not None:
             return Evidence(f"`{found}.eval()` was called", strong=True)
     if trains or not scope.is_function:

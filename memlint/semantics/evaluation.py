@@ -12,7 +12,7 @@ from functools import lru_cache
 import libcst as cst
 
 from memlint.project.names import is_symbol
-from memlint.semantics.eval_mode import eval_evidence
+from memlint.semantics.eval_mode import Evidence, eval_evidence
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.forwards import (
@@ -35,6 +35,7 @@ from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.output_evidence import SHOWING_WORDS, acts, by_acting, by_output
 from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, graph_leaves
+from memlint.semantics.purpose import by_purpose, is_inference
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
@@ -50,7 +51,7 @@ PROJECT_DIFFERENTIATES = (
     "enable_grad",
 )
 _TAKES_GRADIENTS = ("autograd.grad", "import grad", "jacobian", "torch.func")
-_FORCES = ("energy", "forces")
+_FORCES = "forces"
 # With grad off and in eval mode these take another path, with other numbers (fix-safety.md).
 _FAST_PATH_WORDS = frozenset(
     {"Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"}
@@ -103,8 +104,9 @@ def evaluation_regions(module: Module) -> Iterator[EvaluationRegion]:
                     reported.add(flow.scope)
                     yield found
     for flow in module.flows:
-        # Last what only an output's use shows, where no caller is reported for what runs in the function.
-        if flow.scope not in reported | running and _may_evaluate(module, flow.scope) and acts(flow):
+        # Last what only a name and the output's use show, where no caller is reported for what runs in the function.
+        is_last = flow.scope not in reported | running and (acts(flow) or is_inference(flow))
+        if is_last and _may_evaluate(module, flow.scope):
             for found in _regions(module, flow, 0, reported, running, by_use=True):
                 reported.add(flow.scope)
                 yield found
@@ -235,23 +237,21 @@ def _region(
     questions -= {GradOnEntry(name) for name in entered}
     evaluated = eval_evidence(module, scope, loop, call, runs)
     evidence = evaluated.text if evaluated is not None else _by_name(module, flow, loop, call)
-    is_said = evidence is not None
+    is_said, is_built_here = evidence is not None, _is_built_here(call)
+    if not is_said and not is_built_here:
+        is_acting = by_use and acts(flow)
+        evidence = by_acting(module, flow, call) if is_acting else by_output(module, flow, loop, call, runs, ends)
+    purpose = by_purpose(module, flow) if by_use and evaluated is None and not is_built_here else None
+    if evidence is None:
+        evidence, is_said = purpose, purpose is not None
     if is_said and somebody_may_differentiate(flow, loop, call):
         return None
-    if not is_said and not _is_built_here(call):
-        evidence = by_acting(module, flow, call) if by_use else by_output(module, flow, loop, call, runs, ends)
     if evidence is None or holder_gets(flow, call, runs) or _is_told_grad_mode(flow):
         return None
     if is_method and not _method_builds(module, call, ends, is_said=is_said):
         return None
     leaves = graph_leaves(module, flow, call)
-    is_own = evaluated is not None and evaluated.by_object and call.root not in flow.return_roots
-    is_watched = leaves and (
-        goes_to_watchers(module, flow, loop, call)
-        or _is_named_twice(module, scope, loop)
-        or is_kept_as_data(module, call)
-        or (is_own and _is_named_for_evaluation(scope))
-    )
+    is_watched = purpose is not None or (leaves and _is_watched(module, flow, loop, call, evaluated))
     if leaves and not is_watched and (evaluated is None or not evaluated.strong):
         # By its name, or for its callers, an evaluation, but somebody gets the graph.
         if evaluated is None or _is_out_of_view(module, call, own_object=evaluated.by_object):
@@ -282,6 +282,18 @@ def _region(
         statement,
         one_off or any(_may_need_grad(module, run) for run in runs),
         unused and direct,
+    )
+
+
+def _is_watched(module: Module, flow: Flow, loop: Loop | None, call: Call, evaluated: Evidence | None) -> bool:
+    """Whether whoever gets the graph surely does not differentiate it."""
+    is_own = evaluated is not None and evaluated.by_object and call.root not in flow.return_roots
+    return (
+        (evaluated is not None and evaluated.said_of_object and _takes_data(module, call))
+        or goes_to_watchers(module, flow, loop, call)
+        or _is_named_twice(module, flow.scope, loop)
+        or is_kept_as_data(module, call)
+        or (is_own and _is_named_for_evaluation(flow.scope))
     )
 
 
@@ -340,9 +352,23 @@ def _is_built_here(call: Call) -> bool:
 
 @lru_cache(maxsize=NODES_REMEMBERED)
 def _built_in(function: cst.CSTNode) -> frozenset[str | None]:
-    """The names and paths to which the results of calls are assigned."""
+    """The names and paths to which the results of calls are assigned; what is made and moved at once is a module."""
     built = (node for node in walk(function) if isinstance(node, cst.Assign) and isinstance(node.value, cst.Call))
+    built = (node for node in built if not _is_method(node.value, known.MODULE_SELF_METHODS))
     return frozenset(path_of(item.target) for node in built for item in node.targets)
+
+
+def _is_method(node: cst.BaseExpression, names: frozenset[str]) -> bool:
+    return isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in names
+
+
+def _takes_data(module: Module, call: Call) -> bool:
+    """All that the model gets was made of arrays, texts or files: no gradient flows to its input."""
+    given = [argument.value for argument in (*call.positional, *call.keywords.values())]
+    boxes = [module.box(box) for value in given for box in value.boxes]
+    if any(value.grad is not Grad.NO for value in given) or any(box.carrying or box.in_object for box in boxes):
+        return False
+    return any(value.kind in (Kind.TENSOR, Kind.CONTAINER, Kind.UNKNOWN) for value in given)
 
 
 def _is_named_for_evaluation(scope: Scope) -> bool:
@@ -374,14 +400,13 @@ def _makes_data(call: Call) -> bool:
 def _may_need_grad(module: Module, run: Run) -> bool:
     """`model: BaseModel`, whose forward is open, in a project in which something differentiates.
 
-    Or any model in a project that differentiates energies for forces, which it then does when it evaluates, too.
+    Or any model in a project that takes gradients for forces, which it then does when it evaluates, too.
     """
     cls, view = run.call.callee.cls if run.call is not None else None, module.analysis.view
     if view is None:
         return False
     if cls is None:
-        takes_gradients = any(view.is_mentioned(text) for text in ("autograd.grad", "import grad"))
-        return takes_gradients and all(view.is_mentioned(text) for text in _FORCES)
+        return view.some_file_has(("autograd.grad", "import grad"), _FORCES) is not False
     if not is_symbol(cls) or not view.leaves_forward_open(cls):
         return False
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)

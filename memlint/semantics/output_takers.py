@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
+from memlint.semantics.loaders import is_named_loader
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import path_of
@@ -29,7 +30,7 @@ def goes_to_watchers(module: Module, flow: Flow, loop: Loop | None, call: Call) 
     analysis = module.analysis
     if call.root in analysis.shared or flow.scope.has_yield:
         return False
-    if loop is not None and loop.draws_from_loader and words_of(flow.scope.name) & TEST_WORDS:
+    if loop is not None and words_of(flow.scope.name) & TEST_WORDS and _goes_over_batches(module, loop):
         return True
     if call.root in flow.return_roots:
         return False
@@ -42,6 +43,11 @@ def goes_to_watchers(module: Module, flow: Flow, loop: Loop | None, call: Call) 
         and any(call.root in flow.all_roots(item.value) for item in (*other.positional, *other.keywords.values()))
     ]
     return bool(takers) and all(watches(other) for other in takers)
+
+
+def _goes_over_batches(module: Module, loop: Loop) -> bool:
+    is_named = loop.iterable is not None and is_named_loader(module, loop.iterable, loop.iterates)
+    return loop.draws_from_loader or is_named
 
 
 def watches(call: Call) -> bool:

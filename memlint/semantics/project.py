@@ -25,7 +25,7 @@ from memlint.semantics.values import Kind, Mode
 _DEPTH = 2
 # Code that mentions none of these gives back what carries a graph as it is.
 _DETACHING_WORDS = frozenset(
-    {"no_grad", "inference_mode", "set_grad_enabled", "detach", "detach_", "data", "item", "numpy", "requires_grad_"}
+    {"no_grad", "inference_mode", "set_grad_enabled", "detach", "detach_", "data", "item", "numpy"}
 )
 _GRADIENT_WORDS = frozenset({"backward", "autograd", "create_graph", "jacobian", "hessian", "vjp", "jvp"})
 
@@ -177,13 +177,18 @@ class View:
 
     @asked
     def forward_may_detach(self, symbol: str) -> bool:
-        """Whether what the class's forward returns may have lost its graph: it, or its class, mentions how."""
+        """Whether what the class's forward returns may have lost its graph, or never had one.
+
+        It, or a method that it names, mentions how; or its class freezes something.
+        """
         method = self.method(symbol, "forward")
         if method is None:
             return False
         owner = method.rpartition(".")[0]
         surface = self._names.surface(file_of(owner)).classes[name_in_file(owner)]
-        return bool(surface.methods["forward"].decorators or self._names.body(owner).words & _DETACHING_WORDS)
+        body = self._names.body(owner)
+        is_frozen = "requires_grad_" in body.words
+        return bool(surface.methods["forward"].decorators or body.words_of_forward & _DETACHING_WORDS or is_frozen)
 
     @asked
     def takes_gradients(self, symbol: str) -> bool:

@@ -25,6 +25,10 @@ _LOSS_NAMES = frozenset(
 _LOSS_CONTAINERS = _LOSS_NAMES | {"losses", "criteria", "loss_fns", "loss_functions"}
 
 
+# transformers: tokenizers and processors, which turn texts, images and sounds into tensors.
+_MAKES_TENSORS = "return_tensors"
+
+
 def shows_a_graph(flow: Flow, value: Value) -> bool:
     """A model's output, or what a backward pass ran on: no array, which has `argmax` and `nonzero` as well."""
     shown = (ident in flow.state.backed or flow.analysis.roots[ident].is_forward for ident in value.idents)
@@ -53,6 +57,8 @@ def unknown_call(flow: Flow, reading: Reading, qual: str = "") -> Value:
     result = flow.unknown(reading.node, roots, reading.root)
     if qual.startswith(".") or (qual and not qual.startswith(":") and "." in qual):
         flow.analysis.imported[reading.root] = qual
+    if _MAKES_TENSORS in reading.keywords:
+        return Value(Kind.UNKNOWN, idents=frozenset({reading.root}))
     if is_loss:
         flow.analysis.losses.add(reading.root)
         if flow.state.mode is Mode.OFF:

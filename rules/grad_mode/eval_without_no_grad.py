@@ -23,8 +23,11 @@ class EvalWithoutNoGrad(Rule):
     (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`, `model.eval()` where the function asks
     `if model.training:`); or the function takes nothing but numbers or arrays from the output (`.item()`, `argmax`,
     `.detach().cpu()`), itself or by a helper of the file, or returns detached copies of what it samples; or weights
-    are loaded into the model, in a file that trains nothing, and what comes out is only saved or shown. One finding
-    for each such place, at its first forward pass. A model may also be held in a dictionary, `nets["generator"](z)`.
+    are loaded into the model, in a file that trains nothing, and what comes out is only saved or shown; or the function
+    is named for what it gives (`reconstruct`), nobody in view trains with it, and one like it beside it runs its model
+    with grad off. Of a model in eval mode the output may also go anywhere where its input was made of arrays or texts:
+    no gradient flows to those. One finding for each such place, at its first forward pass. A model may also be held in
+    a dictionary, `nets["generator"](z)`.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
@@ -69,13 +72,13 @@ class EvalWithoutNoGrad(Rule):
     where there is a graph; when the function differentiates anything (attacks, saliency, forces, test-time training);
     in training loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests;
     when a function without a loop, whose name does not say that it evaluates, hands out the output with its graph:
-    gradients may flow through the model to its input; when log-probabilities of what is sampled are returned with
-    their graph, for a policy gradient; when the output is kept, or goes to code that is not named for
-    measuring, showing or saving it; when the model is told to switch grad off (`no_grad=True`). Of a method out of
-    view, such as `model.predict(x)`, when nothing shows that it leaves grad mode alone: its name (`encode`, `render`),
-    its definition in the project, or a `.detach()` on what it returns. A single forward pass of a script that takes
-    nothing from the output, or beside a conversion of the model, has low confidence, which is not shown by default; so
-    has a model of an abstract class of the project, where the project differentiates.
+    gradients may flow through the model to its input, unless that was made of arrays or texts; when log-probabilities
+    of what is sampled are returned with their graph, for a policy gradient; when the output is kept, or goes to code
+    that is not named for measuring, showing or saving it; when the model is told to switch grad off (`no_grad=True`).
+    Of a method out of view, such as `model.predict(x)`, when nothing shows that it leaves grad mode alone: its name
+    (`encode`, `render`), its definition in the project, or a `.detach()` on what it returns. A single forward pass of a
+    script that takes nothing from the output, or beside a conversion of the model, has low confidence, which is not
+    shown by default; so has a model of an abstract class of the project, where the project differentiates.
 
     ## References
     - PyTorch performance tuning guide, "Disable gradient calculation for validation or inference"

@@ -1,0 +1,79 @@
+"""Functions that run a model for what it gives, as their name and the functions beside them say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+from memlint.semantics.flow import Flow
+from memlint.semantics.knowledge import torch as known
+from memlint.semantics.module import EVALUATION_WORDS, Module
+from memlint.semantics.naming import words_of
+from memlint.semantics.scopes import Scope
+from memlint.semantics.summaries import DIFFERENTIATING_WORDS
+from memlint.semantics.values import Mode
+
+# What is named so is called for what it gives: texts, images, sounds, scores, vectors.
+_INFERRING_WORDS = EVALUATION_WORDS | frozenset(
+    """sample sampling generate generation transcribe transcription translate translation synthesize synthesise
+    synthesis embed embedding embeddings encode decode extract features score scores rank reconstruct interpolate
+    denoise caption""".split()
+)
+# `sample_and_log_prob`, `train_by_sampling`: what they give is learned from.
+_LEARNING_WORDS = frozenset(
+    """train training loss losses step log logp prob probs probability likelihood gradient gradients grad negative
+    negatives noise rsample adversarial attack dim shape size""".split()
+)
+_CALLED_IN_TRAINING = frozenset({"forward", "__call__", "training_step", "loss", "compute_loss", "__init__"})
+_WORDS_OF_TRAINING = (
+    known.BACKWARD_METHODS | DIFFERENTIATING_WORDS | {"loss", "losses", "optimizer", "optim", "criterion", "zero_grad"}
+)
+_MOST_CALLERS = 20
+
+
+def is_inference(flow: Flow) -> bool:
+    """A function that trains nothing, named for what it gives."""
+    words = words_of(flow.scope.name)
+    trains = flow.has_backward or flow.has_step or flow.scope.words & _WORDS_OF_TRAINING
+    return not (words.isdisjoint(_INFERRING_WORDS) or words & _LEARNING_WORDS or trains)
+
+
+def by_purpose(module: Module, flow: Flow) -> str | None:
+    """A function named for what it gives, with which nobody in view trains, and one beside it that switches grad off.
+
+    Whoever wrote that one did not leave it to the callers.
+    """
+    scope = flow.scope
+    if not is_inference(flow) or module.is_test_file or scope.parent is None:
+        return None
+    beside = (inner for inner in scope.parent.children if inner is not scope and inner.is_function)
+    sibling = next((inner for inner in beside if _switches_off(module, inner)), None)
+    if sibling is None or _may_be_trained_with(module, scope):
+        return None
+    return f"`{sibling.name}` beside it runs with grad off"
+
+
+def _may_be_trained_with(module: Module, scope: Scope) -> bool:
+    for callers, (name, around) in enumerate(_callers(module, scope)):
+        if name in _CALLED_IN_TRAINING or around & _WORDS_OF_TRAINING or callers > _MOST_CALLERS:
+            return True
+    return False
+
+
+def _switches_off(module: Module, scope: Scope) -> bool:
+    flow = module.flow_of(scope)
+    if flow is None or not is_inference(flow):
+        return False
+    modes = {call.mode for call in flow.calls if call.is_forward}
+    return modes == {Mode.OFF}
+
+
+def _callers(module: Module, scope: Scope) -> Iterator[tuple[str, Set[str]]]:
+    """The functions that call it, or a method of its name: their names, and the words in them."""
+    qualname, view = scope.qualname, module.analysis.view
+    for call in module.calls:
+        is_alike = call.method == scope.name and not call.callee.quals
+        if call.scope is not scope and (qualname in call.callee.quals or is_alike):
+            yield call.scope.name, call.scope.words
+    if view is not None:
+        for site in view.sites(qualname) or ():
+            yield site.caller.rpartition(":")[2].rpartition(".")[2], view.words_around(site)
