@@ -53,10 +53,14 @@ def by_purpose(module: Module, flow: Flow) -> str | None:
 
 
 def _may_be_trained_with(module: Module, scope: Scope) -> bool:
+    """Whether a caller trains; or somebody out of view calls it, where it has a private name and none in view does."""
+    called = False
     for callers, (name, around) in enumerate(_callers(module, scope)):
-        if name in _CALLED_IN_TRAINING or around & _WORDS_OF_TRAINING or callers > _MOST_CALLERS:
+        called = True
+        is_training = name in _CALLED_IN_TRAINING or not words_of(name).isdisjoint(_LEARNING_WORDS)
+        if is_training or around & _WORDS_OF_TRAINING or callers > _MOST_CALLERS:
             return True
-    return False
+    return not called and scope.name.startswith("_")
 
 
 def _switches_off(module: Module, scope: Scope) -> bool:
