@@ -187,6 +187,8 @@ class OutOfMemory:
     card_free: int
     allocated: int
     reserved: int
+    peaks: AllocatorPeaks
+    """Since the last step had ended."""
 
 
 @dataclass(frozen=True)

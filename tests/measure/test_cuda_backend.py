@@ -211,6 +211,18 @@ def test_a_program_that_resets_the_peak_takes_none_from_the_step() -> None:
         assert backend.step_ended(0) == AllocatorPeaks(500, 900, 480, 500)
 
 
+def test_a_reset_by_torch_accelerator_takes_none_from_the_step_either() -> None:
+    cuda = Cuda()
+    backend = backend_on(cuda, None)
+    with backend.running(Idle()):
+        cuda.memory.hold(500, 900, 480)
+        cuda.memory.hold(100, 900, 90)
+        assert torch.accelerator.memory_stats()["allocated_bytes.all.peak"] == 500
+        torch.accelerator.reset_peak_memory_stats()
+        assert torch.accelerator.max_memory_allocated() == 100
+        assert backend.step_ended(0) == AllocatorPeaks(500, 900, 480, 500)
+
+
 @pytest.mark.parametrize("device", [1, "cuda:1", torch.device("cuda", 1)])
 def test_other_cards_are_left_alone(device: Any) -> None:
     cuda = Cuda()
@@ -297,11 +309,13 @@ def test_where_the_card_ran_out(observers: list[Any]) -> None:
     backend = backend_on(cuda, None)
     recording = leaking_training("train.py")
     with backend.running(Idle()):
+        cuda.memory.hold(600, 900, 580)
+        cuda.memory.reset_peak_memory_stats()
         cuda.memory.hold(500, 900, 480)
         (observer,) = observers
         observer(0, 4096, 2**30, 1024)
     backend.finish(recording)
-    assert recording.out_of_memory == OutOfMemory(4096, 1024, 500, 900)
+    assert recording.out_of_memory == OutOfMemory(4096, 1024, 500, 900, AllocatorPeaks(600, 900, 580, 600))
 
 
 def test_the_history_is_torch_s_own_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,9 @@ def test_on_cuda_the_peaks_are_the_allocator_s() -> None:
 def test_where_the_card_ran_out_of_memory() -> None:
     recording = leaking_training("/project/train.py")
     recording.backend = "cuda"
-    recording.out_of_memory = OutOfMemory(5 * MIB, 1 * MIB, 120 * MIB, 130 * MIB)
+    recording.out_of_memory = OutOfMemory(
+        5 * MIB, 1 * MIB, 120 * MIB, 130 * MIB, AllocatorPeaks(125 * MIB, 130 * MIB, 119 * MIB, 125 * MIB)
+    )
     measurement = printed(recording)
     assert measurement["out_of_memory"] == {
         "requested_bytes": 5 * MIB,
@@ -123,8 +125,9 @@ def test_where_the_card_ran_out_of_memory() -> None:
         "allocated_bytes": 120 * MIB,
         "reserved_bytes": 130 * MIB,
     }
-    assert measurement["peak_allocated_bytes"] == 120 * MIB
+    assert measurement["peak_allocated_bytes"] == 125 * MIB
     assert measurement["peak_reserved_bytes"] == 130 * MIB
+    assert measurement["peak_requested_bytes"] == 119 * MIB
 
 
 @pytest.mark.parametrize("key", SCHEMA["required"])

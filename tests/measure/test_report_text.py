@@ -92,7 +92,9 @@ def test_what_only_the_allocator_and_nvml_know(subject: Subject) -> None:
 
 def test_what_a_card_without_memory_was_asked_for(subject: Subject) -> None:
     subject.recording.backend = "cuda"
-    subject.recording.out_of_memory = OutOfMemory(3 * 2**30, 2**20, 2**30, 2**31)
+    subject.recording.out_of_memory = OutOfMemory(
+        3 * 2**30, 2**20, 2**30, 2**31, AllocatorPeaks(2**30, 2**31, 2**30, 2**30)
+    )
     subject.recording.process = ProcessMemory(2**31, None, by_difference=True)
     printed = text.render(subject)
     assert re.search(

@@ -78,7 +78,7 @@ class Subject:
         peaks = [step.allocator for step in self.recording.steps if step.allocator is not None]
         end = self.recording.out_of_memory
         if end is not None:
-            peaks.append(AllocatorPeaks(end.allocated, end.reserved, requested=0, active=end.allocated))
+            peaks.append(end.peaks)
         return AllocatorPeaks.highest(peaks) if peaks else None
 
     @cached_property
@@ -101,7 +101,7 @@ class Subject:
     @property
     def untracked_bytes(self) -> int:
         """Of the allocated peak, what no storage accounts for: kernels' workspaces, and blocks that were not split."""
-        return self.peak_allocated_bytes - self.tracked_peak.bytes
+        return max(0, self.peak_allocated_bytes - self.tracked_peak.bytes)
 
     def shown(self, path: str) -> str:
         """A path as reports print it: relative to the folder where it lies inside, with `/`."""

@@ -132,6 +132,7 @@ def _good_exits_are_ends() -> Iterator[None]:
 def _judged(ended: Outcome, recording: Recording) -> Outcome:
     if ended.status is Status.OUT_OF_MEMORY:
         return replace(ended, recording=recording)
+    recording.out_of_memory = None  # the target caught it, and went on
     if ended.status is not Status.OK:
         return ended
     if not recording.steps:

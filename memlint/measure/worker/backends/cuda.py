@@ -98,7 +98,7 @@ class CudaBackend:
         """The last time counts: a program may catch the error and go on."""
         stats = self._peaks.stats()
         allocated, reserved = stats["allocated_bytes.all.current"], stats["reserved_bytes.all.current"]
-        self._out_of_memory = OutOfMemory(requested, free, allocated, reserved)
+        self._out_of_memory = OutOfMemory(requested, free, allocated, reserved, self._peaks.so_far())
 
 
 class Peaks:
@@ -113,10 +113,16 @@ class Peaks:
 
     def take(self) -> AllocatorPeaks:
         """The peaks since the last time, or since the process began."""
+        taken = self.so_far()
         self._harvest()
-        taken = AllocatorPeaks(*(self._of_step[f"{kind}_bytes.all.peak"] for kind in _KINDS))
         self._of_step = {}
         return taken
+
+    def so_far(self) -> AllocatorPeaks:
+        """The same, without an end to it."""
+        stats = self.stats()
+        keys = [f"{kind}_bytes.all.peak" for kind in _KINDS]
+        return AllocatorPeaks(*(max(stats[key], self._of_step.get(key, 0)) for key in keys))
 
     def stats(self) -> dict[str, Any]:
         """The allocator's own statistics, peaks of the step that is running."""
@@ -127,7 +133,8 @@ class Peaks:
     def counted_for_the_program(self) -> Iterator[None]:
         """While it runs, `torch.cuda` answers as if nobody but the program had reset its peaks."""
         with Patches() as patches:
-            for module in (self._cuda, self._cuda.memory):
+            # `torch.accelerator` counts with the same allocator.
+            for module in (self._cuda, self._cuda.memory, torch.accelerator, torch.accelerator.memory):
                 patches.set(module, "memory_stats", self._memory_stats)
                 patches.set(module, "reset_peak_memory_stats", self._reset_peak_memory_stats)
             yield
