@@ -428,6 +428,15 @@ def test_log_sigmoid_keeps_nothing_for_the_backward_pass() -> None:
     assert expected.grad is not None and torch.equal(gradients[0], expected.grad)
 
 
+def test_forward_mode_is_refused() -> None:
+    def function() -> None:
+        ones = torch.ones(2, device="cuda")
+        torch.func.jvp(torch.tanh, (ones,), (ones,))
+
+    with pytest.raises(Unsupported, match="forward-mode"):
+        measured_function(function)
+
+
 def test_nested_tensors_are_refused() -> None:
     with pytest.raises(Unsupported, match="nested tensors"):
         measured_function(lambda: torch.nested.nested_tensor([torch.zeros(2)], device="cuda"))

@@ -77,6 +77,7 @@ torch.ops.mine.twice(out)
     [
         ("torch.embedding(model.weight, torch.ones(2).long().cuda(), -1, False, True).sum().backward()", "sparse"),
         ("torch.nested.nested_tensor([out])", "nested tensors"),
+        ("import torch.nn.attention.flex_attention as f; f.flex_attention(out, out, out)", "flex_attention"),
         ("torch.nn.functional.multi_margin_loss(out, torch.zeros(2).long().cuda()).backward()", "multi_margin_loss"),
         ("torch.optim.LBFGS(model.parameters()).step(lambda: out.sum())", "L-BFGS"),
     ],

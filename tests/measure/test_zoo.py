@@ -14,9 +14,9 @@ import pytest
 
 _SCRIPT = Path(__file__).with_name("zoo_peaks.py")
 _PROGRAMS = (
-    "mlp_sgd resnet_momentum unet_adam lstm_adam gru_adam gpt_plain_attention gpt_fused_attention vit_adamw "
-    "embeddings gpt_bfloat16 resnet_float16_scaled gpt_checkpoint gpt_checkpoint_reentrant gradient_accumulation "
-    "evaluation evaluation_with_grad evaluation_in_inference_mode"
+    "mlp_sgd resnet_momentum convolutions_channels_last unet_adam lstm_adam gru_adam gpt_plain_attention "
+    "gpt_fused_attention vit_adamw embeddings gpt_bfloat16 resnet_float16_scaled gpt_checkpoint "
+    "gpt_checkpoint_reentrant gradient_accumulation evaluation evaluation_with_grad evaluation_in_inference_mode"
 ).split()
 
 

@@ -180,6 +180,20 @@ def resnet_momentum() -> None:
 
 
 @program
+def convolutions_channels_last() -> None:
+    """The last layers ask for copies: what comes of a convolution is not contiguous."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(32, 32, 3, padding=1, groups=32),
+        nn.Conv2d(32, 8, 1),
+        nn.Flatten(),
+        nn.Linear(8 * 32 * 32, 10),
+    ).to("cuda", memory_format=torch.channels_last)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), images(32), F.cross_entropy)
+
+
+@program
 def unet_adam() -> None:
     model = UNet().to("cuda")
     data = ([inputs, inputs.clone()] for inputs, _ in images(8, side=64))

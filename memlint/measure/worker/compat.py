@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch._dynamo  # torch imports it when a mode is first used, and it must not see a pretended card
 from torch._C import DispatchKey
+from torch._prims_common import suggest_memory_format
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as optimizers
@@ -521,6 +522,8 @@ def fake_cuda_tensors() -> Iterator[None]:
         patches.set(fake_tensor, "init_gpu_context", lambda _device: None)
         patches.set(torch.utils, "swap_tensors", _swap_tensors(torch.utils.swap_tensors))
         patches.set(torch._subclasses, "FakeTensor", _FakeTensorToTorch)
+        if not torch.backends.cudnn.is_available():
+            patches.set(torch._C, "_conv_determine_backend_memory_format", _cudnn_memory_format)
         # Which implementation an optimizer takes goes by the exact type of its parameters.
         for module in (optimizers, _foreach_utils):
             types = [*module._foreach_supported_types, FakeTensor]
@@ -531,6 +534,15 @@ def fake_cuda_tensors() -> Iterator[None]:
         torch.__future__.set_swap_module_params_on_conversion(True)
         patches.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
         yield
+
+
+def _cudnn_memory_format(input: torch.Tensor, weight: torch.Tensor, _backend: Any) -> torch.memory_format:
+    """That of a convolution on a card (`cudnn_conv_suggest_memory_format` in ATen/native/ConvUtils.h): a build
+    without cuDNN would never choose channels last."""
+    if torch.float64 in {input.dtype, weight.dtype} or not torch.backends.cudnn.enabled:
+        return torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.dim())
+    return last if last in map(suggest_memory_format, (input, weight)) else torch.contiguous_format
 
 
 class _OnlyToTorch(type):

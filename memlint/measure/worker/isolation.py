@@ -27,6 +27,7 @@ _WORKER_OPTIONS = {
 }
 
 
+_OTHER_ATTENTION = "measure with `scaled_dot_product_attention` in its place"
 _ONE_PROCESS = "measure what one process does alone: the script without its launcher, or `pkg.mod:function` for a step"
 
 
@@ -109,7 +110,7 @@ def save_nothing() -> None:
 
 
 def patches(*, allow_write: bool) -> dict[str, Patch]:
-    """What to do to modules that save, log or upload, when they have been imported.
+    """What to do to modules that save, log or upload, or that cannot be measured, when they have been imported.
 
     The libraries that have a switch in the environment (wandb, neptune, the Hugging Face hub) are told there:
     `memlint.measure.launch`.
@@ -136,7 +137,8 @@ def patches(*, allow_write: bool) -> dict[str, Patch]:
         "safetensors.torch": _stub("save_file", "save_model"),
         "safetensors.numpy": _stub("save_file"),
     }
-    return loggers if allow_write else loggers | writers
+    refused: dict[str, Patch] = {"torch.nn.attention.flex_attention": _refuse_flex_attention}
+    return refused | loggers if allow_write else refused | loggers | writers
 
 
 class Silent:
@@ -201,6 +203,15 @@ def _stub(*names: str) -> Patch:
                 setattr(module, name, _nothing)
 
     return patch
+
+
+def _refuse_flex_attention(module: ModuleType) -> None:
+    """It is one kernel only where it is compiled, and the compiler is left out."""
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise Unsupported("flex_attention runs compiled on a card, and compiled code is not measured", _OTHER_ATTENTION)
+
+    vars(module)["flex_attention"] = refuse
 
 
 def _nothing(*_args: object, **_kwargs: object) -> None:

@@ -23,6 +23,7 @@ def one_card(patches: Patches) -> None:
     # cuDNN would put a recurrent layer's weights in one buffer: of the same size.
     patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
     patches.set(comm, "scatter", _scatter)
+    patches.set(torch.autograd.forward_ad, "enter_dual_level", _no_forward_mode)
     for name in ("nested_tensor", "as_nested_tensor", "nested_tensor_from_jagged", "narrow", "masked_select"):
         if hasattr(torch.nested, name):
             patches.set(torch.nested, name, _no_nested_tensors)
@@ -50,6 +51,10 @@ def _format(tensor: torch.Tensor, specification: str) -> str:
     if isinstance(tensor, compat.FakeTensor) and tensor.dim() == 0:
         return format(tensor.item(), specification)
     return str(_plain_format(tensor, specification))
+
+
+def _no_forward_mode(*_args: Any, **_kwargs: Any) -> Any:
+    raise Unsupported("forward-mode differentiation (`torch.func.jvp`, `hessian`) can be measured on a card only")
 
 
 def _no_nested_tensors(*_args: Any, **_kwargs: Any) -> Any:
