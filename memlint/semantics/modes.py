@@ -23,6 +23,11 @@ _SPEAKING_WORDS = frozenset(
 # Of these it is known, whatever else the name says.
 _NEUTRAL_WORDS = frozenset("autocast amp precision profile profiler profiling timer timing progress".split())
 
+_DRIVING_WORDS = frozenset("fit train training run main learn finetune pretrain".split())
+_EVALUATING_WORDS = frozenset(
+    "val valid validate validation test eval evaluate evaluation predict infer inference".split()
+)
+
 
 def may_switch_grad_mode(name: str) -> bool:
     """Whether a context manager or decorator out of view may switch grad mode, judged by its name."""
@@ -48,9 +53,15 @@ def method_mode(name: str, bases: Set[str]) -> Mode:
         return Mode.OFF
     if any(libraries.runs_grad_off(base, name) for base in bases):
         return Mode.OFF
-    if name != "__init__" and not all(is_known_base(base) for base in bases):
+    if not _is_entered_with_grad(name) and not all(is_known_base(base) for base in bases):
         return Mode.UNKNOWN
     return Mode.ENTRY
+
+
+def _is_entered_with_grad(name: str) -> bool:
+    """`fit`, `train_epoch`, `run`: whatever a framework does around its hooks, nobody trains with grad off."""
+    words = words_of(name)
+    return name == "__init__" or (not words.isdisjoint(_DRIVING_WORDS) and words.isdisjoint(_EVALUATING_WORDS))
 
 
 def is_layer_method(name: str, words: Set[str]) -> bool:

@@ -18,11 +18,14 @@ def words_of(name: str) -> frozenset[str]:
 
 @cache
 def is_model_name(name: str) -> bool:
-    """`model`, `netG`, `target_network`: no class, and no function that makes one (`build_model`)."""
+    """`model`, `netG`, `reward_model`: no class, and no function that makes or changes one (`build_model`)."""
     words = _split(name)
     if not words or name[0].isupper():
         return False
-    noun = words[-1] if words[-1] in known.MODEL_NOUNS else words[0]
+    *before, last = words
+    if last in known.QUALIFIED_MODEL_NOUNS and known.NOT_BEFORE_MODEL_NOUNS.isdisjoint(before):
+        return True
+    noun = last if last in known.MODEL_NOUNS else words[0]
     return noun in known.MODEL_NOUNS and all(word == noun or word in known.MODEL_QUALIFIERS for word in words)
 
 

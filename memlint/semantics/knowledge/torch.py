@@ -424,6 +424,26 @@ MODEL_QUALIFIERS = frozenset(
     """base best critic ema local main my new old online policy pretrained q ref reference student target teacher
     trained value actor a b c d e f g s t 1 2""".split()
 )
+# What ends in one of these is a model whatever stands before it (`reward_model`, `text_encoder`), but for what makes
+# the name that of a function, or of a model of another library: a verb, a preposition (`disable_dropout_in_model`).
+QUALIFIED_MODEL_NOUNS = frozenset("model net network backbone unet encoder actor critic discriminator".split())
+NOT_BEFORE_MODEL_NOUNS = frozenset(
+    """add adapt adjust aggregate apply archive assert attach batch benchmark bind build calc calculate call cast change
+    check choose clean clear clone close collect compare compile compress compute configure connect construct convert
+    copy count create customize cut debug declare define del delete deploy describe detach disable dispatch display
+    distill download draw dump enable enhance ensure eval evaluate expand explain export extend extract feed fetch fill
+    finalize find finetune fit flatten format forward freeze fuse generate get give grow handle has hash hook infer init
+    initialise initialize inject inspect install instantiate interpret is iterate join launch learn link list load lock
+    log loop make map match measure merge move normalise normalize obtain open optimise optimize partition parse pass
+    patch pick place plot polish post postprocess predict prepare preprocess pretrain print process profile prune pull
+    push put quantize quantise query rank read receive reform register remap remove replace reset resize restore resume
+    retrain retrieve return run sample save score search select send serve set setup shard share should show shrink
+    simulate solve split start step stop store strip subset summarise summarize swap switch sync synchronise
+    synchronize teach test tie time toggle trace train transform translate try tune unfreeze unlock unwrap update upload
+    use validate verify visualise visualize warm warmup wrap write
+    and as by for from in into of on or per that to with without
+    tf tf2 tensorflow keras jax flax onnx trt tensorrt openvino ov caffe2 sklearn xgb lgb gp gpytorch botorch""".split()
+)
 # Whatever has one of these methods is a Lightning module, or one written after it.
 STEPS_OF_MODELS = frozenset({"training_step", "validation_step", "test_step"})
 # What is called by one of these names, as an attribute of a module of which nothing else is known, is a part of it.
