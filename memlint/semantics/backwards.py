@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.events import Backward, Loop
+from memlint.semantics.events import Backward, Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
@@ -75,6 +75,8 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
     outside = _Outside(module, backward, inside)
     if outside.may_carry():
         return None
+    if any(_remembers(module, call) for call in flow.calls if call.is_forward):
+        return None
     if loop is not None and loop.carried & backward.differentiated.roots:
         return None  # a hidden state, a running sum: the next iteration walks this graph again
     others = [item for item in flow.backwards if item is not backward and graph & item.differentiated.roots]
@@ -89,6 +91,32 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
         ]
     questions = frozenset({ResultNotDifferentiated(backward.scope.qualname)} if returned else ())
     return NeedlessRetain(backward, argument, bool(others), questions, loop is not None and not outside.by_name)
+
+
+def _remembers(module: Module, forward: Call) -> bool:
+    """Whether the model's forward reads what another method left on it of an earlier pass: `model.remember()`."""
+    method = module.analysis.method(forward.callee.cls, "forward") if forward.callee.cls is not None else None
+    if method is None:
+        return False
+    stores = [store for store in module.attribute_stores if store.scope.parent is method.parent]
+    carrying = {store.name for store in stores if store.value.grad is Grad.YES}
+    left = {
+        store.name
+        for store in stores
+        if store.scope.name not in ("__init__", "forward")
+        and store.mode is not Mode.OFF
+        and not _own_attributes(store.source).isdisjoint(carrying)
+    }
+    return not left.isdisjoint(_own_attributes(method.node))
+
+
+def _own_attributes(node: cst.CSTNode) -> frozenset[str]:
+    """The attributes of `self` that the code mentions, but for those that it detaches."""
+    mentioned = [path_of(part) or "" for part in walk(node) if isinstance(part, cst.Attribute)]
+    names = {path.split(".")[1] for path in mentioned if path.startswith("self.")}
+    return frozenset(
+        names - {path.split(".")[1] for path in mentioned if path.endswith(".detach") and path.count(".") == 2}
+    )
 
 
 def _parts(value: Value) -> Iterator[Value]:

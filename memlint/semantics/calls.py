@@ -94,6 +94,8 @@ def _use_arguments(flow: Flow, reading: Reading) -> None:
 
 def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:
     name = func.attr.value
+    if name == "forward" and receiver.kind is Kind.MODULE and path_of(func.value) == "self":
+        return receiver  # `self.forward(x)` is `self(x)` without its hooks
     if receiver.quals:
         quals = frozenset(flow.analysis.attribute_name(qual, name) for qual in receiver.quals)
         return Value(Kind.CALLABLE, quals=quals)
