@@ -140,12 +140,17 @@ def test_a_file_that_a_link_leads_to(place: Place) -> None:
     assert "link.py" in place.check()
 
 
-@pytest.mark.parametrize("options", [("part",), ("leak.py", "part"), ("--select=MEM1",), ("--confidence=high",)])
+@pytest.mark.parametrize("options", [("part",), ("part", "."), ("--select=MEM1",), ("--confidence=high",)])
 def test_what_is_told_otherwise_is_another_run(place: Place, options: tuple[str, ...]) -> None:
     assert place.plans()
     assert place.plans(*options)
     assert not place.plans(*options)
     assert not place.plans()
+
+
+def test_where_files_are_named_the_run_is_planned(place: Place) -> None:
+    assert place.plans("leak.py")
+    assert place.plans("leak.py")
 
 
 def test_a_run_from_another_folder_is_another_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import memlint
@@ -70,12 +71,15 @@ def _package(name: str) -> Path | None:
     return Path(found.origin).parent if found is not None and found.origin is not None else None
 
 
-def _files_of(folder: Path | None, *, deep: bool) -> Iterator[str]:
+def _files_of(folder: Path | str | None, *, deep: bool) -> Iterator[str]:
     if folder is None:
         return
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.endswith(".py"):
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=attrgetter("name"))
+    for entry in entries:
+        name = entry.name
+        if name.endswith(".py"):
             stat = entry.stat()
             yield f"{entry.path} {stat.st_size} {stat.st_mtime_ns}"
-        elif deep and entry.is_dir() and not entry.name.startswith(("_", ".")):
-            yield from _files_of(Path(entry.path), deep=True)
+        elif deep and not name.startswith(("_", ".")) and entry.is_dir():
+            yield from _files_of(entry.path, deep=True)

@@ -74,11 +74,12 @@ def check(  # noqa: PLR0913 - one for each option
     from memlint.cli.fix import fix_files
 
     others = (since, measured, add_noqa, baseline, stdin_filename)
-    only_reports = not apply_fixes and "-" not in paths and all(option is None for option in others)
+    # Files that are named themselves are nearly always those that have changed.
+    may_be_as_it_was = not apply_fixes and all(option is None for option in others) and all(map(os.path.isdir, paths))
     report = partial(_report, statistics=statistics, exit_zero=exit_zero, output_file=output_file)
 
     def run_once() -> int:
-        earlier = _earlier_run(paths, overrides) if only_reports and running.cache else None
+        earlier = _earlier_run(paths, overrides) if may_be_as_it_was and running.cache else None
         again = earlier.recall() if earlier is not None else None
         if again is not None:
             return report(again.results, OutputFormat(again.output_format), len(again.results))
