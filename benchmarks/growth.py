@@ -8,8 +8,9 @@ is linear. CPU seconds, the best of two.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,8 +233,16 @@ def _file_of_a_project(package: int, number: int) -> str:
     return text.replace("def train_", f"def train_{package}_{number}_")
 
 
-def parse_seconds(texts: Iterable[str]) -> float:
-    """Of memlint's parse of them."""
+def parse_seconds(texts: Sequence[str]) -> float:
+    """Of memlint's parse of them: as in its worker no garbage is collected, and the first time does not count."""
+    gc.disable()
+    try:
+        return min(_parse_seconds(texts) for _ in range(1 + ROUNDS))
+    finally:
+        gc.enable()
+
+
+def _parse_seconds(texts: Sequence[str]) -> float:
     start = time.process_time()
     for text in texts:
         parse(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import random
 import shutil
 import time
@@ -32,6 +33,14 @@ def train(model, loader, optimizer, criterion):
 """
 CLEAN = LEAK.replace("+= loss", "+= loss.item()")
 
+NOTEBOOK = json.dumps(
+    {
+        "cells": [{"cell_type": "code", "source": LEAK, "metadata": {}, "outputs": [], "execution_count": None}],
+        "metadata": {"kernelspec": {"language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    }
+)
 # Longer than any tick of the clock by which a file system counts.
 STEP_SECONDS = 0.02
 
@@ -48,6 +57,8 @@ class Place:
         self.write("project/package/clean.py", CLEAN)
         self.write("project/package/leak.py", LEAK)
         self.write("project/package/part/deep.py", LEAK)
+        self.write("project/package/data", "")
+        (root / "project/package/link.ipynb").symlink_to(root / "gone.ipynb")
         monkeypatch.chdir(root / "project" / "package")
         monkeypatch.setenv("XDG_CONFIG_HOME", str(root))
         monkeypatch.setattr(snapshot, "_STEP_NANOSECONDS", STEP_SECONDS * 10**9)
@@ -64,6 +75,11 @@ class Place:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+    def replace_by_folder(self, name: str) -> None:
+        """In place of a file."""
+        (self.root / name).unlink()
+        self.write(f"{name}/more.py", LEAK)
 
     def check(self, *options: str) -> str:
         """What a check prints, and how it ends."""
@@ -99,6 +115,7 @@ CHANGES: dict[str, Callable[[Place], object]] = {
     "a file that is gone": lambda place: (place.root / "project/package/leak.py").unlink(),
     "a file that is renamed": lambda place: (place.root / "project/package/leak.py").rename("other.py"),
     "a file elsewhere in the project": lambda place: place.write("project/tools.py", "import package"),
+    "what is no file any more": lambda place: place.replace_by_folder("project/package/data"),
     "settings beside": lambda place: place.write("project/package/memlint.toml", 'ignore = ["MEM101"]'),
     "settings below": lambda place: place.write("project/package/part/memlint.toml", 'ignore = ["MEM101"]'),
     "settings of the project": lambda place: place.write("project/pyproject.toml", '[tool.memlint]\nignore = ["MEM1"]'),
@@ -138,6 +155,13 @@ def test_a_file_that_a_link_leads_to(place: Place) -> None:
     place.write("elsewhere.py", LEAK)
     assert place.plans()
     assert "link.py" in place.check()
+
+
+def test_a_notebook_that_a_link_leads_to_by_now(place: Place) -> None:
+    assert place.plans() and not place.plans()
+    place.write("gone.ipynb", NOTEBOOK)
+    assert place.plans()
+    assert "link.ipynb" in place.check()
 
 
 @pytest.mark.parametrize("options", [("part",), ("part", "."), ("--select=MEM1",), ("--confidence=high",)])

@@ -19,6 +19,7 @@ from memlint.cache.snapshot import (
     Snapshot,
     Status,
     changes,
+    listing_of,
     settled,
     take,
     unpacked,
@@ -396,13 +397,14 @@ class _Project:
         if texts is None or not known.keys() >= self._snapshot.files.keys():
             return None
         looked = looked_at()
-        folders = (os.path.normpath(f"{self._root}/{folder}") for folder in self._snapshot.folders)
-        others = settled({**dict.fromkeys(folders, True), **looked.for_what_it_holds}, began)
-        if others is None or not are_as_before(looked.for_itself):
+        folders = {*looked.listed, *(os.path.normpath(f"{self._root}/{folder}") for folder in self._snapshot.folders)}
+        read, seen = settled(looked.to_be_read, began), settled(dict.fromkeys(folders, True), began)
+        if read is None or seen is None or not are_as_before(looked.for_itself):
             return None
         files: dict[str, Status | None] = {f"{self._root}/{file}": known[file][:-1] for file in self._snapshot.files}
         found = {str(index): text for index, text in enumerate(texts) if text}
-        return Whole(self._shown, found, {**others, **files}, looked.for_itself)
+        listings = {folder: listing_of(folder) for folder in sorted(folders)}
+        return Whole(self._shown, found, {**read, **files}, listings, looked.for_itself)
 
     # --- files ---
 

@@ -109,6 +109,21 @@ def _is_settled(status: Status, now: int) -> bool:
     return max(modified, changed) + _STEP_NANOSECONDS < now
 
 
+def listing_of(folder: str) -> str:
+    """A digest of what lies in a folder, by name and kind: the times of folders are not kept everywhere."""
+    try:
+        with os.scandir(folder) as entries:
+            return digest_of_names(entry.name + _kind(entry) for entry in entries)
+    except OSError:
+        return UNREADABLE
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return f"@{_is_folder(entry)}{_stat(entry) is None}"
+    return "/" if entry.is_dir(follow_symlinks=False) else ""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The Python files of a project and its folders, by their paths from the root."""

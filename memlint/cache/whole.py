@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from memlint.cache.encoding import decoded, encoded, result_from_text
-from memlint.cache.snapshot import Status, status_of
+from memlint.cache.snapshot import Status, listing_of, status_of
 from memlint.cache.store import Store
 from memlint.linting.finding import FileResult
 
@@ -38,7 +38,9 @@ class Whole(NamedTuple):
     shown: list[str]
     found: dict[str, str]
     statuses: dict[str, Status | None]
-    """Of every file and folder that was looked into; None for one that was not there."""
+    """Of every file that was read, or would have been; None for one that was not there."""
+    listings: dict[str, str]
+    """Of every folder, a digest of what lies in it."""
     looked_for: dict[str, bool]
     """Of what else was looked for, whether it was there."""
 
@@ -50,7 +52,9 @@ def recalled(store: Store, run: str) -> Again | None:
         return None
     output_format, *parts = decoded(text)
     whole = Whole(*parts)
-    if not are_as_before(whole.looked_for) or any(status_of(path) != was for path, was in whole.statuses.items()):
+    if not are_as_before(whole.looked_for) or any(listing_of(path) != was for path, was in whole.listings.items()):
+        return None
+    if any(status_of(path) != was for path, was in whole.statuses.items()):
         return None
     found = (whole.found.get(str(index), "") for index in range(len(whole.shown)))
     return Again(output_format, [result_from_text(*one) for one in zip(whole.shown, found, strict=True)])

@@ -49,7 +49,7 @@ def note_names(folder: str, names: Iterable[str]) -> None:
 
 _looked_for: dict[str, bool] = {}
 _read: dict[str, bool] = {}
-"""What else has been looked for, by its path, and whether it was there; and of what is read where it is there."""
+"""What else has been looked for, by its path, and whether it was there; and what is read where it is there."""
 
 
 class Looked(NamedTuple):
@@ -57,12 +57,14 @@ class Looked(NamedTuple):
 
     for_itself: dict[str, bool]
     """That it is there, or is not, is all that matters."""
-    for_what_it_holds: dict[str, bool]
+    to_be_read: dict[str, bool]
+    listed: dict[str, frozenset[str]]
+    """Folders, and what lay in them."""
 
 
 def looked_at() -> Looked:
     """Since the process began, or files were forgotten."""
-    return Looked(dict(_looked_for), {**dict.fromkeys(_names, True), **_read})
+    return Looked(dict(_looked_for), dict(_read), dict(_names))
 
 
 def holds(folder: Path | str, name: str) -> bool:
@@ -90,14 +92,13 @@ def _may_hold(folder: Path | str, name: str) -> bool:
 
 def names_in(folder: Path) -> frozenset[str]:
     """What lies in a folder; nothing in one that cannot be read."""
-    names = _names.get(str(folder))
-    if names is not None:
-        return names
-    _read[str(folder)] = True
-    try:
-        return frozenset(os.listdir(folder))  # noqa: PTH208 - as names
-    except OSError:
-        return frozenset()
+    if str(folder) not in _names:
+        try:
+            note_names(str(folder), os.listdir(folder))  # noqa: PTH208 - as names
+        except OSError:
+            _read[str(folder)] = False
+            return frozenset()
+    return _names[str(folder)]
 
 
 @cache
