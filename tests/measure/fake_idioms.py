@@ -618,6 +618,11 @@ def properties() -> None:
 
 
 @check
+def identifier() -> None:
+    assert len(str(torch.cuda.get_device_properties(0).uuid)) == 36
+
+
+@check
 def synchronize_and_empty_cache() -> None:
     torch.cuda.set_device(0)
     torch.cuda.synchronize()

@@ -65,6 +65,7 @@ def pretended_properties(device: DeviceInfo) -> SimpleNamespace:
         is_integrated=0,
         is_multi_gpu_board=0,
         gcnArchName="",
+        uuid="00000000-0000-0000-0000-000000000000",  # no card has this one
     )
 
 
