@@ -31,6 +31,7 @@ from memlint.semantics.graph_ends import Ends, ends_of
 from memlint.semantics.kept_outputs import is_kept_as_data
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
+from memlint.semantics.model_inputs import takes_data
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.output_evidence import SHOWING_WORDS, acts, by_acting, by_output
@@ -241,7 +242,7 @@ def _region(
     if not is_said and not is_built_here:
         is_acting = by_use and acts(flow)
         evidence = by_acting(module, flow, call) if is_acting else by_output(module, flow, loop, call, runs, ends)
-    purpose = by_purpose(module, flow) if by_use and evaluated is None and not is_built_here else None
+    purpose = by_purpose(module, flow, call) if by_use and evaluated is None and not is_built_here else None
     if evidence is None:
         evidence, is_said = purpose, purpose is not None
     if is_said and somebody_may_differentiate(flow, loop, call):
@@ -289,7 +290,7 @@ def _is_watched(module: Module, flow: Flow, loop: Loop | None, call: Call, evalu
     """Whether whoever gets the graph surely does not differentiate it."""
     is_own = evaluated is not None and evaluated.by_object and call.root not in flow.return_roots
     return (
-        (evaluated is not None and evaluated.said_of_object and _takes_data(module, call))
+        (evaluated is not None and evaluated.said_of_object and takes_data(module, flow, call))
         or goes_to_watchers(module, flow, loop, call)
         or _is_named_twice(module, flow.scope, loop)
         or is_kept_as_data(module, call)
@@ -360,15 +361,6 @@ def _built_in(function: cst.CSTNode) -> frozenset[str | None]:
 
 def _is_method(node: cst.BaseExpression, names: frozenset[str]) -> bool:
     return isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in names
-
-
-def _takes_data(module: Module, call: Call) -> bool:
-    """All that the model gets was made of arrays, texts or files: no gradient flows to its input."""
-    given = [argument.value for argument in (*call.positional, *call.keywords.values())]
-    boxes = [module.box(box) for value in given for box in value.boxes]
-    if any(value.grad is not Grad.NO for value in given) or any(box.carrying or box.in_object for box in boxes):
-        return False
-    return any(value.kind in (Kind.TENSOR, Kind.CONTAINER, Kind.UNKNOWN) for value in given)
 
 
 def _is_named_for_evaluation(scope: Scope) -> bool:

@@ -1,13 +1,15 @@
-"""Functions that run a model for what it gives, as their name and the functions beside them say."""
+"""Functions that run a model for what it gives, as their name says, and their callers or the functions beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
+from memlint.semantics.events import Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import EVALUATION_WORDS, Module
 from memlint.semantics.naming import words_of
+from memlint.semantics.questions import ResultNotDifferentiated
 from memlint.semantics.scopes import Scope
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Mode
@@ -37,19 +39,30 @@ def is_inference(flow: Flow) -> bool:
     return not (words.isdisjoint(_INFERRING_WORDS) or words & _LEARNING_WORDS or trains)
 
 
-def by_purpose(module: Module, flow: Flow) -> str | None:
-    """A function named for what it gives, with which nobody in view trains, and one beside it that switches grad off.
+def by_purpose(module: Module, flow: Flow, call: Call) -> str | None:
+    """A function named for what it gives, with which nobody in view trains.
 
-    Whoever wrote that one did not leave it to the callers.
+    One beside it runs its models with grad off: whoever wrote that did not leave it to the callers. Or it returns the
+    output, is no method of a model, and each caller takes what it needs from that and hands nothing on.
     """
     scope = flow.scope
     if not is_inference(flow) or module.is_test_file or scope.parent is None:
         return None
     beside = (inner for inner in scope.parent.children if inner is not scope and inner.is_function)
     sibling = next((inner for inner in beside if _switches_off(module, inner)), None)
-    if sibling is None or _may_be_trained_with(module, scope):
+    is_returned = call.root in flow.return_roots and not _is_method_of_model(module, scope)
+    if not (sibling or is_returned) or _may_be_trained_with(module, scope):
         return None
-    return f"`{sibling.name}` beside it runs with grad off"
+    if sibling is not None:
+        return f"`{sibling.name}` beside it runs with grad off"
+    is_unused = module.answer(ResultNotDifferentiated(scope.qualname))
+    return f"nobody differentiates what `{scope.name}` gives" if is_unused else None
+
+
+def _is_method_of_model(module: Module, scope: Scope) -> bool:
+    """A layer of its own forward, maybe, or called below somebody's `no_grad`."""
+    owner = scope.enclosing_class()
+    return owner is not None and module.analysis.is_module_class(owner.qualname)
 
 
 def _may_be_trained_with(module: Module, scope: Scope) -> bool:
