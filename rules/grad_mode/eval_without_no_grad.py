@@ -16,18 +16,18 @@ class EvalWithoutNoGrad(Rule):
     """An evaluation runs the model with grad mode on.
 
     ## What it does
-    Flags a loop over batches, or a function or script without one, that runs a model (itself, by one of its methods,
-    or by way of a function of the project) and differentiates nothing, with grad mode on, where something says that it
-    evaluates: `.eval()` was called on the model, by the function, by its object's constructor or by all of its
-    callers; the loader or the function is named so, also the model's own `evaluate`; something switches training off
-    (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`, `model.eval()` where the function asks
-    `if model.training:`); or the function takes nothing but numbers or arrays from the output (`.item()`, `argmax`,
-    `.detach().cpu()`), itself or by a helper of the file, or returns detached copies of what it samples; or weights
-    are loaded into the model, in a file that trains nothing, and what comes out is only saved or shown; or the function
-    is named for what it gives (`reconstruct`), nobody in view trains with it, and one like it beside it runs its model
-    with grad off. Of a model in eval mode the output may also go anywhere where its input was made of arrays or texts:
-    no gradient flows to those. One finding for each such place, at its first forward pass. A model may also be held in
-    a dictionary, `nets["generator"](z)`.
+    Flags a loop over batches, or a function or script without one, that runs a model (itself, by one of its methods, or
+    by way of a function of the project) and differentiates nothing, with grad mode on, where something says that it
+    evaluates: `.eval()` was called on the model, by the function, by its object's constructor or by all of its callers;
+    the loader or the function is named so, also the model's own `evaluate`; something switches training off
+    (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`, `model.eval()` where the function asks `if
+    model.training:`); or the function takes nothing but numbers or arrays from the output (`.item()`, `argmax`,
+    `.detach().cpu()`), itself or by a helper of the file, or returns detached copies of what it samples; or weights are
+    loaded into the model, in a file that trains nothing, and what comes out is only saved or shown; or the function is
+    named for what it gives (`reconstruct`), nobody in view trains with it, and one like it beside it runs its model
+    with grad off or its callers, all in view, do not hand on what they get. Of a model in eval mode the output may also
+    go anywhere where its input was made of arrays or texts: no gradient flows to those. One finding for each such
+    place, at its first forward pass. A model may also be held in a dictionary, `nets["generator"](z)`.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
