@@ -27,6 +27,7 @@ class Effects(Making):
     order: int
     branches: tuple[tuple[int, int], ...]
     stores: list[Store]
+    stores_in_given: list[Store]
 
     @abstractmethod
     def eval(self, node: cst.CSTNode) -> Value:
@@ -81,11 +82,10 @@ class Effects(Making):
         for box in container.boxes:
             self.analysis.put(box, marked)
         self.use(value, "store", how, node)
-        if not (container.boxes or container.kind is Kind.CONTAINER):
-            if how != "setitem":
-                self.escape(value)  # no container that is known: its `append` may do anything
-            return
-        if self.quiet:
+        is_known = bool(container.boxes) or container.kind is Kind.CONTAINER
+        if not is_known and how != "setitem":
+            self.escape(value)  # no container that is known: its `append` may do anything
+        if self.quiet or not (is_known or self._is_given(container)):
             return
         path = path_of(target.value if isinstance(target, cst.Subscript) else target)
         boxes = [self.analysis.boxes[box] for box in container.boxes]
@@ -98,7 +98,7 @@ class Effects(Making):
         )
         if how == "overwrite":
             return
-        self.stores.append(
+        (self.stores if is_known else self.stores_in_given).append(
             Store(
                 **self.here(node),
                 how=how,
@@ -114,6 +114,11 @@ class Effects(Making):
                 boxes=container.boxes,
             )
         )
+
+    def _is_given(self, value: Value) -> bool:
+        """Whether the value is nothing but what a parameter was given."""
+        nodes = [self.analysis.roots[ident].node for ident in value.idents]
+        return bool(nodes) and all(isinstance(node, cst.Param) for node in nodes)
 
     def _is_same_in_each(self, value: Value, loop: Loop) -> bool:
         """`record = {}` before the loop, `records.append(record)` in it: each time the same container."""
@@ -209,6 +214,7 @@ class Effects(Making):
             proves=result.proves,
             partly=result.partly,
         )
+        base = before
         if isinstance(target, cst.Subscript):
             base = self.eval(target.value)
             for box in base.boxes:
@@ -229,9 +235,11 @@ class Effects(Making):
             carried = tuple(loop for loop in loops if not any(loop.node in box.born_in for box in carried_boxes))
         local = isinstance(target, cst.Name) and target.value not in self.scope.nonlocal_names
         adds_tensors = isinstance(node, cst.Assign) and value.is_tensor  # no `__iadd__` of an object from elsewhere
-        if self.state.mode is Mode.OFF or not (adds_tensors or _adds_plainly(before, value, result)):
+        is_plain = adds_tensors or _adds_plainly(before, value, result)
+        is_given = isinstance(target, cst.Subscript) and self._is_given(base)
+        if self.state.mode is Mode.OFF or not (is_plain or is_given):
             return marked
-        self.stores.append(
+        (self.stores if is_plain else self.stores_in_given).append(
             Store(
                 **self.here(node),
                 how="accumulate",

@@ -59,6 +59,8 @@ class Flow(Expressions):
         self.calls: list[Call] = []
         self.backwards: list[Backward] = []
         self.stores: list[Store] = []
+        self.stores_in_given: list[Store] = []
+        """What is put into a parameter of unknown kind: a list, if the caller gives one."""
         self.attribute_stores: list[AttributeStore] = []
         self.loops: list[Loop] = []
         self.ifs: dict[int, cst.If] = {}

@@ -7,7 +7,7 @@ must say it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -39,6 +39,10 @@ class Keeping:
     """The callee is in view."""
     bounded: bool
     """Only the last few are kept (`deque(maxlen=...)`)."""
+    holder: str | None = None
+    """The parameter that holds it: `values` of `def add(values, loss): values.append(loss)`."""
+    boxes: frozenset[int] = NOTHING
+    """The containers that a call gives for the holder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +138,14 @@ def _as_store(
         value_node=argument.expression,
         carriers=carriers,
         root=keeping.root,
-        carried_by=tuple(carrying_loops(module, call, keeping.attribute)),
+        carried_by=tuple(
+            loop
+            for loop in carrying_loops(module, call, keeping.attribute)
+            if not keeping.boxes or any(loop.node not in module.box(box).born_in for box in keeping.boxes)
+        ),
         backed=call.backed,
         in_object=not own or _is_parameter(call.scope, head) or head in ("self", "cls"),
+        boxes=keeping.boxes,
     )
 
 
@@ -246,7 +255,12 @@ class _Summaries:
 
     def of(self, scope: Scope, call: Call, argument: Argument) -> Keeping | None:
         name = bound_parameter(scope, call, argument)
-        return None if name is None else self.kept_by(scope).get(name)
+        keeping = self.kept_by(scope).get(name) if name is not None else None
+        if keeping is None or keeping.holder is None:
+            return keeping
+        given = (*call.positional, *call.keywords.values())
+        holders = [item.value for item in given if bound_parameter(scope, call, item) == keeping.holder]
+        return replace(keeping, boxes=holders[0].boxes) if holders and holders[0].boxes else None
 
     def kept_by(self, scope: Scope) -> dict[str, Keeping]:
         found = self._found.get(scope)
@@ -270,7 +284,7 @@ class _Summaries:
 
     def _stored(self, scope: Scope, root: int) -> Keeping | None:
         flow = self.module.flow_of(scope)
-        for store in flow.stores if flow is not None else ():
+        for store in (*flow.stores, *flow.stores_in_given) if flow is not None else ():
             boxes = [self.module.box(index) for index in store.boxes]
             if not is_in_object(self.module.analysis, store):
                 continue
@@ -278,7 +292,9 @@ class _Summaries:
             if not any(value.carries_graph and self._comes_from(scope, value, root) for value in values):
                 continue
             bounded = any(box.bounded for box in boxes)
-            return Keeping(store.root, store.how == "accumulate", _attribute(store.target), True, bounded)
+            holder = _head(store.target) if flow is not None and store in flow.stores_in_given else None
+            sums = store.how == "accumulate"
+            return Keeping(store.root, sums, _attribute(store.target), True, bounded, holder)
         return None
 
     def _handed_on(self, scope: Scope, root: int) -> Keeping | None:
