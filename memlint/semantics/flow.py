@@ -176,7 +176,8 @@ class Flow(Expressions):
         if before is None:  # `self.total`, set by another method; `nonlocal total`
             before = self.reread(target)
         added = self.reread(expression)
-        if before.kind is Kind.CONTAINER and before.boxes and added.kind is Kind.CONTAINER:
+        is_longer = added.kind is Kind.CONTAINER or isinstance(source, cst.DictComp)
+        if before.kind is Kind.CONTAINER and before.boxes and is_longer:
             self.store("extend", node, target, before, added, expression)  # `losses = losses + [loss]`
             self.assign(target, value, source)
             return

@@ -24,11 +24,20 @@ def added_to(target: cst.BaseExpression, source: cst.BaseExpression) -> list[cst
     joined_here = [part for part in joined(source) or () if not _is_same(part, target)]
     if len(joined_here) == 1:
         return joined_here
+    if isinstance(source, cst.DictComp):
+        return _added_to_items(target, source)
     terms = list(_terms(_but_for_scale(source, target)))
     own = [index for index, (term, negative) in enumerate(terms) if not negative and _is_scaled(term, target)]
     if len(terms) < 2 or len(own) != 1:
         return []
     return [term for index, (term, _) in enumerate(terms) if index != own[0]]
+
+
+def _added_to_items(target: cst.BaseExpression, source: cst.DictComp) -> list[cst.BaseExpression]:
+    """`loss` of `totals = {name: totals[name] + loss for name, loss in losses.items()}`."""
+    terms = [term for term, _ in _terms(source.value)]
+    own = [term for term in terms if _is_at(term, target, source.key)]
+    return [term for term in terms if term is not own[0]] if len(own) == 1 else []
 
 
 def _but_for_scale(source: cst.BaseExpression, target: cst.BaseExpression) -> cst.BaseExpression:
@@ -78,18 +87,19 @@ def _is_same(node: cst.BaseExpression, target: cst.BaseExpression) -> bool:
     path = path_of(target)
     if path is not None:
         return path_of(node) == path
-    if not isinstance(target, cst.Subscript) or len(target.slice) != 1:
-        return False
-    key, base = target.slice[0].slice, target.value
-    if not isinstance(key, cst.Index):
-        return False
-    if isinstance(node, cst.Subscript):
-        return node.deep_equals(target)
-    return (
-        isinstance(node, cst.Call)
-        and isinstance(node.func, cst.Attribute)
-        and node.func.attr.value == "get"
-        and len(node.args) == 2
-        and node.func.value.deep_equals(base)
-        and node.args[0].value.deep_equals(key.value)
-    )
+    place = _place(target)
+    return place is not None and _is_at(node, *place)
+
+
+def _is_at(node: cst.BaseExpression, base: cst.BaseExpression, key: cst.BaseExpression) -> bool:
+    place = _place(node)
+    return place is not None and place[0].deep_equals(base) and place[1].deep_equals(key)
+
+
+def _place(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    """The container and the key of `totals[key]` and of `totals.get(key, 0)`."""
+    if isinstance(node, cst.Subscript) and len(node.slice) == 1 and isinstance(node.slice[0].slice, cst.Index):
+        return node.value, node.slice[0].slice.value
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value == "get":
+        return (node.func.value, node.args[0].value) if len(node.args) == 2 else None
+    return None
