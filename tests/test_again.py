@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import memlint.cli.run
 from memlint.cache import snapshot
+from memlint.cache.store import Store, Unusable
 from memlint.cli.main import memlint as command
-from memlint.linting.lint import forget_projects
 
 LEAK = """import torch
 
@@ -84,7 +84,6 @@ class Place:
     def check(self, *options: str) -> str:
         """What a check prints, and how it ends."""
         time.sleep(2 * STEP_SECONDS)
-        forget_projects()
         result = CliRunner().invoke(command, ["check", "--jobs=1", "--output-format=concise", *options])
         return f"{result.output}{result.exit_code}"
 
@@ -170,6 +169,15 @@ def test_what_is_told_otherwise_is_another_run(place: Place, options: tuple[str,
     assert place.plans(*options)
     assert not place.plans(*options)
     assert not place.plans()
+
+
+def test_a_cache_that_cannot_be_written_is_not_spoken_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Unusable("attempt to write a readonly database")
+
+    monkeypatch.setattr(Store, "put_run", refuse)
+    assert place.plans()
+    assert place.plans()
 
 
 def test_where_files_are_named_the_run_is_planned(place: Place) -> None:

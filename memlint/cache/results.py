@@ -122,10 +122,10 @@ class Results:
         project = next(iter(self._projects.values()), None)
         if self._whole is None or project is None or len(self._projects) > 1:
             return
-        wanted, folder = self._whole, folder_for(self._whole.root)
-        store = self._store(folder)
+        store = self._store(folder_for(self._whole.root))
         if store is not None:
-            self._guarded(folder, lambda: put(store, wanted, project.whole(self._began)), None)
+            with suppress(Unusable):  # the next run takes a little longer: nothing to speak of
+                put(store, self._whole, project.whole(self._began))
 
     def _store(self, folder: Path) -> Store | None:
         if folder not in self._stores:

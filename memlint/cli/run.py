@@ -25,7 +25,7 @@ from memlint.config.settings import Settings
 from memlint.linting.earlier import Earlier, Examined
 from memlint.linting.finding import FileResult, Finding, FixResult
 from memlint.linting.policy import Policy
-from memlint.project.files import project_root
+from memlint.project.files import forget_files, project_root
 from memlint.source.lines import Position
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def plan(
     Raises:
         ConfigError: a path that does not exist, or settings that cannot be used.
     """
+    forget_files()  # a process may run several times, as `--watch` does
     resolver = SettingsResolver(overrides)
     means = _means(running, results, uses_stdin=STDIN in paths)
     policies = PolicyMaker(resolver, _known_rules(means))

@@ -9,7 +9,6 @@ import click
 
 from memlint.cli.errors import Trouble
 from memlint.config.discovery import SUFFIXES
-from memlint.project.files import forget_files
 
 _CONFIGURATION = frozenset({"pyproject.toml", "memlint.toml", ".gitignore"})
 
@@ -31,7 +30,6 @@ def watch_and_run(paths: Sequence[str], run_once: Callable[[], object]) -> None:
 
 
 def _run(run_once: Callable[[], object]) -> None:
-    forget_files()
     try:
         run_once()
     except click.ClickException as error:
