@@ -259,7 +259,7 @@ def _region(
             return None
         questions |= evaluated.asks
     is_strong = evaluated is not None and evaluated.strong
-    is_shown = is_watched or (is_strong and (_shows(module, scope) or not words_of(scope.name).isdisjoint(TEST_WORDS)))
+    is_shown = is_watched or (is_strong and (_shows(module, scope) or _is_named_for_evaluation(scope)))
     if loop is None and leaves and not is_shown and not _is_named_for_evaluation(scope):
         return None  # a feature extractor in eval mode: gradients may flow through it to its input
     if call.is_statement and _prepares(module, loop):
