@@ -19,7 +19,7 @@ from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import is_neutral_context
 from memlint.semantics.reading import literal_key
-from memlint.semantics.scopes import imported_names, path_of
+from memlint.semantics.scopes import imported_names, path_of, target_names, walk
 from memlint.semantics.state import Effect, State, merge
 from memlint.semantics.sums import added_to, joined
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
@@ -386,6 +386,7 @@ class Flow(Expressions):
         around, statement = self.branches, id(node)
         fresh, self.state.fresh = self.state.fresh, set()
         self.ifs[statement] = node
+        self._filter_items(node.test)
         while isinstance(chain, cst.If):
             self.branches = (*around, (statement, len(ends)))
             truth = self.test(chain.test)
@@ -416,6 +417,19 @@ class Flow(Expressions):
             end.guarded = True
         end.fresh |= fresh
         self.state = end
+
+    def _filter_items(self, test: cst.BaseExpression) -> None:
+        """`if key != "loss":` in a loop over items: none of those that are left need carry a graph."""
+        loop = self.loop.node if self.loop is not None else None
+        if not isinstance(loop, cst.For) or not isinstance(loop.target, cst.Tuple):
+            return
+        names = [name for name in target_names(loop.target) if name in self.state.vars]
+        if not any(isinstance(part, cst.Name) and part.value in names for part in walk(test)):
+            return
+        for name in names:
+            value = self.state.vars[name]
+            if value.partly is not None:
+                self.state.vars[name] = Value(value.kind, Grad.MIXED, roots=value.roots)
 
     def _for(self, node: cst.For) -> None:
         iterated = self.eval(node.iter)
