@@ -71,7 +71,7 @@ def keeps_graph(flow: Flow, cls: str) -> bool:
 def _carries(result: Result) -> bool:
     if result.elements:
         return all(_carries(element) for element in result.elements)
-    return result.grad is Grad.YES
+    return result.grad is Grad.YES and not result.needs  # frozen layers only pass on the graph of what they are given
 
 
 def _given(reading: Reading, names: tuple[str, ...]) -> dict[str, Value]:

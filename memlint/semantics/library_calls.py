@@ -143,6 +143,14 @@ def _variable(flow: Flow, reading: Reading, qual: str) -> Value | None:
     )
 
 
+def _pretrained_embedding(flow: Flow, reading: Reading, qual: str) -> Value:
+    """Frozen unless it is told not to be (torch.nn.Embedding.from_pretrained, parameter `freeze`)."""
+    freeze = reading.keywords.get("freeze")
+    given = freeze.value if freeze is not None else reading.positional[1].value if len(reading.positional) > 1 else None
+    is_frozen = given is None or given.literal is True
+    return Value(Kind.MODULE, cls=qual.removesuffix(".from_pretrained"), mode=Mode.OFF if is_frozen else None)
+
+
 def _parameter(flow: Flow, reading: Reading, qual: str) -> Value:
     return flow.graph(Kind.TENSOR, reading.node, roots=NOTHING)
 
@@ -472,6 +480,7 @@ def _table() -> dict[str, Handler]:
         (("torch.device",), _device),
         (("torch.load", "torch.hub.load_state_dict_from_url"), _loaded),
         (("torch.nn.Parameter", "torch.nn.parameter.Parameter"), _parameter),
+        (("torch.nn.Embedding.from_pretrained", "torch.nn.EmbeddingBag.from_pretrained"), _pretrained_embedding),
         (("torch.autograd.Variable", "torch.autograd.variable.Variable"), _variable),
         (("copy.deepcopy", "copy.copy"), _copy),
         (("len", "int", "float", "bool", "round", "hash", "id", "ord", "range"), _number),
