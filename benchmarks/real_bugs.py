@@ -15,7 +15,7 @@ The records hold references and facts, no code. The text of a bug is read where 
 - `text` is `thread`: only the issue or pull request shows the code; its re-creation is in fixtures/real_bugs/.
 
 A bug counts as found when a finding of one of its codes, at high or medium confidence, starts within two lines of the
-place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out`; `round` 2 and 3
+place; a corrected place as silent when none does. `half` tells the fresh cases, `dev` and `held-out`; `round` 2 to 4
 the later collections of them (real_bugs.md).
 Specimens, real_specimens.jsonl, are defects that nobody has corrected.
 """
