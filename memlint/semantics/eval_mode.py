@@ -45,8 +45,9 @@ def eval_evidence(module: Module, scope: Scope, loop: Loop | None, call: Call, r
     flow = module.flow_of(scope)
     trains = flow is not None and (flow.has_backward or flow.has_step)
     for model in models:
-        found = module.put_into_eval(scope, loop, model, before=call if loop is None else None)
-        if found is not None:
+        found = module.put_into_eval(scope, loop, model, before=call)
+        # An epoch that trains and then evaluates ends in eval mode, too: both must hold, where it runs and at the end.
+        if found is not None and (loop is None or module.put_into_eval(scope, loop, model) is not None):
             return Evidence(f"`{found}.eval()` was called", strong=True)
     if trains or not scope.is_function:
         return None

@@ -539,7 +539,7 @@ class _Register:
             return self._is_own_model(result, qual)
         if qual.startswith(":"):
             return self._is_own_builder(result, qual)
-        if _is_given_modules(event):
+        if self._is_given_modules(event, last):
             return False  # `nn.Sequential(encoder, decoder)`: who trains those trains it
         if qual.startswith("torch.nn."):
             result.is_model |= last not in torch_known.MODULES_WITHOUT_PARAMETERS and "Loss" not in last
@@ -557,6 +557,28 @@ class _Register:
             result.is_model |= bool(result.evals) or result.loads or has_role
             return True
         return self._also_builds_the_trained(result, event)
+
+    def _is_given_modules(self, event: Call, name: str) -> bool:
+        """Modules that live elsewhere, not those made on the spot, by themselves or in a list: `Ensemble([first])`."""
+        held: list[cst.BaseExpression] = []
+        for argument in (*event.positional, *event.keywords.values()):
+            expression = argument.expression
+            if argument.value.kind in (Kind.MODULE, Kind.INSTANCE) and not isinstance(expression, cst.Call):
+                return True
+            if isinstance(expression, (cst.List, cst.Tuple)):
+                held += [element.value for element in expression.elements]
+            elif name in torch_known.CONTAINERS_OF_MODULES:
+                held.append(expression)
+        return any(self._may_be_object(event.scope, expression) for expression in held)
+
+    def _may_be_object(self, scope: Scope, expression: cst.BaseExpression) -> bool:
+        """A variable that comes from outside, or that the call of a class has made: no width, no setting."""
+        path = path_of(expression)
+        home = home_of(scope, path) if path is not None else None
+        if home is None or home.is_parameter:
+            return home is not None
+        made = [node for value in self._assigned(home) for node in walk(value) if isinstance(node, cst.Call)]
+        return any((path_of(call.func) or "").rpartition(".")[2][:1].isupper() for call in made)
 
     def _is_own_model(self, result: Standing, qual: str) -> bool:
         """A class of this file, with layers, that freezes nothing of itself; nor do its bases."""
@@ -602,14 +624,6 @@ class _Register:
             return False
         result.is_model |= bool(result.evals) or result.loads
         return True
-
-
-def _is_given_modules(event: Call) -> bool:
-    """Modules that live elsewhere, not those made on the spot."""
-    return any(
-        argument.value.kind in (Kind.MODULE, Kind.INSTANCE) and not isinstance(argument.expression, cst.Call)
-        for argument in (*event.positional, *event.keywords.values())
-    )
 
 
 def _may_freeze(words: Set[str]) -> bool:

@@ -171,6 +171,8 @@ NORMS_WITH_STATISTICS = frozenset(f"torch.nn.{kind}Norm{n}d" for n in (1, 2, 3) 
     "torch.nn.modules.batchnorm._BatchNorm",
 }
 RUNNING_STATISTICS = frozenset({"running_mean", "running_var"})
+# What they are given are modules; other libraries give theirs the same names.
+CONTAINERS_OF_MODULES = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 # Module classes without parameters that return one tensor: the graph only passes through them.
 MODULES_WITHOUT_PARAMETERS = frozenset(
     """ReLU ReLU6 GELU SiLU Mish LeakyReLU ELU SELU CELU GLU Hardtanh Hardswish Hardsigmoid Softplus Softsign Sigmoid
