@@ -181,7 +181,8 @@ def _growth_of(recording: Recording, steps: Sequence[Step]) -> Growth:
     larger = list(_larger_tensors(recording, steps))
     born_in = {storage.step for storage in survivors}
     if not slope or not (larger or born_in >= {step.number for step in steps[:-1]}):
-        return _irregular(ends, {step for step in born_in if step < steps[-2].number})
+        left_bytes = {storage.step for storage in survivors if storage.size}
+        return _irregular(ends, {step for step in left_bytes if step < steps[-2].number})
     births = len(steps) - 1
     lines = [
         GrowthLine(keeper, _per_step(kept, births), _allocated_at(kept, births))

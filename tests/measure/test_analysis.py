@@ -96,7 +96,10 @@ def test_growth_is_never_more_than_what_survives(recording: Recording) -> None:
         for end, step in zip(analysis.step_ends(recording), recording.steps, strict=True)
         if step.number >= recording.warmup
     ]
-    assert (growth.bytes_per_step is None) == (len(ends) < 3)
+    assert (growth.bytes_per_step is None) == (len(ends) < 3 or growth.irregular_bytes > 0)
+    if growth.irregular_bytes:
+        assert ends == sorted(ends)
+        assert growth.irregular_bytes == ends[-1] - ends[0]
     if growth.bytes_per_step:
         assert ends == sorted(set(ends))
         assert growth.lines
