@@ -458,8 +458,7 @@ class _Mentions:
         elif path is not None and path.partition(".")[0] in self.names.surface(self.file).imports:
             inside = library_context(name, call)
         else:
-            is_neutral = _last(path) in _NEUTRAL_METHODS or not may_switch_grad_mode(path or "")
-            inside = Mode.KEEP if is_neutral else Mode.UNKNOWN
+            inside = Mode.UNKNOWN if may_switch_grad_mode(path or "") else Mode.KEEP
         return mode if inside is Mode.KEEP else inside
 
 
@@ -487,10 +486,6 @@ def _switches_grad_mode(tree: ast.Module) -> bool:
             if last == "set_grad_enabled" or (last == "enter_context" and words_of(node) & GRAD_MODE_WORDS):
                 return True
     return False
-
-
-# Methods of trainers, accelerators, files and pools that make a context.
-_NEUTRAL_METHODS = frozenset({"no_sync", "accumulate", "autocast_smart_context_manager"})
 
 
 def _last(path: str | None) -> str:

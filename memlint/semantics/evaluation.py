@@ -32,11 +32,11 @@ from memlint.semantics.kept_outputs import is_kept_as_data
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.model_inputs import takes_data
-from memlint.semantics.module import EVALUATION_WORDS, Module
-from memlint.semantics.naming import words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.output_evidence import SHOWING_WORDS, acts, by_acting, by_output
 from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, graph_leaves
-from memlint.semantics.purpose import by_purpose, is_inference
+from memlint.semantics.purpose import CALLED_IN_TRAINING, by_purpose, is_inference
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
@@ -66,8 +66,6 @@ _NOTICING_WORDS = frozenset(
 _CONVERTING_WORDS = frozenset({"convert", "conversion", "export", "trace", "torchscript"})
 # An option, or its key, that hands the choice of grad mode to the model.
 _GRAD_MODE_OPTIONS = frozenset({"no_grad", "enable_grad", "with_grad", "requires_grad", "grad_enabled"})
-# Functions that a trainer calls with grad on, whatever they are named like.
-_TRAINING_NAMES = frozenset({"forward", "__call__", "training_step", "compute_loss", "loss", "__init__"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +153,7 @@ def _may_evaluate(module: Module, scope: Scope) -> bool:
     if scope.name == "__call__":
         owner = scope.enclosing_class()
         return owner is not None and not module.analysis.may_be_module(owner)
-    return scope.name not in _TRAINING_NAMES  # a layer that puts its batch normalisation into eval mode
+    return scope.name not in CALLED_IN_TRAINING  # a layer that puts its batch normalisation into eval mode
 
 
 def _regions(

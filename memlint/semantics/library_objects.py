@@ -71,10 +71,8 @@ def is_neutral_context(flow: Flow, value: Value, item: cst.BaseExpression) -> bo
     name = flow.analysis.qualify(made) or ""
     if frameworks.is_of_plain_library(name) and not name.startswith("contextlib."):
         return True
-    if frameworks.is_of_plain_library(maker_of(flow.analysis, name.partition(".")[0])):
-        return True  # `with console.status("..."):`
-    is_method = value.kind is Kind.UNKNOWN and isinstance(made, cst.Attribute)
-    return is_method and path.rpartition(".")[2] in libraries.NEUTRAL_CONTEXT_METHODS
+    # `with console.status("..."):`
+    return frameworks.is_of_plain_library(maker_of(flow.analysis, name.partition(".")[0]))
 
 
 def _effect(flow: Flow, cls: str, method: str) -> Effect | None:

@@ -12,8 +12,8 @@ from memlint.semantics.callers import Literals, Site
 from memlint.semantics.events import Call, Event
 from memlint.semantics.flow import Flow
 from memlint.semantics.keepers import bound_parameter
-from memlint.semantics.module import EVALUATION_WORDS, Module
-from memlint.semantics.naming import words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.scopes import NODES_REMEMBERED, parameters, path_of, walk
 from memlint.semantics.values import Kind, Mode

@@ -7,7 +7,7 @@ from collections.abc import Set
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Role
-from memlint.semantics.naming import words_of
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.values import Mode
 
 # What switches grad mode says so: `evaluating`, `inference_ctx`, `frozen`, `no_sync`. Nor does a name that says nothing
@@ -24,14 +24,14 @@ _SPEAKING_WORDS = frozenset(
 _NEUTRAL_WORDS = frozenset("autocast amp precision profile profiler profiling timer timing progress".split())
 
 _DRIVING_WORDS = frozenset("fit train training run main learn finetune pretrain".split())
-_EVALUATING_WORDS = frozenset(
-    "val valid validate validation test eval evaluate evaluation predict infer inference".split()
-)
 
 
 def may_switch_grad_mode(name: str) -> bool:
     """Whether a context manager or decorator out of view may switch grad mode, judged by its name."""
-    words = words_of(name.rpartition(".")[2])
+    last = name.rpartition(".")[2]
+    words = words_of(last)
+    if last in libraries.NEUTRAL_CONTEXT_METHODS:
+        return False
     return not words or (words.isdisjoint(_NEUTRAL_WORDS) and not words.isdisjoint(_SPEAKING_WORDS))
 
 
@@ -61,7 +61,7 @@ def method_mode(name: str, bases: Set[str]) -> Mode:
 def _is_entered_with_grad(name: str) -> bool:
     """`fit`, `train_epoch`, `run`: whatever a framework does around its hooks, nobody trains with grad off."""
     words = words_of(name)
-    return name == "__init__" or (not words.isdisjoint(_DRIVING_WORDS) and words.isdisjoint(_EVALUATING_WORDS))
+    return name == "__init__" or (not words.isdisjoint(_DRIVING_WORDS) and words.isdisjoint(EVALUATION_WORDS))
 
 
 def is_layer_method(name: str, words: Set[str]) -> bool:

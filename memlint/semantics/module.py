@@ -16,17 +16,13 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.held_models import covers, item_in_loop, item_path
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.frameworks import is_torch_code
-from memlint.semantics.naming import words_of
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.paths import head_of
 from memlint.semantics.project import View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.semantics.scopes import Scope, chain_of, path_of, walk
 from memlint.semantics.values import Condition, Mode, Proof, Value
 
-EVALUATION_WORDS = frozenset(
-    """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
-    predictions infer inference accuracy perplexity""".split()
-)
 # `predict` alone may hold predictions; `val_loader`, `test_batches` hold data.
 _DATA_WORDS = frozenset(
     """loader loaders dataloader dataloaders dl dls set sets dataset datasets ds data batch batches iter iterator

@@ -7,6 +7,10 @@ from functools import cache
 
 from memlint.semantics.knowledge import torch as known
 
+EVALUATION_WORDS = frozenset(
+    """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
+    predictions infer inference accuracy perplexity""".split()
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 

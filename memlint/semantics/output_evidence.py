@@ -10,8 +10,8 @@ from memlint.semantics.forwards import Run
 from memlint.semantics.graph_ends import Ends
 from memlint.semantics.kept_outputs import is_kept_as_data
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.module import EVALUATION_WORDS, Module
-from memlint.semantics.naming import words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, graph_leaves, is_put_away
 from memlint.semantics.scopes import Scope, path_of
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS

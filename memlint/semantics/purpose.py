@@ -7,8 +7,8 @@ from collections.abc import Iterator, Set
 from memlint.semantics.events import Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import torch as known
-from memlint.semantics.module import EVALUATION_WORDS, Module
-from memlint.semantics.naming import words_of
+from memlint.semantics.module import Module
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.questions import ResultNotDifferentiated
 from memlint.semantics.scopes import Scope
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
@@ -25,7 +25,8 @@ _LEARNING_WORDS = frozenset(
     """train training loss losses step log logp prob probs probability likelihood gradient gradients grad negative
     negatives noise rsample adversarial attack dim shape size""".split()
 )
-_CALLED_IN_TRAINING = frozenset({"forward", "__call__", "training_step", "loss", "compute_loss", "__init__"})
+# Functions that a trainer calls with grad on, whatever they are named like.
+CALLED_IN_TRAINING = frozenset({"forward", "__call__", "training_step", "loss", "compute_loss", "__init__"})
 _WORDS_OF_TRAINING = (
     known.BACKWARD_METHODS | DIFFERENTIATING_WORDS | {"loss", "losses", "optimizer", "optim", "criterion", "zero_grad"}
 )
@@ -70,7 +71,7 @@ def _may_be_trained_with(module: Module, scope: Scope) -> bool:
     called = False
     for callers, (name, around) in enumerate(_callers(module, scope)):
         called = True
-        is_training = name in _CALLED_IN_TRAINING or not words_of(name).isdisjoint(_LEARNING_WORDS)
+        is_training = name in CALLED_IN_TRAINING or not words_of(name).isdisjoint(_LEARNING_WORDS)
         if is_training or around & _WORDS_OF_TRAINING or callers > _MOST_CALLERS:
             return True
     return not called and scope.name.startswith("_")

@@ -45,19 +45,12 @@ _EFFECT_OF_METHOD = {
     "setup_module": Effect.RETURNS_FIRST,  # lightning.fabric.Fabric
     "prepare_data_loader": Effect.RETURNS_FIRST,  # accelerate.Accelerator
 }
-# Context managers by the name of their method, for a `with` on an object that nobody has seen made.
+# Context managers that leave grad mode alone, though a word in their name could mean it.
 NEUTRAL_CONTEXT_METHODS = frozenset(
     {
-        "accumulate",  # accelerate.Accelerator
-        "autocast",  # accelerate.Accelerator, lightning.fabric.Fabric
         "no_sync",  # torch.nn.parallel.DistributedDataParallel, accelerate.Accelerator
-        "main_process_first",  # accelerate.Accelerator, transformers.TrainingArguments
-        "local_main_process_first",  # accelerate.Accelerator
-        "split_between_processes",  # accelerate.Accelerator
         "no_backward_sync",  # lightning.fabric.Fabric
-        "join_uneven_inputs",  # accelerate.Accelerator
         "compute_loss_context_manager",  # transformers.Trainer
-        "autocast_smart_context_manager",  # transformers.Trainer
     }
 )
 # Class methods that build an object of their class from a file or a configuration.
