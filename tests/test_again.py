@@ -163,12 +163,45 @@ def test_a_notebook_that_a_link_leads_to_by_now(place: Place) -> None:
     assert "link.ipynb" in place.check()
 
 
-@pytest.mark.parametrize("options", [("part",), ("part", "."), ("--select=MEM1",), ("--confidence=high",)])
-def test_what_is_told_otherwise_is_another_run(place: Place, options: tuple[str, ...]) -> None:
+OTHERWISE = (
+    "part",
+    "part .",
+    "--select=MEM1",
+    "--confidence=high",
+    "--statistics",
+    "--exit-zero",
+    "--output-format=text",
+)
+
+
+@pytest.mark.parametrize("options", [one.split() for one in OTHERWISE])
+def test_what_is_told_otherwise_is_another_run(place: Place, options: list[str]) -> None:
     assert place.plans()
     assert place.plans(*options)
     assert not place.plans(*options)
     assert not place.plans()
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "GITHUB_ACTIONS"])
+def test_where_it_is_read_otherwise_it_is_another_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    assert place.plans("--output-format=text")
+    plain = place.check("--output-format=text")
+    monkeypatch.setenv(variable, "true")
+    assert place.plans("--output-format=text") and not place.plans("--output-format=text")
+    assert place.check("--output-format=text") != plain
+
+
+def test_a_file_is_written_again(place: Place) -> None:
+    report = place.root / "report.txt"
+    printed = place.check(f"--output-file={report}")
+    written = report.read_text()
+    report.unlink()
+    before = place.planned
+    assert place.check(f"--output-file={report}") == printed
+    assert "leak.py:11:9" in written and report.read_text() == written
+    assert place.planned == before
 
 
 def test_a_cache_that_cannot_be_written_is_not_spoken_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from memlint.cache.snapshot import (
 )
 from memlint.cache.store import FOLDER, Damaged, KnownRule, Store, Stored, Unusable, remove_database
 from memlint.cache.tool import fingerprint, local_rules_fingerprint, plugin_fingerprint
-from memlint.cache.whole import Again, Wanting, Whole, are_as_before, put, recalled
+from memlint.cache.whole import Said, Whole, are_as_before, put, recalled
 from memlint.linting.earlier import Earlier, Examined, Grounds
 from memlint.linting.finding import Confidence, FileResult
 from memlint.linting.policy import Policy
@@ -66,20 +66,15 @@ class Results:
         self._projects: dict[str, _Project | None] = {}
         self._told: set[Path] = set()
         self._began = time.time_ns()
-        self._whole: Wanting | None = None
 
-    def recall(self, root: Path, run: str) -> Again | None:
-        """What a run, by a digest of what it was told, found the last time, if all that it looked at is as it was.
+    def recall(self, root: Path, run: str) -> Said | None:
+        """What a run, by a digest of what it was told, said the last time, if all that it looked at is as it was.
 
         It was begun in the project that lies in `root`.
         """
         folder = folder_for(root)
         store = self._store(folder) if folder.exists() else None
         return self._guarded(folder, lambda: recalled(store, run) if store is not None else None, None)
-
-    def keep_whole(self, root: Path, run: str, output_format: str, files: int) -> None:
-        """Have what this run finds, in so many files, stored for `recall`, when it is saved."""
-        self._whole = Wanting(root, run, output_format, files)
 
     def rules(self, root: Path) -> list[KnownRule]:
         """All rules, as an earlier run in this project has found them; nothing where none has."""
@@ -113,19 +108,26 @@ class Results:
         for project in list(self._projects.values()):
             if project is not None:
                 self._guarded(project.folder, project.save, None)
-        self._save_whole()
+        self._close()
+
+    def keep_whole(self, root: Path, run: str, said: Said, files: int) -> None:
+        """Store what this run, which is saved, says of so many files, for `recall`."""
+        project = next(iter(self._projects.values()), None)
+        whole = project.whole(self._began) if project is not None and len(self._projects) == 1 else None
+        if project is None or whole is None or project.files != files:
+            return
+        store = self._store(folder_for(root))
+        if store is not None:
+            with suppress(Unusable):  # the next run takes a little longer: nothing to speak of
+                put(store, run, said, whole)
+        self._close()
+
+    def _close(self) -> None:
+        """Until one is asked again."""
         for store in self._stores.values():
             if store is not None:
                 store.close()
-
-    def _save_whole(self) -> None:
-        project = next(iter(self._projects.values()), None)
-        if self._whole is None or project is None or len(self._projects) > 1:
-            return
-        store = self._store(folder_for(self._whole.root))
-        if store is not None:
-            with suppress(Unusable):  # the next run takes a little longer: nothing to speak of
-                put(store, self._whole, project.whole(self._began))
+        self._stores = {folder: None for folder, store in self._stores.items() if store is None}
 
     def _store(self, folder: Path) -> Store | None:
         if folder not in self._stores:
@@ -199,11 +201,14 @@ class _Run:
         if row.is_certain and row.file in self._snapshot.files:
             self._texts[row.file, row.demand] = row.result
 
-    def all_texts(self) -> list[str] | None:
-        """What was found in each file; None where that is not certain of one."""
-        texts = [self._texts.get(key) for key in self._keys]
-        certain = [text for text in texts if text is not None]
-        return certain if len(certain) == len(texts) else None
+    @property
+    def files(self) -> int:
+        return len(self._keys)
+
+    @property
+    def is_certain(self) -> bool:
+        """Of each file."""
+        return self._texts.keys() >= set(self._keys)
 
     def to_text(self) -> str:
         texts = [self._texts.get(key) for key in self._keys]
@@ -242,14 +247,17 @@ class _Project:
         self._kept: dict[_Key, tuple[Stored, Examined]] = {}
         self._still_holding: list[_Key] = []
         self._run = _Run([], self._snapshot)
-        self._shown: list[str] = []
+
+    @property
+    def files(self) -> int:
+        """Of which this run has asked."""
+        return self._run.files
 
     # --- what holds ---
 
     def find(self, wanted: Sequence[Wanted]) -> list[Known]:
         keys = [(self._file(policy), _demand(shown, policy)) for shown, policy in wanted]
         self._run = _Run(keys, self._snapshot)
-        self._shown = [shown for shown, _ in wanted]
         together = self._store.run(self._name, self._run.id)
         others = range(len(keys)) if together is None else self._run.recall(together)
         known = self._run.results(shown for shown, _ in wanted)
@@ -393,8 +401,8 @@ class _Project:
 
     def whole(self, began: int) -> Whole | None:
         """All of this run; None where something that it looked at may change unseen, or has changed since it began."""
-        texts, known = self._run.all_texts(), self._digests.to_keep()
-        if texts is None or not known.keys() >= self._snapshot.files.keys():
+        known = self._digests.to_keep()
+        if not self._run.is_certain or not known.keys() >= self._snapshot.files.keys():
             return None
         looked = looked_at()
         folders = {*looked.listed, *(os.path.normpath(f"{self._root}/{folder}") for folder in self._snapshot.folders)}
@@ -402,9 +410,8 @@ class _Project:
         if read is None or seen is None or not are_as_before(looked.for_itself):
             return None
         files: dict[str, Status | None] = {f"{self._root}/{file}": known[file][:-1] for file in self._snapshot.files}
-        found = {str(index): text for index, text in enumerate(texts) if text}
         listings = {folder: listing_of(folder) for folder in sorted(folders)}
-        return Whole(self._shown, found, {**read, **files}, listings, looked.for_itself)
+        return Whole({**read, **files}, listings, looked.for_itself)
 
     # --- files ---
 

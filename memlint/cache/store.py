@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 FOLDER = ".memlint_cache"
 _DATABASE = "results.sqlite"
 # Raised whenever the tables, or what is written in them, mean something else.
-_FORM = 4
+_FORM = 5
 # Another run writes for milliseconds; whoever waits longer goes without.
 _WAIT_SECONDS = 2.0
 _SNAPSHOTS_KEPT = 64

@@ -1,42 +1,26 @@
-"""All of a run, known by what it was told: while nothing that it looked at has changed, it finds the same again."""
+"""All of a run, known by what it was told: while nothing that it looked at has changed, it says the same again."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-from memlint.cache.encoding import decoded, encoded, result_from_text
+from memlint.cache.encoding import decoded, encoded
 from memlint.cache.snapshot import Status, listing_of, status_of
 from memlint.cache.store import Store
-from memlint.linting.finding import FileResult
 
 # In place of a project's name: a run may be over a part of it, or begin elsewhere.
 _WHOLE = "*"
 
 
-class Again(NamedTuple):
-    """What a run printed, and how."""
-
-    output_format: str
-    results: list[FileResult]
-
-
-class Wanting(NamedTuple):
-    """A run that is to be stored: the project that it began in, a digest of what it was told, and how much it is."""
-
-    root: Path
-    run: str
-    output_format: str
-    files: int
+Said = tuple[str, str, int]
+"""What a run printed, what it said beside it, and its exit status."""
 
 
 class Whole(NamedTuple):
-    """The files as they are shown, what was found in them by their places, and what that rests on."""
+    """What a run said rests on."""
 
-    shown: list[str]
-    found: dict[str, str]
     statuses: dict[str, Status | None]
     """Of every file that was read, or would have been; None for one that was not there."""
     listings: dict[str, str]
@@ -45,26 +29,24 @@ class Whole(NamedTuple):
     """Of what else was looked for, whether it was there."""
 
 
-def recalled(store: Store, run: str) -> Again | None:
-    """What the run found; None where it is not known, or something has changed."""
+def recalled(store: Store, run: str) -> Said | None:
+    """What the run said; None where it is not known, or something has changed."""
     text = store.run(_WHOLE, run)
     if text is None:
         return None
-    output_format, *parts = decoded(text)
+    said, *parts = decoded(text)
     whole = Whole(*parts)
     if not are_as_before(whole.looked_for) or any(listing_of(path) != was for path, was in whole.listings.items()):
         return None
     if any(status_of(path) != was for path, was in whole.statuses.items()):
         return None
-    found = (whole.found.get(str(index), "") for index in range(len(whole.shown)))
-    return Again(output_format, [result_from_text(*one) for one in zip(whole.shown, found, strict=True)])
+    report, summary, status = said
+    return str(report), str(summary), int(status)
 
 
-def put(store: Store, wanting: Wanting, whole: Whole | None) -> None:
-    """Store what a run found, if that is all of it."""
-    if whole is not None and len(whole.shown) == wanting.files:
-        with store.writing():
-            store.put_run(_WHOLE, wanting.run, encoded([wanting.output_format, *whole]))
+def put(store: Store, run: str, said: Said, whole: Whole) -> None:
+    with store.writing():
+        store.put_run(_WHOLE, run, encoded([said, *whole]))
 
 
 def are_as_before(looked_for: Mapping[str, bool]) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +11,13 @@ import click
 
 from memlint.cli.errors import Trouble
 from memlint.cli.options import Running, common_options, running_options
-from memlint.config.options import Options, OutputFormat
+from memlint.config.options import Options
 from memlint.linting.finding import FileResult
 
 if TYPE_CHECKING:
     from memlint.cli.again import EarlierRun
     from memlint.cli.run import Plan
+    from memlint.cli.said import Manner, Said
 
 
 @click.command()
@@ -72,22 +71,22 @@ def check(  # noqa: PLR0913 - one for each option
     The exit status is 0 when nothing was found, 1 when something was, and 2 when the check could not be done.
     """
     from memlint.cli.fix import fix_files
+    from memlint.cli.said import manner, say
 
     others = (since, measured, add_noqa, baseline, stdin_filename)
     # Files that are named themselves are nearly always those that have changed.
     may_be_as_it_was = not apply_fixes and all(option is None for option in others) and all(map(os.path.isdir, paths))
-    report = partial(_report, statistics=statistics, exit_zero=exit_zero, output_file=output_file)
+    how = manner(statistics=statistics, exit_zero=exit_zero, output_file=output_file)
 
     def run_once() -> int:
-        earlier = _earlier_run(paths, overrides) if may_be_as_it_was and running.cache else None
+        earlier = _earlier_run(paths, overrides, how) if may_be_as_it_was and running.cache else None
         again = earlier.recall() if earlier is not None else None
         if again is not None:
-            return report(again.results, OutputFormat(again.output_format), len(again.results))
+            return say(again, output_file)
+        from memlint.cli.output import NO_FILES, print_troubles
         from memlint.cli.run import check_all, plan
 
         planned = plan(paths, stdin_filename, overrides, running, earlier.results if earlier is not None else None)
-        if earlier is not None and planned.may_be_repeated:
-            earlier.begin_anew(planned.settings.output_format.value, len(planned.jobs))
         if apply_fixes:
             return fix_files(planned, write=True, statistics=statistics, exit_zero=exit_zero)
         results = list(check_all(planned.jobs, planned.means))
@@ -99,7 +98,15 @@ def check(  # noqa: PLR0913 - one for each option
             results = _priced(planned, results, measured)
         if add_noqa is not None:
             results = _suppressed(planned, results, add_noqa)
-        return report([*results, *planned.troubles], planned.settings.output_format, len(planned.jobs))
+        results += planned.troubles
+        said = _said(results, planned, how)
+        if earlier is not None and planned.may_be_repeated:
+            earlier.keep(said, len(planned.jobs))
+        status = say(said, output_file)
+        if not planned.jobs:
+            click.echo(NO_FILES, err=True)
+        print_troubles(results)
+        return status
 
     if not watch:
         ctx.exit(run_once())
@@ -108,37 +115,23 @@ def check(  # noqa: PLR0913 - one for each option
     watch_and_run(paths, run_once)
 
 
-def _earlier_run(paths: Sequence[str], overrides: Options) -> EarlierRun:
+def _earlier_run(paths: Sequence[str], overrides: Options, how: Manner) -> EarlierRun:
     from memlint.cli.again import EarlierRun
 
-    return EarlierRun(paths, overrides)
+    return EarlierRun(paths, overrides, how)
 
 
-def _report(
-    results: Sequence[FileResult],
-    output_format: OutputFormat,
-    files: int,
-    *,
-    statistics: bool,
-    exit_zero: bool,
-    output_file: Path | None,
-) -> int:
-    """Print what was found in so many files, and return the exit status."""
-    from memlint.cli.output import FOR_PEOPLE, NO_FILES, exit_status, print_report, print_troubles, write_report
+def _said(results: Sequence[FileResult], planned: Plan, how: Manner) -> Said:
+    from memlint.cli.output import FOR_PEOPLE, exit_status, report_text
+    from memlint.cli.said import Said
     from memlint.reporting import summary
     from memlint.reporting.report import Report
 
-    report = Report.of(results)
-    if output_file is None:
-        print_report(report, output_format, sys.stdout, statistics=statistics)
-    else:
-        write_report(report, output_format, output_file, statistics=statistics)
-    if not files:
-        click.echo(NO_FILES, err=True)
-    elif output_format in FOR_PEOPLE or output_file is not None:
-        click.echo(summary.found(report, files))
-    print_troubles(results)
-    return exit_status(results, exit_zero=exit_zero)
+    report, output_format = Report.of(results), planned.settings.output_format
+    for_people = planned.jobs and (output_format in FOR_PEOPLE or how.is_to_file)
+    line = summary.found(report, len(planned.jobs)) if for_people else ""
+    text = report_text(report, output_format, how.looks, statistics=how.statistics)
+    return Said(text, line, exit_status(results, exit_zero=how.exit_zero))
 
 
 def _without_known(planned: Plan, results: Sequence[FileResult], file: Path | None) -> list[FileResult]:

@@ -75,13 +75,11 @@ def _print(subject: Subject, output_format: str) -> None:
 
         click.echo(as_json.render(subject))
         return
-    import shutil
-
     from memlint.measure.report import text
-    from memlint.reporting.colour import wants_colour
+    from memlint.reporting.looks import looks_for
 
-    width = shutil.get_terminal_size((text.DEFAULT_WIDTH, 24)).columns if sys.stdout.isatty() else text.DEFAULT_WIDTH
-    click.echo(text.render(subject, colour=wants_colour(sys.stdout), width=width), nl=False, color=True)
+    looks = looks_for(sys.stdout)
+    click.echo(text.render(subject, colour=looks.colour, width=looks.width), nl=False, color=True)
 
 
 def _html(subject: Subject) -> bytes:

@@ -1,21 +1,18 @@
-"""Prints what a run found, and turns it into an exit status."""
+"""Turns what a run found into what is printed, and into an exit status."""
 
 from __future__ import annotations
 
 import importlib
-import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TextIO
 
-import click
-
-from memlint.cli.errors import Trouble, say_error
+from memlint.cli.errors import say_error
+from memlint.cli.said import print_text
 from memlint.config.options import OutputFormat
 from memlint.linting.finding import FileResult
 from memlint.reporting import text
-from memlint.reporting.colour import Palette, wants_colour
+from memlint.reporting.colour import Palette
+from memlint.reporting.looks import Looks, looks_for
 from memlint.reporting.report import Report
 
 NO_FILES = "note: no Python files were found"
@@ -41,37 +38,17 @@ _MODULES = {
 
 
 def print_report(report: Report, output_format: OutputFormat, stream: TextIO, *, statistics: bool = False) -> None:
-    lines = _counted(report, output_format) if statistics else _rendered(report, output_format, stream)
-    _print(lines, stream)
-    if output_format in FOR_PEOPLE and not statistics and _is_github_action():
+    print_text(report_text(report, output_format, looks_for(stream), statistics=statistics), stream)
+
+
+def report_text(report: Report, output_format: OutputFormat, looks: Looks, *, statistics: bool = False) -> str:
+    """What is printed; empty where there is nothing to print."""
+    lines = list(_counted(report, output_format) if statistics else _rendered(report, output_format, looks))
+    if output_format in FOR_PEOPLE and not statistics and looks.annotates:
         from memlint.reporting import github
 
-        # GitHub reads annotations anywhere in the output and shows them at the lines of the pull request.
-        _print(github.render(report), stream)
-
-
-def _print(lines: Iterable[str], stream: TextIO) -> None:
-    """Together: to write each line for itself takes longer than to make it."""
-    together = list(lines)
-    if together:
-        click.echo("\n".join(together), file=stream, color=True)
-
-
-def write_report(report: Report, output_format: OutputFormat, path: Path, *, statistics: bool = False) -> None:
-    """Write the report to a file, at once or not at all. Raises Trouble."""
-    from memlint.source.file import write_atomically
-
-    stream = io.StringIO()
-    print_report(report, output_format, stream, statistics=statistics)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, stream.getvalue().encode(errors="backslashreplace"))
-    except OSError as error:
-        raise Trouble(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _is_github_action() -> bool:
-    return os.environ.get("GITHUB_ACTIONS") == "true"
+        lines += github.render(report)  # GitHub shows them at the lines of the pull request
+    return "".join(f"{line}\n" for line in lines)
 
 
 def print_troubles(results: Iterable[FileResult]) -> None:
@@ -90,24 +67,15 @@ def exit_status(results: Sequence[FileResult], *, exit_zero: bool = False) -> in
     return 1 if findings and not exit_zero else 0
 
 
-def _rendered(report: Report, output_format: OutputFormat, stream: TextIO) -> Iterator[str]:
+def _rendered(report: Report, output_format: OutputFormat, looks: Looks) -> Iterator[str]:
     if output_format in _MODULES:
         module = importlib.import_module(f"memlint.reporting.{_MODULES[output_format]}")
         lines: Iterator[str] = module.render(report)
         return lines
-    return text.render(report, palette=Palette(wants_colour(stream)), width=_width(stream))
+    return text.render(report, palette=Palette(looks.colour), width=looks.width)
 
 
 def _counted(report: Report, output_format: OutputFormat) -> Iterator[str]:
     from memlint.reporting import counts
 
     return counts.render_json(report) if output_format is OutputFormat.JSON else counts.render(report)
-
-
-def _width(stream: TextIO) -> int:
-    """The terminal's; a file gets lines that fit most screens."""
-    if not stream.isatty():
-        return text.DEFAULT_WIDTH
-    import shutil
-
-    return shutil.get_terminal_size((text.DEFAULT_WIDTH, 24)).columns

@@ -9,10 +9,9 @@ from itertools import groupby
 
 from memlint.linting.finding import Applicability, Cost, CostClass, Finding, Related
 from memlint.reporting.colour import Palette
+from memlint.reporting.looks import DEFAULT_WIDTH
 from memlint.reporting.report import Report, place, price, visible
 from memlint.reporting.snippet import PrintedLine
-
-DEFAULT_WIDTH = 120
 
 # Lines of source are never cut below this, however narrow the terminal: there would be nothing to read.
 _LEAST_SOURCE_WIDTH = 30

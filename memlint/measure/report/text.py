@@ -16,9 +16,9 @@ from memlint.measure.recording import Category, Place
 from memlint.measure.report.subject import Subject
 from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, matters, notes
 from memlint.measure.sizes import words
+from memlint.reporting.looks import DEFAULT_WIDTH
 from memlint.reporting.report import visible
 
-DEFAULT_WIDTH = 120
 MOST_LINES = 12
 """Lines of source that are listed; the JSON output has all of them."""
 
