@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from memlint.cache import snapshot, store
 from memlint.cache.encoding import result_from_text, result_to_text
 from memlint.cache.results import Results
+from memlint.cache.stores import Stores
 from memlint.linting.earlier import Earlier, Examined
 from memlint.linting.examine import examine
 from memlint.linting.finding import (
@@ -138,7 +139,7 @@ class Project:
         told = {file: self.told_anew(file) for file in self.files}
         forget_projects()
         run = Run()
-        results = Results(run.said.append)
+        results = Results(Stores(run.said.append))
         files = only or self.files
         for file, known in zip(files, results.find([(file, self.policy(file)) for file in files]), strict=True):
             policy = self.policy(file)
@@ -288,7 +289,7 @@ def test_of_a_file_that_changed_alone_no_other_is_read(
         return raw(names, file)
 
     monkeypatch.setattr(Names, "raw", noting)
-    results, policy = Results(project.said.append), project.policy(f"{file}.py")
+    results, policy = Results(Stores(project.said.append)), project.policy(f"{file}.py")
     (known,) = results.find([(f"{file}.py", policy)])
     assert isinstance(known, Earlier)
     forget_projects()
@@ -325,7 +326,7 @@ def test_of_an_unchanged_project_no_result_is_looked_up_by_itself(
     project.write(ASKS)
     first = project.check()
     monkeypatch.setattr(store.Store, "_results", lambda *_: pytest.fail("looked up"))
-    results = Results(project.said.append)
+    results = Results(Stores(project.said.append))
     known = results.find([(file, project.policy(file)) for file in project.files])
     codes = {one.path: [finding.code for finding in one.findings] for one in known if isinstance(one, FileResult)}
     assert codes == first.found

@@ -1,14 +1,11 @@
-"""Results, and what they rest on, as JSON and back.
-
-Whatever does not fit raises what is in UNREADABLE: what is stored may be damaged.
-"""
+"""Results as JSON and back. Whatever does not fit raises what is in UNREADABLE: what is stored may be damaged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from memlint.cache.texts import decoded, encoded
 from memlint.linting.finding import (
     Applicability,
     Confidence,
@@ -24,16 +21,6 @@ from memlint.source.lines import Position
 
 if TYPE_CHECKING:
     from memlint.source.cells import CellIndex
-
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
-
-
-def encoded(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def decoded(text: str) -> Any:
-    return json.loads(text)
 
 
 def result_to_text(result: FileResult) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from memlint.cache.encoding import UNREADABLE, decoded, encoded, result_from_text, result_to_text
+from memlint.cache.encoding import result_from_text, result_to_text
 from memlint.cache.snapshot import (
     Changes,
     Digests,
@@ -25,13 +25,15 @@ from memlint.cache.snapshot import (
     unpacked,
     words_in,
 )
-from memlint.cache.store import FOLDER, Damaged, KnownRule, Store, Stored, Unusable, remove_database
-from memlint.cache.tool import fingerprint, local_rules_fingerprint, plugin_fingerprint
-from memlint.cache.whole import Said, Whole, are_as_before, put, recalled
+from memlint.cache.store import KnownRule, Store, Stored, Unusable
+from memlint.cache.stores import Stores, folder_for
+from memlint.cache.texts import decoded, encoded
+from memlint.cache.tool import local_rules_fingerprint
+from memlint.cache.whole import Said, Whole, are_as_before, put
 from memlint.linting.earlier import Earlier, Examined, Grounds
 from memlint.linting.finding import Confidence, FileResult
 from memlint.linting.policy import Policy
-from memlint.project.files import ROOT_MARKERS, looked_at
+from memlint.project.files import looked_at
 from memlint.project.reads import Read, digest_of, digest_of_names, meaningful
 
 # A rule that crashed may be about to be mended.
@@ -45,42 +47,18 @@ Known = FileResult | Earlier | None
 _Key = tuple[str, str]
 """A file by its path in the project, and a digest of what is wanted of it."""
 
-_Answer = TypeVar("_Answer")
-
-
-def folder_for(root: Path) -> Path:
-    """Where the results of a project are stored: in it. Files without a project share a store in the current folder."""
-    cwd = Path.cwd()
-    has_project_file = any((root / marker).exists() for marker in ROOT_MARKERS)
-    return (cwd if not has_project_file and cwd in root.parents else root) / FOLDER
-
 
 class Results:
-    """Every method works whatever the state of the store: without it, nothing is known and nothing is kept."""
+    """Every method works whatever the state of the stores: without one, nothing is known and nothing is kept."""
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        """`say` is told, once, that a store cannot be used."""
-        self._say = say
-        self._tool = fingerprint()
-        self._stores: dict[Path, Store | None] = {}
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
         self._projects: dict[str, _Project | None] = {}
-        self._told: set[Path] = set()
         self._began = time.time_ns()
-
-    def recall(self, root: Path, run: str) -> Said | None:
-        """What a run, by a digest of what it was told, said the last time, if all that it looked at is as it was.
-
-        It was begun in the project that lies in `root`.
-        """
-        folder = folder_for(root)
-        store = self._store(folder) if folder.exists() else None
-        return self._guarded(folder, lambda: recalled(store, run) if store is not None else None, None)
 
     def rules(self, root: Path) -> list[KnownRule]:
         """All rules, as an earlier run in this project has found them; nothing where none has."""
-        folder = folder_for(root)
-        store = self._store(folder) if folder.exists() else None
-        return self._guarded(folder, lambda: _rules_in(store) if store is not None else [], [])
+        return self._stores.ask(folder_for(root), _rules_in, [])
 
     def find(self, wanted: Sequence[Wanted]) -> list[Known]:
         """What is known of each file: its findings; those of which it is not known whether they still hold; nothing."""
@@ -96,7 +74,9 @@ class Results:
     def _find(self, wanted: list[Wanted]) -> list[Known]:
         """The same for files of one project."""
         project, nothing = self._project(wanted[0][1]), list[Known]([None] * len(wanted))
-        return nothing if project is None else self._guarded(project.folder, lambda: project.find(wanted), nothing)
+        return (
+            nothing if project is None else self._stores.guarded(project.folder, lambda: project.find(wanted), nothing)
+        )
 
     def keep(self, policy: Policy, examined: Examined) -> None:
         project = self._project(policy)
@@ -105,43 +85,25 @@ class Results:
 
     def save(self) -> None:
         """Write down what was kept."""
-        for project in list(self._projects.values()):
-            if project is not None:
-                self._guarded(project.folder, project.save, None)
-        self._close()
+        for project in self._projects.values():
+            if project is not None and self._stores.has(project.folder):
+                self._stores.guarded(project.folder, project.save, None)
+        self._stores.close()
 
     def keep_whole(self, root: Path, run: str, said: Said, files: int) -> None:
-        """Store what this run, which is saved, says of so many files, for `recall`."""
+        """Store what this run, which is saved, says of so many files; it was begun in the project in `root`.
+
+        `run` is a digest of what it was told.
+        """
         project = next(iter(self._projects.values()), None)
         whole = project.whole(self._began) if project is not None and len(self._projects) == 1 else None
         if project is None or whole is None or project.files != files:
             return
-        store = self._store(folder_for(root))
+        store = self._stores.of(folder_for(root))
         if store is not None:
             with suppress(Unusable):  # the next run takes a little longer: nothing to speak of
                 put(store, run, said, whole)
-        self._close()
-
-    def _close(self) -> None:
-        """Until one is asked again."""
-        for store in self._stores.values():
-            if store is not None:
-                store.close()
-        self._stores = {folder: None for folder, store in self._stores.items() if store is None}
-
-    def _store(self, folder: Path) -> Store | None:
-        if folder not in self._stores:
-            self._stores[folder] = None
-            self._stores[folder] = self._guarded(folder, lambda: self._opened(folder), None)
-        return self._stores[folder]
-
-    def _opened(self, folder: Path) -> Store:
-        try:
-            return Store(folder, self._tool, plugin_fingerprint)
-        except Damaged as error:
-            self._tell(folder, str(error))
-            remove_database(folder)
-            return Store(folder, self._tool, plugin_fingerprint)
+        self._stores.close()
 
     def _project(self, policy: Policy) -> _Project | None:
         root = policy.project
@@ -150,38 +112,11 @@ class Results:
         if root not in self._projects:
             self._projects[root] = None
             folder = folder_for(Path(root))
-            store = self._store(folder)
+            store = self._stores.of(folder)
             if store is not None:
-                self._projects[root] = self._guarded(folder, lambda: _Project(store, folder, root), None)
-        return self._projects[root]
-
-    def _guarded(self, folder: Path, work: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
-        """The answer, or the other one where the store fails: then nobody asks it again."""
-        try:
-            return work()
-        except (Unusable, OSError, *UNREADABLE) as error:
-            self._tell(folder, str(error))
-            self._forsake(folder, is_damaged=not isinstance(error, Unusable) or isinstance(error, Damaged))
-            return otherwise
-
-    def _forsake(self, folder: Path, *, is_damaged: bool) -> None:
-        store = self._stores.get(folder)
-        if store is not None:
-            store.close()
-        self._stores[folder] = None
-        self._projects = {root: self._but_for(project, folder) for root, project in self._projects.items()}
-        if is_damaged:
-            with suppress(OSError):
-                remove_database(folder)
-
-    @staticmethod
-    def _but_for(project: _Project | None, folder: Path) -> _Project | None:
-        return None if project is not None and project.folder == folder else project
-
-    def _tell(self, folder: Path, reason: str) -> None:
-        if folder not in self._told:
-            self._told.add(folder)
-            self._say(f"the cache {folder} cannot be used ({reason}): everything is checked anew")
+                self._projects[root] = self._stores.guarded(folder, lambda: _Project(store, folder, root), None)
+        project = self._projects[root]
+        return project if project is not None and self._stores.has(project.folder) else None
 
 
 class _Run:

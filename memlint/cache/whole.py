@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from memlint.cache.encoding import decoded, encoded
 from memlint.cache.snapshot import Status, listing_of, status_of
 from memlint.cache.store import Store
+from memlint.cache.texts import decoded, encoded
 
 # In place of a project's name: a run may be over a part of it, or begin elsewhere.
 _WHOLE = "*"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from memlint.cache.results import Results
+from memlint.cache.stores import Stores, folder_for
+from memlint.cache.whole import recalled
 from memlint.cli.said import Manner, Said
 from memlint.config.options import Options
 from memlint.project.files import project_root
 from memlint.project.reads import digest_of
+
+if TYPE_CHECKING:
+    from memlint.cli.run import Plan
 
 
 class EarlierRun:
@@ -21,13 +26,19 @@ class EarlierRun:
         cwd = Path.cwd()
         self._root = project_root(cwd)
         self._told = digest_of(repr((str(cwd), tuple(paths), overrides, manner)).encode(errors="surrogateescape"))
-        self.results = Results(lambda text: click.echo(f"note: {text}", err=True))
+        self.stores = new_stores()
 
     def recall(self) -> Said | None:
         """None where something may have changed, or nothing is known."""
-        said = self.results.recall(self._root, self._told)
+        said = self.stores.ask(folder_for(self._root), lambda store: recalled(store, self._told), None)
         return None if said is None else Said(*said)
 
-    def keep(self, said: Said, files: int) -> None:
-        """Have what this run says of so many files known to the next one."""
-        self.results.keep_whole(self._root, self._told, said, files)
+    def keep(self, planned: Plan, said: Said) -> None:
+        """Have what this run says known to the next one."""
+        results = planned.means.results
+        if results is not None and planned.may_be_repeated:
+            results.keep_whole(self._root, self._told, said, len(planned.jobs))
+
+
+def new_stores() -> Stores:
+    return Stores(lambda text: click.echo(f"note: {text}", err=True))

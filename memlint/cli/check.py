@@ -70,7 +70,6 @@ def check(  # noqa: PLR0913 - one for each option
 
     The exit status is 0 when nothing was found, 1 when something was, and 2 when the check could not be done.
     """
-    from memlint.cli.fix import fix_files
     from memlint.cli.said import manner, say
 
     others = (since, measured, add_noqa, baseline, stdin_filename)
@@ -86,8 +85,10 @@ def check(  # noqa: PLR0913 - one for each option
         from memlint.cli.output import NO_FILES, print_troubles
         from memlint.cli.run import check_all, plan
 
-        planned = plan(paths, stdin_filename, overrides, running, earlier.results if earlier is not None else None)
+        planned = plan(paths, stdin_filename, overrides, running, earlier.stores if earlier is not None else None)
         if apply_fixes:
+            from memlint.cli.fix import fix_files
+
             return fix_files(planned, write=True, statistics=statistics, exit_zero=exit_zero)
         results = list(check_all(planned.jobs, planned.means))
         if baseline or planned.settings.baseline:
@@ -100,8 +101,8 @@ def check(  # noqa: PLR0913 - one for each option
             results = _suppressed(planned, results, add_noqa)
         results += planned.troubles
         said = _said(results, planned, how)
-        if earlier is not None and planned.may_be_repeated:
-            earlier.keep(said, len(planned.jobs))
+        if earlier is not None:
+            earlier.keep(planned, said)
         status = say(said, output_file)
         if not planned.jobs:
             click.echo(NO_FILES, err=True)

@@ -13,8 +13,8 @@ from memlint.cli.errors import Trouble
 @click.argument("paths", nargs=-1, metavar="[PATHS]...", type=click.Path(exists=True, path_type=Path))
 def clean(paths: tuple[Path, ...]) -> None:
     """Remove the caches of the projects that PATHS belong to, by default that of the current folder."""
-    from memlint.cache.results import folder_for
     from memlint.cache.store import remove
+    from memlint.cache.stores import folder_for
     from memlint.config.paths import absolute, shown
     from memlint.project.files import project_root
 

@@ -1,7 +1,7 @@
 """The `memlint` command.
 
-What the command line imports at its start stays cheap: LibCST and rich are imported by the functions that need
-them, so that `memlint --version` and `--help` answer at once.
+A command is imported when it is called, or when `--help` lists all, and what it imports at its start stays cheap:
+LibCST and rich are imported by the functions that need them.
 """
 
 from __future__ import annotations
@@ -10,29 +10,33 @@ import io
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from memlint import __version__
-from memlint.cli.baseline import baseline
-from memlint.cli.check import check
-from memlint.cli.clean import clean
-from memlint.cli.config import config
-from memlint.cli.confirm import confirm
 from memlint.cli.errors import Trouble, say_error
-from memlint.cli.fix import fix
-from memlint.cli.measure import measure
-from memlint.cli.rule import rule
-from memlint.cli.server import server
-from memlint.cli.test import test
 from memlint.config.errors import ConfigError
 
 # What a shell reports for a process that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
 
+# Each is a function of a module of the same name.
+_COMMANDS = ("baseline", "check", "clean", "config", "confirm", "fix", "measure", "rule", "server", "test")
+
+
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as in click
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"memlint.cli.{cmd_name}"), cmd_name)
+        return command
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -44,18 +48,6 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="memlint", message="%(prog)s %(version)s")
 def memlint() -> None:
     """Find the lines that waste GPU memory in PyTorch code, and fix them."""
-
-
-memlint.add_command(check)
-memlint.add_command(fix)
-memlint.add_command(measure)
-memlint.add_command(confirm)
-memlint.add_command(rule)
-memlint.add_command(config)
-memlint.add_command(clean)
-memlint.add_command(baseline)
-memlint.add_command(server)
-memlint.add_command(test)
 
 
 def main() -> NoReturn:

@@ -30,6 +30,7 @@ from memlint.source.lines import Position
 
 if TYPE_CHECKING:
     from memlint.cache.results import Results
+    from memlint.cache.stores import Stores
     from memlint.config.selectors import SelectableRule
     from memlint.linting.pool import Lost
 
@@ -99,18 +100,18 @@ def plan(
     stdin_filename: str | None,
     overrides: Options,
     running: Running = _USUALLY,
-    results: Results | None = None,
+    stores: Stores | None = None,
     *,
     unsafe_fixes: bool = False,
 ) -> Plan:
-    """Find the files and what is to be checked in each. `results` are those of earlier runs, where they are at hand.
+    """Find the files and what is to be checked in each. `stores` are those of the run, where it has opened them.
 
     Raises:
         ConfigError: a path that does not exist, or settings that cannot be used.
     """
     forget_files()  # a process may run several times, as `--watch` does
     resolver = SettingsResolver(overrides)
-    means = _means(running, results, uses_stdin=STDIN in paths)
+    means = _means(running, stores, uses_stdin=STDIN in paths)
     policies = PolicyMaker(resolver, _known_rules(means))
     settings = resolver.for_folder(Path.cwd())
     policies.validate(settings)
@@ -126,13 +127,14 @@ def plan(
     return Plan(settings, jobs, found.unreadable, means, resolver.has_local_rules)
 
 
-def _means(running: Running, results: Results | None, *, uses_stdin: bool) -> Means:
+def _means(running: Running, stores: Stores | None, *, uses_stdin: bool) -> Means:
     processes = running.jobs or _cores()
-    if results is not None or not running.cache or uses_stdin:
-        return Means(processes, results)
+    if not running.cache or uses_stdin:
+        return Means(processes)
     from memlint.cache.results import Results
+    from memlint.cli.again import new_stores
 
-    return Means(processes, Results(lambda text: click.echo(f"note: {text}", err=True)))
+    return Means(processes, Results(stores or new_stores()))
 
 
 def _cores() -> int:
