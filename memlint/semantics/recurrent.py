@@ -158,7 +158,7 @@ def _is_cut(scope: Scope, loop: Loop, path: str) -> bool:
 
 @lru_cache(maxsize=NODES_REMEMBERED)
 def _cuts_something(scope: Scope) -> bool:
-    return any(map(_is_cutting, scope.words_within))
+    return any(map(_may_cut, scope.words_within))
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)
@@ -168,17 +168,23 @@ def _cut_in(loop: cst.CSTNode) -> frozenset[str]:
     for node in walk(loop):
         if node is loop or not isinstance(node, (cst.Assign, cst.AnnAssign, cst.Expr, cst.For)):
             continue
-        names = _names_in(node)
-        if any(_is_cutting(name) for name in names):
-            found |= _names_in(node.iter) if isinstance(node, cst.For) else names
+        if any(_takes_out_of_graph(inner) for inner in walk(node)):
+            found |= _names_in(node.iter if isinstance(node, cst.For) else node)
     return frozenset(found)
+
+
+def _takes_out_of_graph(node: cst.CSTNode) -> bool:
+    """`h.data`, `repackage(h)`; a variable `data` is none."""
+    if isinstance(node, cst.Attribute):
+        return _may_cut(node.attr.value)
+    return isinstance(node, cst.Name) and node.value != "data" and _may_cut(node.value)
 
 
 def _names_in(node: cst.CSTNode) -> set[str]:
     return {item.value for item in walk(node) if isinstance(item, cst.Name)}
 
 
-def _is_cutting(name: str) -> bool:
+def _may_cut(name: str) -> bool:
     return name == "data" or any(word in name.lower() for word in _CUTTING_WORDS)
 
 
@@ -250,9 +256,7 @@ def _is_mentioned(scope: Scope, path: str, call: Call) -> bool:
             targets = [item for target in node.targets for item in walk(target.target)]
             if any(path_of(item) == path for item in targets) and path_of(node.value) is None:
                 return True
-        if isinstance(node, cst.Attribute) and _is_cutting(node.attr.value):
-            return True
-        if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and _is_cutting(node.func.value):
+        if _takes_out_of_graph(node):
             return True
     return False
 
@@ -279,6 +283,6 @@ def _is_set_back(module: Module, flow: Flow, loop: Loop, attribute: str) -> bool
             for item in walk(node.target):
                 if isinstance(item, cst.Attribute) and item.attr.value == attribute:
                     return True
-        if isinstance(node, cst.Attribute) and (_is_cutting(node.attr.value) or "hidden" in node.attr.value.lower()):
+        if isinstance(node, cst.Attribute) and (_may_cut(node.attr.value) or "hidden" in node.attr.value.lower()):
             return True
     return False
