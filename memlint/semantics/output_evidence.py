@@ -30,6 +30,7 @@ _ACTING_WORDS = frozenset({"act", "action", "predict", "prediction", "prediction
 # `infer_output_dim(layer, size)`: a look at the shape of one output, when a model is built.
 _SHAPE_WORDS = frozenset({"dim", "dims", "dimension", "dimensions", "shape", "shapes", "size", "sizes"})
 _DEVICE_WORDS = frozenset({"cuda", "cpu", "device", "devices", "device_map", "xpu", "mps", "accelerator"})
+_DEVICE_NAMES = ('"cuda', "'cuda", '"mps', "'mps", '"xpu', "'xpu")
 SHOWING_WORDS = frozenset(
     """main demo show visualize visualise visualization plot render draw display sample generate generation translate
     transcribe infer inference predict extract embed run process synthesize""".split()
@@ -53,7 +54,7 @@ def by_acting(module: Module, flow: Flow, call: Call) -> str | None:
 
 def by_output(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run], ends: Ends) -> str | None:
     """What becomes of the output says that nobody differentiates it."""
-    if module.words.isdisjoint(_DEVICE_WORDS):
+    if module.words.isdisjoint(_DEVICE_WORDS) and not module.mentions(_DEVICE_NAMES):
         return None  # as far as this file tells, the model never leaves the host
     evidence = _by_ends(module, flow, loop, call, ends)
     return evidence or _by_weights(module, flow, loop, call, runs) or _by_data(module, flow, call)
