@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.project.names import is_symbol
 from memlint.semantics.events import Argument, Call, Use
 from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.knowledge import checkpoints as known
 from memlint.semantics.knowledge import torch
 from memlint.semantics.module import Module
 from memlint.semantics.naming import is_model_name, words_of
-from memlint.semantics.scopes import imported_names, parameters, path_of, walk
+from memlint.semantics.scopes import imported_names, parameters, parents_within, path_of, walk
 from memlint.semantics.values import Kind, Value
 
 
@@ -34,6 +35,8 @@ class CheckpointLoad:
     """Only a name says that it is a checkpoint."""
     saved_from_host: bool = False
     """The project puts states on the host before it saves them."""
+    ignores_parameter: bool = False
+    """The function is told where to load it, and does not hand that on."""
 
 
 def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
@@ -58,12 +61,13 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
             continue
         uses = module.uses_of(call.root)
         restoring = _restoring(module, call.root)
-        evidence = next(iter(restoring), None) or _shown_by(uses)
-        by_name = evidence is None and _is_named_checkpoint(call) and not _saves(module, call)
+        asked = _ignored_parameter(call)
+        evidence = next(iter(restoring), None) or _shown_by(module, call.root) or asked
+        # `map_location="cpu" if args.map_to_cpu else None` of a conversion is a choice.
+        by_name = evidence is None and known.MAP_LOCATION not in call.keywords and _is_named_checkpoint(call)
         if evidence is None and not (by_name and call.scope.is_function and not _is_one_tensor(call, uses)):
             continue
-        is_module = any(use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS for use in uses)
-        adopted = is_module or (bool(restoring) and all(_adopts(module, node) for node in restoring))
+        adopted = _is_used_as_module(uses) or (bool(restoring) and all(_adopts(module, node) for node in restoring))
         yield CheckpointLoad(
             call,
             evidence,
@@ -72,6 +76,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
             adopted and not every_process,
             by_name,
             module.once(_saves_from_host),
+            asked is not None,
         )
 
 
@@ -121,6 +126,27 @@ def _adopts(module: Module, node: cst.CSTNode) -> bool:
     return call.receiver.kind is Kind.OPTIMIZER or not words_of(name).isdisjoint({"optimizer", "optim", "opt"})
 
 
+def _is_used_as_module(uses: list[Use]) -> bool:
+    """A pickled module that goes on being used, other than one that only gives its state away."""
+    methods = {use.detail for use in uses if use.how == "method"} & known.PICKLED_MODULE_METHODS
+    return not methods <= {"state_dict"}
+
+
+def _ignored_parameter(load: Call) -> cst.Param | None:
+    """The `map_location` of the function around, where nothing but calls of other functions is given it."""
+    if not isinstance(load.scope.node, cst.FunctionDef):
+        return None
+    for param in parameters(load.scope.node.params):
+        if param.name.value != known.MAP_LOCATION:
+            continue
+        parents = parents_within(load.scope.node.body)
+        read = [node for node in walk(load.scope.node.body) if path_of(node) == known.MAP_LOCATION]
+        arguments = (parents.get(id(node)) for node in read)
+        if all(isinstance(argument, cst.Arg) for argument in arguments):
+            return param
+    return None
+
+
 def _is_quantized(load: Call) -> bool:
     """Weights quantized dynamically are kept, saved and run on the CPU."""
     return any("quantize" in word for word in load.scope.words)
@@ -133,7 +159,7 @@ def _map_location_position(call: Call) -> int | None:
 
 
 def _says_where(call: Call, position: int) -> bool:
-    given = call.keywords.get("map_location")
+    given = call.keywords.get(known.MAP_LOCATION)
     if given is not None:
         return not _is_none_at_times(call, given.expression)
     return call.unpacks or len(call.positional) > position
@@ -164,7 +190,12 @@ def _is_lightning_load(module: Module, call: Call) -> bool:
         or _says_where(call, known.LIGHTNING_MAP_LOCATION)
     ):
         return False
-    owner = next(iter(call.callee.quals)).rpartition(".")[0]
+    qualified = next(iter(call.callee.quals))
+    owner = qualified.rpartition(".")[0]
+    view = module.analysis.view
+    if view is not None and is_symbol(qualified):
+        is_own = view.is_class(owner) and view.method(owner, known.LIGHTNING_LOAD) is None
+        return is_own and not torch.LIGHTNING_MODULES.isdisjoint(view.bases(owner))
     is_own = module.analysis.is_class(owner) and module.analysis.method(owner, known.LIGHTNING_LOAD) is None
     return is_own and bool(module.analysis.base_names(owner) & torch.LIGHTNING_MODULES)
 
@@ -178,12 +209,19 @@ def _restoring(module: Module, root: int, depth: int = 2) -> list[cst.CSTNode]:
     for call in module.calls:
         given = (*call.positional, *call.keywords.values())
         handed = [argument for argument in given if root in _roots_in(module, argument.value)]
-        if handed and _loads_state(call):
+        if any(_is_state_for_class(argument) for argument in handed):
+            found.append(call.node)
+        elif handed and _loads_state(call):
             found += [] if _holds_numbers(module, call) else [call.node]
         elif handed and depth > 0:
             for inner in _parameters_given(module, call, handed):
                 found += _restoring(module, inner, depth - 1)
     return found
+
+
+def _is_state_for_class(argument: Argument) -> bool:
+    """`Net.from_pretrained(None, state_dict=torch.load(path))`"""
+    return argument.node.keyword is not None and argument.node.keyword.value == "state_dict"
 
 
 def _parameters_given(module: Module, call: Call, handed: list[Argument]) -> Iterator[int]:
@@ -245,11 +283,6 @@ def _reads_checkpoint_file(load: Call) -> bool:
     return not words.isdisjoint(known.FILES_OF_CHECKPOINTS)
 
 
-def _saves(module: Module, load: Call) -> bool:
-    """The function writes files of its own: a conversion."""
-    return any(call.names(known.SAVES) for call in module.calls_in(load.scope))
-
-
 def _names_checkpoint(name: str) -> bool:
     words = words_of(name)
     if not words.isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS):
@@ -301,7 +334,11 @@ def _saved_on_the_host(module: Module, load: Call) -> bool:
     target = module.text(load.positional[0].expression)
     calls = module.calls_in(load.scope)
     saves = [call for call in calls if call.names(known.SAVES) and len(call.positional) > 1]
-    statements = {call.statement for call in saves if module.text(call.positional[1].expression) == target}
+    statements = {
+        call.statement
+        for call in saves
+        if call.order < load.order and module.text(call.positional[1].expression) == target
+    }
     if not statements:
         return False
     if module.words.isdisjoint(known.MOVING_WORDS) or any(
@@ -322,13 +359,20 @@ def _roots_in(module: Module, value: Value) -> frozenset[int]:
     return roots
 
 
-def _shown_by(uses: list[Use]) -> cst.CSTNode | None:
-    """A use that only a checkpoint, or a pickled module, allows."""
-    for use in uses:
+def _shown_by(module: Module, root: int, depth: int = 2) -> cst.CSTNode | None:
+    """A use that only a checkpoint, or a pickled module, allows, also in functions of this file that are given it."""
+    for use in module.uses_of(root):
         if use.how == "method" and use.detail in known.PICKLED_MODULE_METHODS:
             return use.node
         if use.how == "subscript" and isinstance(use.node, cst.Subscript) and _is_checkpoint_key(use.node):
             return use.node
+        call = module.call_at(use.node) if use.how == "argument" and depth > 0 else None
+        given = (*call.positional, *call.keywords.values()) if call is not None else ()
+        handed = [argument for argument in given if root in argument.value.idents]
+        for inner in _parameters_given(module, call, handed) if call is not None and handed else ():
+            shown = _shown_by(module, inner, depth - 1)
+            if shown is not None:
+                return shown
     return None
 
 

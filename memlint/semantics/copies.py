@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import libcst as cst
 
+from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.graph_signs import carries_by_signs, is_parameter
 from memlint.semantics.knowledge import copies as known
@@ -17,6 +19,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
 from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
+from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import path_of, walk
 from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
 
@@ -227,7 +230,7 @@ def _whole(part: cst.BaseExpression) -> cst.BaseExpression:
 def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
     """The annotation is not believed: the code asks for the type, or just converts a parameter, whatever it is."""
     uses = [use for root in argument.value.idents for use in module.uses_of(root)]
-    if any(use.detail in known.TYPE_TESTS for use in uses):
+    if any(use.detail in known.TYPE_TESTS for use in uses) or any(_types_asked(module, call, argument)):
         return True
     nodes = [module.analysis.roots[root].node for root in argument.value.idents]
     is_used = any(use.how in _TENSOR_USES for use in uses)
@@ -236,6 +239,23 @@ def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
     if not any(isinstance(node, cst.Param) and path_of(argument.expression) == node.name.value for node in nodes):
         return False
     return _is_rebound_by(call, argument.expression) and not is_used
+
+
+def _types_asked(module: Module, call: Call, argument: Argument) -> Iterator[tuple[cst.BaseExpression, bool]]:
+    """The types for which a condition around the call asks the argument, and whether the call is for those.
+
+    `torch.tensor(x) if isinstance(x, np.ndarray) else x`
+    """
+    asked_of = module.text(argument.expression, 200)
+    for around, inside in pairwise(path_to(call.scope.node, call.node)):
+        if not isinstance(around, (cst.If, cst.IfExp)):
+            continue
+        test = module.call_at(around.test)
+        if test is None or not test.names({"isinstance"}) or len(test.positional) != 2:
+            continue
+        subject, kind = (given.expression for given in test.positional)
+        if module.text(subject, 200) == asked_of:
+            yield kind, inside is around.body
 
 
 def _may_be_none(param: cst.Param) -> bool:
@@ -288,6 +308,8 @@ class FreshCopy:
     fixable: bool = True
     is_negligible: bool = False
     """A vector that is moved once, where an object is set up, or as many numbers as there are classes: a few kB."""
+    legacy_type: str | None = None
+    """Of a constructor that takes no device, the type that `torch.empty` needs for it; empty: torch's default."""
 
     @property
     def factory(self) -> cst.Call:
@@ -344,6 +366,7 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
         return None
     made, steps = chain
     is_array = made.names(known.TENSOR_CONSTRUCTORS)
+    is_legacy = made.names(known.LEGACY_CONSTRUCTORS)
     if not known.FACTORY_KEYWORDS_WITH_A_MEANING.isdisjoint(made.keywords) or _default_device(module):
         return None
     # With another type the array is converted on the host first, in either spelling.
@@ -360,21 +383,24 @@ def _moved_factory(module: Module, call: Call, source: cst.BaseExpression) -> Fr
     if device is None:
         return None
     code, proven = device
-    safe = proven and not is_random and not steps and not is_array and _same_everywhere(made)
-    fixable = len(call.call.args) - ("non_blocking" in call.keywords) <= 1
-    if not fixable and "dtype" in made.keywords:
+    safe = proven and not is_random and not steps and not is_array and not is_legacy and _same_everywhere(made)
+    changes_type = len(call.call.args) - ("non_blocking" in call.keywords) > 1
+    if changes_type and "dtype" in made.keywords:
         return None  # whole numbers first, then another type: `torch.arange(n, dtype=torch.int64).to(device, dtype)`
     set_up_once = call.scope.name in known.SET_UP_METHODS and _is_vector(made, steps)
     is_negligible = set_up_once or _counts_few(made, steps)
-    return FreshCopy(call, source, safe, code, made.call if steps else None, is_array, fixable, is_negligible)
+    # `FloatTensor(n, m)`: the file may have no name for torch.
+    fixable = not changes_type and (not is_legacy or isinstance(made.call.func, cst.Attribute))
+    inner = made.call if steps else None
+    return FreshCopy(call, source, safe, code, inner, is_array, fixable, is_negligible, _legacy_type(made))
 
 
 def _chain_to_factory(module: Module, source: cst.BaseExpression) -> tuple[Call, list[Call]] | None:
     """What allocates on the host, and the calls after it that work there too: shapes, types, fillings."""
     steps: list[Call] = []
     call = module.call_at(source)
-    while call is not None and not call.unpacks:
-        if call.names(known.HOST_FACTORIES | known.TENSOR_CONSTRUCTORS):
+    while call is not None and not _unpacks_keywords(call):
+        if call.names(known.HOST_FACTORIES | known.TENSOR_CONSTRUCTORS) or _is_legacy_factory(call):
             return call, steps
         inner = _on_host(module, call)
         if inner is None:
@@ -382,6 +408,25 @@ def _chain_to_factory(module: Module, source: cst.BaseExpression) -> tuple[Call,
         steps.append(call)
         call = module.call_at(inner)
     return None
+
+
+def _unpacks_keywords(call: Call) -> bool:
+    """`torch.zeros(n, **options)`: the device may be among them. `torch.zeros(*shape)` unpacks sizes."""
+    return any(argument.star == "**" for argument in call.call.args)
+
+
+def _is_legacy_factory(call: Call) -> bool:
+    """`torch.FloatTensor(rows, columns)`: it is given sizes, not the values."""
+    if not call.names(known.LEGACY_CONSTRUCTORS) or any(argument.keyword is not None for argument in call.call.args):
+        return False
+    if len(call.call.args) > 1 or call.unpacks:
+        return True
+    return any(argument.value.kind is Kind.NUMBER for argument in call.positional)
+
+
+def _legacy_type(made: Call) -> str | None:
+    """The type that `torch.empty` must be told to give what this constructor gives; empty: torch's default."""
+    return next((known.LEGACY_TYPES.get(qual) for qual in made.callee.quals), None)
 
 
 def _on_host(module: Module, call: Call) -> cst.BaseExpression | None:
@@ -392,7 +437,7 @@ def _on_host(module: Module, call: Call) -> cst.BaseExpression | None:
         return call.positional[0].expression
     if call.method in known.HOST_CHAIN_METHODS:
         return call.receiver_node
-    if call.method == "to" and len(call.call.args) == 1:
+    if call.method == "to" and len(call.call.args) == 1 and not call.unpacks:
         argument = next(iter((*call.positional, *call.keywords.values())))
         return call.receiver_node if _is_dtype(argument) else None
     return None
@@ -413,17 +458,19 @@ def _is_big_array(module: Module, made: Call) -> bool:
     call = module.call_at(argument.expression)
     if call is not None and _makes_array(call):
         return not _is_written_out(call)
+    if any(is_so and _is_array_type(module, kind) for kind, is_so in _types_asked(module, made, argument)):
+        return True
     nodes = module.definitions(argument.value)
     return bool(nodes) and all(_is_array(module, node) for node in nodes)
 
 
+def _is_array_type(module: Module, node: cst.CSTNode) -> bool:
+    return isinstance(node, (cst.Name, cst.Attribute)) and module.analysis.qualify(node) in known.ARRAY_ANNOTATIONS
+
+
 def _is_array(module: Module, node: cst.CSTNode) -> bool:
     if isinstance(node, cst.Param):
-        return node.annotation is not None and any(
-            module.analysis.qualify(part) in known.ARRAY_ANNOTATIONS
-            for part in walk(node.annotation)
-            if isinstance(part, (cst.Name, cst.Attribute))
-        )
+        return node.annotation is not None and any(_is_array_type(module, part) for part in walk(node.annotation))
     call = module.call_at(node)
     return call is not None and _makes_array(call) and not _is_written_out(call)
 
@@ -445,7 +492,7 @@ _RANDINT = frozenset({"torch.randint"})
 
 def _is_tiny(made: Call) -> bool:
     """A shape of literal numbers with a handful of elements, also of an identity matrix."""
-    if not made.names(known.SHAPED_FACTORIES | _IDENTITY | _RANDINT) or not made.positional:
+    if not made.names(known.SHAPED_FACTORIES | _IDENTITY | _RANDINT) or not made.positional or made.unpacks:
         return False
     is_square = made.names(_IDENTITY)
     shape = _shape_of_randint(made) if made.names(_RANDINT) else _shape(made)
@@ -459,7 +506,9 @@ def _is_tiny(made: Call) -> bool:
 
 def _counts_few(made: Call, steps: list[Call]) -> bool:
     """`torch.zeros(num_labels, self.num_groups)`: as many numbers as there are classes, heads or tasks."""
-    if any(step.method in known.REPEATING_METHODS for step in steps) or not made.names(known.SHAPED_FACTORIES):
+    if made.unpacks or not made.names(known.SHAPED_FACTORIES):
+        return False
+    if any(step.method in known.REPEATING_METHODS for step in steps):
         return False
     given = [argument.expression for argument in made.positional]
     if len(given) == 1 and isinstance(given[0], (cst.Tuple, cst.List)):
@@ -500,7 +549,7 @@ def _is_vector(made: Call, steps: list[Call]) -> bool:
         return False
     if made.names(known.RANGES):
         return True
-    if not made.names(known.SHAPED_FACTORIES) or not made.positional:
+    if not made.names(known.SHAPED_FACTORIES) or not made.positional or made.unpacks:
         return False
     first, shape = made.positional[0], _shape(made)
     # `torch.zeros(shape)` may have any number of sizes.
@@ -533,8 +582,13 @@ def _is_named_device(argument: Argument) -> bool:
     if argument.value.kind is not Kind.UNKNOWN and argument.value.kind is not Kind.PLAIN:
         return False
     keyword = argument.node.keyword
-    path = keyword.value if keyword is not None else path_of(argument.expression)
+    path = keyword.value if keyword is not None else _name_or_key(argument.expression)
     return path is not None and path.rpartition(".")[2].strip("_") == "device"
+
+
+def _name_or_key(node: cst.BaseExpression) -> str | None:
+    """`self.device`, and the key of `settings["device"]`."""
+    return literal_key(node) if isinstance(node, cst.Subscript) else path_of(node)
 
 
 def _is_integer(value: Value) -> bool:

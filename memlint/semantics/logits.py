@@ -20,7 +20,7 @@ from memlint.semantics.knowledge import vocabulary
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.outputs import is_over_characters, is_token_shift, is_vocabulary_size
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.values import Kind
 
 _PARTS = ("logit", "vocab", "lm_head", "ntoken")
@@ -48,6 +48,8 @@ class Copy(Enum):
     """The logarithms for every entry of the vocabulary, of which one for each token is taken."""
     ALL_POSITIONS = "all positions"
     """The head runs on every token, and the last one is used."""
+    FORWARD = "forward"
+    """So does the head in the model's forward, of which a method that samples uses the last token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def _copy(module: Module, call: Call) -> LogitsCopy | None:
         return _upcast(module, call)
     if call.method == "gather" or call.names(_GATHER):
         return _gathered(module, call)
-    return _last_position(module, call)
+    return _last_position(module, call) or _last_of_forward(module, call)
 
 
 # --- the last token left out ---
@@ -296,33 +298,128 @@ def _is_by_token(dim: cst.BaseExpression, index: cst.BaseExpression, logits: cst
 
 def _last_position(module: Module, call: Call) -> LogitsCopy | None:
     """`self.lm_head(x)[:, -1, :]`"""
-    if not _is_head(call.call) or len(call.positional) != 1:
-        return None
-    if call.callee.kind not in (Kind.MODULE, Kind.UNKNOWN):
+    if not _runs_on_all(module, call):
         return None
     reads = _reads_of_result(call)
     if not reads or not all(_is_last_position(node) for node in reads):
         return None
-    given = call.positional[0].expression
-    if isinstance(given, cst.Subscript):
-        return None  # some positions only
-    return LogitsCopy(Copy.ALL_POSITIONS, call, given)
+    return LogitsCopy(Copy.ALL_POSITIONS, call, call.positional[0].expression)
+
+
+def _runs_on_all(module: Module, call: Call) -> bool:
+    """A head over a vocabulary that is given more than some positions."""
+    if len(call.positional) != 1 or call.callee.kind not in (Kind.MODULE, Kind.UNKNOWN):
+        return False
+    if isinstance(call.positional[0].expression, cst.Subscript):
+        return False
+    return _is_head(call.call) or _is_made_as_head(module, call)
+
+
+def _is_made_as_head(module: Module, call: Call) -> bool:
+    """The class makes it so: `self.head = nn.Linear(width, vocab_size)`."""
+    owner, path = call.scope.enclosing_class(), path_of(call.call.func)
+    if owner is None or path is None or not path.startswith("self."):
+        return False
+    assigned = (node for node in walk(owner.node) if isinstance(node, cst.Assign))
+    made = [node.value for node in assigned if any(path_of(item.target) == path for item in node.targets)]
+    return bool(made) and all(_is_linear_over_vocabulary(module, module.call_at(node)) for node in made)
+
+
+def _is_linear_over_vocabulary(module: Module, call: Call | None) -> bool:
+    """As large as a vocabulary by its name, or as an embedding of the same class: `nn.Embedding(words, width)`."""
+    if call is None or not call.names(vocabulary.LINEAR_LAYERS):
+        return False
+    size = call.positional[1] if len(call.positional) > 1 else call.keywords.get("out_features")
+    if size is None or is_vocabulary_size(size.expression):
+        return size is not None
+    embeddings = (other for other in module.calls_in(call.scope) if other.names(vocabulary.EMBEDDINGS))
+    entries = (other.positional[0].expression for other in embeddings if other.positional)
+    return any(module.text(item) == module.text(size.expression) for item in entries)
+
+
+def _last_of_forward(module: Module, call: Call) -> LogitsCopy | None:
+    """`logits, _ = self(tokens)` of a model of this file, of which only `logits[:, -1]` is read."""
+    owner = call.scope.enclosing_class()
+    if owner is None or path_of(call.call.func) not in ("self", "self.forward"):
+        return None
+    if len(call.positional) != 1 or len(call.call.args) != 1 or _is_last_token(call.positional[0].expression):
+        return None
+    forward = module.analysis.method(owner.qualname, "forward")
+    place, reads = _reads_of_logits(call)
+    if forward is None or not reads or not all(_is_last_position(node) for node in reads):
+        return None
+    if forward.words & vocabulary.CARRIED_WORDS or not _returns_all_logits(module, forward, place):
+        return None
+    return LogitsCopy(Copy.FORWARD, call, call.positional[0].expression)
+
+
+def _is_last_token(given: cst.BaseExpression) -> bool:
+    """`tokens[:, -1:]`: what is sampled with a cache."""
+    return isinstance(given, cst.Subscript) and any(
+        isinstance(item.slice, cst.Slice) and _is_minus_one(item.slice.lower) for item in given.slice
+    )
+
+
+def _reads_of_logits(call: Call) -> tuple[int | None, list[cst.CSTNode]]:
+    """Which part of the result holds the logits, None for all of it, and where they are read."""
+    statement = call.statement
+    target = statement.targets[0].target if isinstance(statement, cst.Assign) else None
+    if not isinstance(statement, cst.Assign) or not isinstance(target, cst.Tuple) or statement.value is not call.node:
+        return None, _reads_of_result(call)
+    names = [element.value for element in target.elements]
+    for place, name in enumerate(names):
+        if isinstance(name, cst.Name) and _is_called_logits(name):
+            return place, _reads_of_name(call, name.value)
+    return None, []
+
+
+def _returns_all_logits(module: Module, forward: Scope, place: int | None) -> bool:
+    """Whatever way it takes, the function returns the head's output for every token."""
+    found = False
+    for node in walk(forward.node):
+        if not isinstance(node, cst.Return):
+            continue
+        value = node.value
+        if place is not None:
+            elements = value.elements if isinstance(value, cst.Tuple) else ()
+            value = elements[place].value if place < len(elements) else None
+        found = True
+        if value is None or not all(_is_output_of_head(module, made) for made in _made_as(forward, value)):
+            return False
+    return found
+
+
+def _made_as(function: Scope, value: cst.BaseExpression) -> list[cst.BaseExpression]:
+    """The expression itself, or all that its name is bound to in the function."""
+    if not isinstance(value, cst.Name):
+        return [value]
+    assigned = (node for node in walk(function.node) if isinstance(node, cst.Assign))
+    made = [node.value for node in assigned if any(path_of(item.target) == value.value for item in node.targets)]
+    return made or [value]
+
+
+def _is_output_of_head(module: Module, node: cst.BaseExpression) -> bool:
+    call = module.call_at(node)
+    return call is not None and _runs_on_all(module, call)
 
 
 def _reads_of_result(call: Call) -> list[cst.CSTNode]:
     """The subscripts (or other expressions) that read what the head has returned."""
-    nodes = list(walk(call.scope.node))
-    direct = [node for node in nodes if isinstance(node, cst.Subscript) and node.value is call.node]
+    direct = [node for node in walk(call.scope.node) if isinstance(node, cst.Subscript) and node.value is call.node]
     statement = call.statement
     if direct:
         return list(direct)
     if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
         return []
     target = statement.targets[0].target
-    if not isinstance(target, cst.Name):
-        return []
+    return _reads_of_name(call, target.value) if isinstance(target, cst.Name) else []
+
+
+def _reads_of_name(call: Call, name: str) -> list[cst.CSTNode]:
+    """What reads the name that the call's result is bound to."""
+    nodes = list(walk(call.scope.node))
     after = nodes[next(place for place, node in enumerate(nodes) if node is call.node) :]
-    return _reads_until_bound(after, target.value)
+    return _reads_until_bound(after, name)
 
 
 def _reads_until_bound(nodes: list[cst.CSTNode], name: str) -> list[cst.CSTNode]:
@@ -352,9 +449,13 @@ def _is_last_position(node: cst.CSTNode) -> bool:
     value = second.value
     if isinstance(value, cst.List) and len(value.elements) == 1:
         value = value.elements[0].value
+    return _is_minus_one(value)
+
+
+def _is_minus_one(node: cst.BaseExpression | None) -> bool:
     return (
-        isinstance(value, cst.UnaryOperation)
-        and isinstance(value.operator, cst.Minus)
-        and isinstance(value.expression, cst.Integer)
-        and value.expression.value == "1"
+        isinstance(node, cst.UnaryOperation)
+        and isinstance(node.operator, cst.Minus)
+        and isinstance(node.expression, cst.Integer)
+        and node.expression.value == "1"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memlint.linting.edits import AddArgument, EditDraft, KeepOnly
+from memlint.linting.edits import AddArgument, EditDraft, KeepOnly, Replace
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.copies import FreshCopy, fresh_copies
@@ -17,8 +17,9 @@ class FreshTensorCopied(Rule):
     ## What it does
     Flags `torch.zeros(n).clone()` and `torch.tensor(torch.zeros(n))`, `(a + b).clone()`, and factories whose result
     is made on the host and moved at once: `torch.zeros(n).to(device)`, `torch.ones(n).cuda()`, also with a shape, a
-    type or a filling in between (`torch.arange(n).unsqueeze(0).to(device)`). And `torch.tensor(array).to(device)` of
-    a NumPy array, which is copied on the host first.
+    type or a filling in between (`torch.arange(n).unsqueeze(0).to(device)`). The legacy constructors count as such
+    where they are given sizes (`torch.FloatTensor(n, m).fill_(1).cuda()`). And `torch.tensor(array).to(device)` of a
+    NumPy array, which is copied on the host first.
 
     ## What it costs
     Two allocations for one value: the peak is higher by the size of the tensor for a moment. Built on the host the
@@ -47,7 +48,8 @@ class FreshTensorCopied(Rule):
     an operation's result if it is only read afterwards; a caller that gets it might write to it, then the fix is
     unsafe. Passing `device=` is safe for factories whose values are the same on every device when the argument
     surely is a device; unsafe for random numbers (each device draws its own), for computed floating-point ranges, for
-    NumPy arrays and where calls stand in between. There is no fix where the same call also changes the type.
+    NumPy arrays, for legacy constructors (which become `torch.empty`) and where calls stand in between. There is no
+    fix where the same call also changes the type.
 
     ## When it stays silent
     For views and for operations that may return their argument (`.float()`, `.reshape()`, `.contiguous()`): there
@@ -73,6 +75,8 @@ class FreshTensorCopied(Rule):
                 message = f"the value is allocated twice: nobody but this copy can see `{source}`"
             elif found.is_array:
                 message = f"`{source}` copies the array on the host before it is copied to the device: pass `device=`"
+            elif found.legacy_type is not None:
+                message = f"`{source}` is built on the host and copied to the device: make it there, by `torch.empty`"
             else:
                 message = f"`{source}` is built on the host and copied to the device: make it there with `device=`"
             yield self.finding(
@@ -80,7 +84,7 @@ class FreshTensorCopied(Rule):
                 message,
                 cost=_cost(found),
                 confidence=_confidence(found),
-                fix=_fix(found) if found.fixable else None,
+                fix=_fix(module, found) if found.fixable else None,
             )
 
 
@@ -96,9 +100,14 @@ def _confidence(found: FreshCopy) -> Confidence:
     return Confidence.MEDIUM if found.is_array or found.made is not None else Confidence.HIGH
 
 
-def _fix(found: FreshCopy) -> FixDraft:
+def _fix(module: Module, found: FreshCopy) -> FixDraft:
     make = safe_fix if found.safe else unsafe_fix
     edits: list[EditDraft] = [KeepOnly(found.call.call, found.source)]
     if found.device is None:
         return make("drop the copy", *edits)
-    return make("make it on the device", *edits, AddArgument(found.factory, f"device={found.device}"))
+    arguments = f"device={found.device}"
+    if found.legacy_type is not None:
+        torch = module.text(found.factory.func).rpartition(".")[0]
+        edits.append(Replace(found.factory.func, f"{torch}.empty"))
+        arguments = f"dtype={torch}.{found.legacy_type}, {arguments}" if found.legacy_type else arguments
+    return make("make it on the device", *edits, AddArgument(found.factory, arguments))

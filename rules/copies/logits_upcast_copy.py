@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, Rule
+from memlint.semantics.knowledge.vocabulary import HEADS
 from memlint.semantics.logits import Copy, logits_copies
 from memlint.semantics.module import Module
 
@@ -17,6 +18,8 @@ _STORIES = {
     "the logits minus their `logsumexp`, row by row, needs no second tensor of that size",
     Copy.ALL_POSITIONS: "computes the logits of every token, and only those of the last are used; give it the last "
     "hidden state alone",
+    Copy.FORWARD: "computes the logits of every token, and only those of the last are used; without labels, the head "
+    "needs the last hidden state alone",
 }
 
 
@@ -27,7 +30,7 @@ class LogitsUpcastCopy(Rule):
     Flags copies of tensors with a number for each token and each entry of the vocabulary: `logits[..., :-1,
     :].contiguous()` (or `reshape`, `flatten`) to compare with shifted labels; `logits.float()` before a cross entropy;
     `log_softmax` over the vocabulary of which `gather` takes one entry a token; and a language-model head that runs on
-    all tokens when only `[:, -1]` is used.
+    all tokens when only `[:, -1]` is used, by the function itself or by a method that samples with the model's forward.
 
     ## What it costs
     Batch x tokens x vocabulary x 2 or 4 bytes for each copy: 4.2 GB in bfloat16 for 8 x 2,048 tokens and a vocabulary
@@ -69,7 +72,8 @@ class LogitsUpcastCopy(Rule):
     When nothing says that the tensor goes over a vocabulary; when the slice is none of all but the last token, or is
     not copied; for `.float()` behind a condition on labels (in the `else` branch of one it is flagged if that branch
     computes a loss, too), and when the function needs the probabilities too (softmax, sampling, a KL divergence); for
-    `gather` over classes or actions; when the head is given the last token alone.
+    `gather` over classes or actions; when the head is given the last token alone; for sampling with a forward that
+    carries a cache or a state.
 
     ## References
     - huggingface/transformers#35646, #30860 and #38452
@@ -79,9 +83,17 @@ class LogitsUpcastCopy(Rule):
     code = "MEM507"
     name = "logits-upcast-copy"
     since = "0.2"
-    triggers = frozenset(
-        {"contiguous", "reshape", "flatten", "float", "float32", "gather", "lm_head", "output_projection", "embed_out"}
-    )
+    triggers = HEADS | {
+        "vocab_size",
+        "n_vocab",
+        "Embedding",
+        "contiguous",
+        "reshape",
+        "flatten",
+        "float",
+        "float32",
+        "gather",
+    }
 
     def check(self, module: Module) -> Iterator[Draft]:
         for copy in logits_copies(module):

@@ -20,9 +20,10 @@ class LoadWithoutMapLocation(Rule):
 
     ## What it does
     Flags `torch.load(path)` without `map_location`, or with one that may be `None`, where the code shows that the file
-    is a checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that), is read by a
-    key such as `"state_dict"`, is itself used as a module, or is called a checkpoint, or its file is (`ckpt_path`).
-    Also `load_from_checkpoint(path)` of a Lightning module of the same file.
+    is a checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that, or an argument
+    `state_dict=`), is read by a key such as `"state_dict"` or `"model"`, is itself used as a module, or is called a
+    checkpoint, or its file is (`ckpt_path`). Also where the function has a parameter `map_location` that it does not
+    hand on, and `load_from_checkpoint(path)` of a Lightning module of the project.
 
     ## What it costs
     Every tensor returns to the device that it was saved from: P bytes of parameters, and 2 P more for the states of
@@ -60,15 +61,17 @@ class LoadWithoutMapLocation(Rule):
     class that is in view (or of `torch.nn`) or of an optimizer of `torch.optim`: both end on the device of their own
     parameters. Otherwise it is unsafe: a scheduler, an own `load_state_dict`, `assign=True`, or any other use keeps
     the tensors, which would now be on the CPU; and a handler around it may wait for the exception of a missing GPU.
+    Handing on a parameter is unsafe as well.
 
     ## When it stays silent
     When `map_location` is given by keyword or by position, or may come with `*args` or `**kwargs`; when nothing shows
     that the file is a checkpoint (a data set stored as tensors is loaded as often), or only a name does, at the top
-    level of a script; when only a scheduler or a gradient scaler reads it, whose state is numbers; when the same
-    function has written it from host memory; when `load` is not torch's; in files that need torch_xla (not where its
-    import stands below a condition). With low confidence, not shown by default, where the project moves states to the
-    host before it saves them (`move_to_cpu(state_dict)`, `offload_to_cpu`); in one process, for a pickled module and
-    the state of an optimizer alone, whose tensors are used themselves.
+    level of a script or where a condition chooses the place; when only a scheduler or a gradient scaler reads it,
+    whose state is numbers; when the same function has written it from host memory; when `load` is not torch's; in
+    files that need torch_xla (not where its import stands below a condition). With low confidence, not shown by
+    default, where the project moves states to the host before it saves them (`move_to_cpu(state_dict)`,
+    `offload_to_cpu`); in one process, for a pickled module and the state of an optimizer alone, whose tensors are used
+    themselves.
 
     ## References
     - `torch.load` documentation, parameter `map_location`
@@ -104,6 +107,8 @@ def _confidence(load: CheckpointLoad) -> Confidence:
 
 
 def _fix(load: CheckpointLoad) -> FixDraft:
+    if load.ignores_parameter and not load.only_copied:
+        return unsafe_fix("hand it on", AddArgument(load.call.call, "map_location=map_location"))
     make = safe_fix if load.only_copied else unsafe_fix
     given = load.call.keywords.get("map_location")
     if given is not None:

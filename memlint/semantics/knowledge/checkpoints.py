@@ -5,13 +5,16 @@ from __future__ import annotations
 # torch.load documentation: tensors return to the device they were saved from unless map_location says otherwise.
 # Function -> the position of `map_location` among its arguments.
 LOADS_TO_SAVED_DEVICE = {"torch.load": 1}
+MAP_LOCATION = "map_location"
 # lightning.pytorch.core.LightningModule.load_from_checkpoint(checkpoint_path, map_location=None, ...)
 LIGHTNING_LOAD = "load_from_checkpoint"
 LIGHTNING_MAP_LOCATION = 1
 
 # Keys that only a checkpoint has (PyTorch recipe "Saving and loading a general checkpoint", Lightning's checkpoints).
 CHECKPOINT_KEY_ENDINGS = ("state_dict", "optimizer_states", "optim_dict")
-CHECKPOINT_KEYS = frozenset({"optimizer", "hyper_parameters", "lr_schedulers"})
+CHECKPOINT_KEYS = frozenset(
+    {"optimizer", "optim", "hyper_parameters", "lr_schedulers", "model", "weights", "model_weights", "model_dict"}
+)
 
 # Functions that put a loaded object into modules and optimizers (ignite.handlers.Checkpoint.load_objects).
 RESTORING_FUNCTIONS = frozenset({"load_state_dict", "load_objects"})

@@ -22,6 +22,22 @@ DETERMINISTIC_HOST_FACTORIES = frozenset(
 )
 RANDOM_HOST_FACTORIES = frozenset(f"torch.{name}" for name in ("rand", "randn", "randint", "randperm"))
 HOST_FACTORIES = DETERMINISTIC_HOST_FACTORIES | RANDOM_HOST_FACTORIES
+# Legacy constructors, which work on the host only and leave what they allocate as it is: constructor -> the type that
+# `torch.empty` needs to give the same; empty: the default type (torch/csrc/utils/tensor_new.cpp, legacy_tensor_ctor).
+LEGACY_TYPES = {
+    "torch.Tensor": "",
+    "torch.FloatTensor": "float32",
+    "torch.DoubleTensor": "float64",
+    "torch.HalfTensor": "float16",
+    "torch.BFloat16Tensor": "bfloat16",
+    "torch.ByteTensor": "uint8",
+    "torch.CharTensor": "int8",
+    "torch.ShortTensor": "int16",
+    "torch.IntTensor": "int32",
+    "torch.LongTensor": "int64",
+    "torch.BoolTensor": "bool",
+}
+LEGACY_CONSTRUCTORS = frozenset(LEGACY_TYPES)
 # Computed, not only filled in: another device may round floating-point values differently.
 COMPUTED_FACTORIES = frozenset({"torch.arange", "torch.linspace", "torch.logspace"})
 # With one of these keywords the host is meant, the memory is somebody else's, or the result is a leaf.
@@ -122,7 +138,7 @@ REFLECTION_WORDS = frozenset({"locals", "globals", "vars", "exec", "eval"})
 GRAD_MODE_WORDS = frozenset({"no_grad", "inference_mode", "enable_grad", "set_grad_enabled"})
 
 # Factories whose positional arguments are the shape.
-SHAPED_FACTORIES = frozenset(f"torch.{name}" for name in ("zeros", "ones", "empty", "rand", "randn"))
+SHAPED_FACTORIES = LEGACY_CONSTRUCTORS | {f"torch.{name}" for name in ("zeros", "ones", "empty", "rand", "randn")}
 
 # One-dimensional results (torch documentation).
 RANGES = COMPUTED_FACTORIES | {"torch.randperm"}

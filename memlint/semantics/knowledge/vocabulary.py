@@ -20,6 +20,13 @@ LANGUAGE_MODELS = (
 )
 # What the layer before them is called.
 HEADS = frozenset({"lm_head", "lm_heads", "language_model_head", "output_projection", "unembed", "embed_out"})
+LINEAR_LAYERS = frozenset({"torch.nn.Linear"})
+EMBEDDINGS = frozenset({"torch.nn.Embedding"})
+# With one of these in its forward, a model that samples may be given the last token alone.
+CARRIED_WORDS = frozenset(
+    """cache kv_cache caches use_cache past past_key_values past_kv state states hidden hiddens memory mems
+    last_logits_only num_logits_to_keep logits_to_keep""".split()
+)
 # Sizes of vocabularies, by their words: `vocab_size`, `ntokens`, `tokenizer.vocab_size`, `len(vocab)`.
 SIZE_WORDS = frozenset({"vocab", "vocabulary", "ntokens", "ntoken", "vocabs", "nvocab"})
 # What such outputs are called.
