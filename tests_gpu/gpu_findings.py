@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gpu_figures import Row, slug, table
-from gpu_runs import AT_ONCE, SIZE, STEPS
+from gpu_runs import AT_ONCE, SIZE, STEPS, this_card
+
+from memlint.measure.devices import DEFAULT
 
 
 class Findings:
@@ -48,6 +50,7 @@ def _about() -> dict[str, Any]:
 
     return {
         "card": torch.cuda.get_device_name(0),
+        "predicted_as": this_card() or f"{DEFAULT}: memlint does not know this card",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),

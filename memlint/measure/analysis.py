@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import accumulate, pairwise
@@ -57,13 +57,14 @@ class GrowthLine:
 
 @dataclass(frozen=True)
 class Growth:
-    """Device memory that each step leaves behind. `bytes_per_step` is None where the steps do not say: there were too
-    few, or some of them left something and others did not (`irregular_bytes`, of all of them)."""
+    """Device memory that each step of one kind leaves behind. `bytes_per_step` is None where the steps do not say:
+    there were too few, or some of them left something and others did not (`irregular_bytes`, of all of them)."""
 
     bytes_per_step: int | None
     lines: tuple[GrowthLine, ...] = ()
-    kind: StepKind | None = None
-    """Of the steps, where those of one kind grow and others ran, too."""
+    kind: StepKind = "training"
+    steps: int = 0
+    """How many steps after the warm-up this is said of."""
     irregular_bytes: int = 0
 
 
@@ -156,76 +157,96 @@ def by_line(storages: Iterable[Storage]) -> tuple[LineShare, ...]:
 
 
 def growth(recording: Recording) -> Growth:
-    """What each step leaves behind on the device, once the warm-up is over.
+    """That of the kind of steps that grows most."""
+    return max(
+        growths(recording), key=lambda one: (one.bytes_per_step or 0, one.irregular_bytes, one.bytes_per_step == 0)
+    )
+
+
+def growths(recording: Recording) -> tuple[Growth, ...]:
+    """What the steps of each kind leave behind on the device, once the warm-up is over; training steps first.
 
     Memory grows where more is allocated at the end of every step than at the end of the one before, and something of
     every step is still there at the end of the last one, or a tensor was made larger, of itself, at every step: batches
-    that happen to become larger do not leave anything. Of several kinds of steps, that which grows most: only like ends
-    are alike.
+    that happen to become larger do not leave anything. Only like ends are alike, and of what other steps made (an
+    evaluation between two steps of training) nothing is theirs.
     """
-    kinds = _settled(recording)
-    found = [_growth_of(recording, steps) for steps in kinds]
-    most = max(
-        found, key=lambda growth: (growth.bytes_per_step or 0, growth.irregular_bytes, growth.bytes_per_step == 0)
-    )
-    return replace(most, kind=kinds[found.index(most)][0].kind) if most.bytes_per_step and len(kinds) > 1 else most
+    return tuple(_growth_of(recording, kind, steps) for kind, steps in _settled(recording).items())
 
 
-def _growth_of(recording: Recording, steps: Sequence[Step]) -> Growth:
+def _growth_of(recording: Recording, kind: StepKind, steps: Sequence[Step]) -> Growth:
     if len(steps) < LEAST_GROWING_STEPS:
-        return Growth(None)
-    live = live_bytes(recording)
-    ends = [_level(live, step.end) for step in steps]
-    slope = _slope(ends)
-    survivors = survivors_of(recording, steps)
+        return Growth(None, kind=kind, steps=len(steps))
+    others = {step.number for step in recording.steps if step.kind != kind}
+    at_ends = [[one for one in alive(recording, step.end - 1) if one.step not in others] for step in steps]
+    numbers = [step.number for step in steps]
+    survivors = [storage for storage in at_ends[-1] if numbers[0] <= storage.step < numbers[-1] and storage.size]
     larger = list(_larger_tensors(recording, steps))
-    born_in = {storage.step for storage in survivors}
-    if not slope or not (larger or born_in >= {step.number for step in steps[:-1]}):
-        left_bytes = {storage.step for storage in survivors if storage.size}
-        return _irregular(ends, {step for step in left_bytes if step < steps[-2].number})
+    slope = _slope([_total(storages) for storages in at_ends])
     births = len(steps) - 1
+    if not slope or not (larger or {storage.step for storage in survivors} >= set(numbers[:-1])):
+        # Batches of different sizes: the ends say little, what piles up does.
+        makers = _makers(at_ends)
+        survivors = [one for one in survivors if all(more > less for less, more in pairwise(makers[_maker(one)]))]
+        slope = _per_step(survivors, births) + sum(line.bytes_per_step for line in larger)
+        if not slope:
+            left = _left_at_times(at_ends, makers) + _enlarged_at_times(recording, steps)
+            return Growth(None if left else 0, kind=kind, steps=len(steps), irregular_bytes=left)
     lines = [
         GrowthLine(keeper, _per_step(kept, births), _allocated_at(kept, births))
         for keeper, kept in _kept(survivors, recording.keepers)
     ]
-    return Growth(slope, tuple(sorted([*lines, *larger], key=lambda line: -line.bytes_per_step)))
+    ordered = tuple(sorted([*lines, *larger], key=lambda line: -line.bytes_per_step))
+    return Growth(slope, ordered, kind, len(steps))
 
 
-def _irregular(ends: Sequence[int], left_something: Collection[int]) -> Growth:
-    """Growth by some of the steps: at least two of them, or it may be something that is made once. The step before the
-    last one is not among those that left something: a loop's variables still name its results.
-    """
-    rises = sum(later > earlier for earlier, later in pairwise(ends))
-    if left_something and max(rises, len(left_something)) > 1 and list(ends) == sorted(ends) and ends[0] < ends[-1]:
-        return Growth(None, irregular_bytes=ends[-1] - ends[0])
-    return Growth(0)
+def _makers(at_ends: Sequence[Sequence[Storage]]) -> dict[object, list[int]]:
+    """How many storages of each line, operator and category there are at the end of each step."""
+    counts = [Counter(_maker(storage) for storage in storages if storage.size) for storages in at_ends]
+    return {maker: [count[maker] for count in counts] for maker in set().union(*counts)}
+
+
+def _left_at_times(at_ends: Sequence[Sequence[Storage]], makers: dict[object, list[int]]) -> int:
+    """The bytes of what became more and never less, by some of the steps."""
+    more = {maker for maker, counts in makers.items() if counts == sorted(counts) and counts[0] < counts[-1]}
+    first, last = (_total(one for one in at_ends[index] if _maker(one) in more) for index in (0, -1))
+    return max(0, last - first)
 
 
 def _larger_tensors(recording: Recording, steps: Sequence[Step]) -> Iterator[GrowthLine]:
     """The tensors that were made anew in each of the steps, larger, of what the same line had made before."""
-    by_id = {storage.id: storage for storage in recording.storages}
     keepers = {number: keeper for keeper in recording.keepers for number in keeper.storages if keeper.kind == "tensor"}
-    for storage in alive(recording, steps[-1].end - 1):
-        sizes: dict[int, int] = {}
-        """Step -> what it had at the end of it."""
-        earlier: Storage | None = storage
-        while earlier is not None:
-            sizes.setdefault(earlier.step, block_bytes(earlier.size))
-            earlier = by_id.get(earlier.grown_from) if earlier.grown_from is not None else None
+    for storage, sizes in _made_larger(recording, steps):
         if sizes.keys() >= {step.number for step in steps}:
             more = round((sizes[steps[-1].number] - sizes[steps[0].number]) / (len(steps) - 1))
             yield GrowthLine(keepers.get(storage.id), more, (Allocated(storage.place, more),))
 
 
-def survivors_of(recording: Recording, steps: Sequence[Step]) -> list[Storage]:
-    """What was allocated from the first of the steps on, before the last of them, and is there at the end of that."""
-    first, last = steps[0], steps[-1]
-    return [storage for storage in alive(recording, last.end - 1) if first.number <= storage.step < last.number]
+def _enlarged_at_times(recording: Recording, steps: Sequence[Step]) -> int:
+    """The bytes by which such tensors are larger that some of the steps made anew."""
+    enlarged = 0
+    for _, sizes in _made_larger(recording, steps):
+        before = [size for number, size in sizes.items() if number <= steps[0].number]
+        enlarged += max(sizes.values()) - max(before) if before else 0
+    return enlarged
+
+
+def _made_larger(recording: Recording, steps: Sequence[Step]) -> Iterator[tuple[Storage, dict[int, int]]]:
+    """Of each storage at the end that was made of a smaller one: step -> its bytes at the end of that step."""
+    by_id = {storage.id: storage for storage in recording.storages}
+    for storage in alive(recording, steps[-1].end - 1):
+        sizes: dict[int, int] = {}
+        earlier: Storage | None = storage
+        while earlier is not None:
+            sizes.setdefault(earlier.step, block_bytes(earlier.size))
+            earlier = by_id.get(earlier.grown_from) if earlier.grown_from is not None else None
+        if storage.grown_from is not None:
+            yield storage, sizes
 
 
 def host_growth(recording: Recording) -> HostGrowth:
     """Autograd nodes that each step leaves behind."""
-    found = [_host_growth_of(recording, steps) for steps in _settled(recording)]
+    found = [_host_growth_of(recording, steps) for steps in _settled(recording).values()]
     return max(found, key=lambda growth: -1 if growth.nodes_per_step is None else growth.nodes_per_step)
 
 
@@ -288,14 +309,19 @@ def timeline(recording: Recording, points: int, lines: int = 0) -> list[Sample]:
     return samples
 
 
-def _settled(recording: Recording) -> list[list[Step]]:
-    """The steps after the warm-up, those of each kind; training steps first."""
+def _settled(recording: Recording) -> dict[StepKind, list[Step]]:
+    """The steps after the warm-up, those of each kind that has any; training steps first."""
     kinds: dict[StepKind, list[Step]] = {"training": []}
     for step in recording.steps:
         steps = kinds.setdefault(step.kind, [])
         if not step.unfinished:
             steps.append(step)
-    return [settled for steps in kinds.values() if (settled := steps[recording.warmup :])] or [[]]
+    settled = {kind: after for kind, steps in kinds.items() if (after := steps[recording.warmup :])}
+    return settled or {"training": []}
+
+
+def _total(storages: Iterable[Storage]) -> int:
+    return sum(block_bytes(storage.size) for storage in storages)
 
 
 def _level(live: Sequence[int], boundary: int) -> int:
@@ -315,7 +341,7 @@ def _line(place: Place | None) -> tuple[str, int]:
 
 
 def _per_step(storages: Iterable[Storage], births: int) -> int:
-    return round(sum(block_bytes(storage.size) for storage in storages) / births)
+    return round(_total(storages) / births)
 
 
 def _allocated_at(storages: Iterable[Storage], births: int) -> tuple[Allocated, ...]:
@@ -346,4 +372,8 @@ def _kept(survivors: Sequence[Storage], keepers: Sequence[Keeper]) -> list[tuple
 
 
 def _kind(storage: Storage) -> tuple[object, ...]:
-    return _line(storage.place), storage.operator, storage.size, storage.category
+    return *_maker(storage), storage.size
+
+
+def _maker(storage: Storage) -> tuple[object, ...]:
+    return _line(storage.place), storage.operator, storage.category

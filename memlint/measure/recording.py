@@ -137,6 +137,11 @@ class Keeper:
     them ran is not seen."""
 
 
+Effect = Literal["upper bound", "inexact"] | None
+"""What an assumption makes of the peak: the most that it can be, as far as it depends on this, or a number that may be
+somewhat off, in either direction. None: it is not known to change it."""
+
+
 @dataclass(frozen=True)
 class Assumption:
     """A value that the run could not know, and what was taken for it."""
@@ -144,6 +149,7 @@ class Assumption:
     what: str
     place: Place | None
     count: int = 1
+    effect: Effect = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from recordings import Run, recordings
 
@@ -91,18 +92,32 @@ def test_saved_tensors_are_those_of_the_moment_when_they_are_most(recording: Rec
 @given(recordings())
 def test_growth_is_never_more_than_what_survives(recording: Recording) -> None:
     growth = analysis.growth(recording)
-    ends = [
-        end
-        for end, step in zip(analysis.step_ends(recording), recording.steps, strict=True)
-        if step.number >= recording.warmup
-    ]
-    assert (growth.bytes_per_step is None) == (len(ends) < 3 or growth.irregular_bytes > 0)
-    if growth.irregular_bytes:
-        assert ends == sorted(ends)
-        assert growth.irregular_bytes == ends[-1] - ends[0]
-    if growth.bytes_per_step:
-        assert ends == sorted(set(ends))
-        assert growth.lines
+    settled = recording.steps[recording.warmup :]
+    assert growth.steps == len(settled)
+    assert (growth.bytes_per_step is None) == (len(settled) < 3 or growth.irregular_bytes > 0)
+    if len(settled) < 3:
+        return
+    survives = size_of(analysis.alive(recording, settled[-1].end - 1))
+    assert growth.irregular_bytes <= survives
+    assert (growth.bytes_per_step or 0) * (len(settled) - 1) <= survives + len(settled)
+    assert bool(growth.lines) == bool(growth.bytes_per_step)
+
+
+@given(recordings())
+def test_no_growth_is_said_only_where_nothing_piles_up(recording: Recording) -> None:
+    """What one line and operator made is at no time more than before, but for what is less again later."""
+    if analysis.growth(recording).bytes_per_step != 0:
+        return
+    ends = [analysis.alive(recording, step.end - 1) for step in recording.steps[recording.warmup :]]
+    sizes = [Counter((one.place, one.operator, one.category) for one in end if one.size) for end in ends]
+    larger = [Counter[object]() for _ in ends]
+    for made, end in zip(larger, ends, strict=True):
+        for one in end:
+            made[one.place, one.operator, one.category] += block_bytes(one.size)
+    for maker in set().union(*sizes):
+        counts = [end[maker] for end in sizes]
+        piles_up = counts == sorted(counts) and counts[0] < counts[-1]
+        assert not piles_up or larger[0][maker] >= larger[-1][maker]
 
 
 def test_a_run_without_events() -> None:
@@ -189,11 +204,80 @@ def test_what_is_like_the_kept_of_two_has_no_keeper() -> None:
 
 
 def test_a_run_that_leaves_nothing_behind_does_not_grow() -> None:
-    assert analysis.growth(leaking(keeps=False).recording) == analysis.Growth(0)
+    assert analysis.growth(leaking(keeps=False).recording) == analysis.Growth(0, steps=4)
 
 
 def test_too_few_steps_say_nothing_about_growth() -> None:
-    assert analysis.growth(leaking(keeps=True, steps=4).recording) == analysis.Growth(None)
+    assert analysis.growth(leaking(keeps=True, steps=4).recording) == analysis.Growth(None, steps=2)
+
+
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("phase", [0, 1, 2])
+@pytest.mark.parametrize("names_the_last", [True, False])
+def test_growth_at_every_other_step_is_unknown_and_not_nothing(every: int, phase: int, names_the_last: bool) -> None:
+    run = Run()
+    run.begin()
+    last = None
+    for step in range(6):
+        output = run.allocate(1 * KIB, line=8)
+        if last is not None:
+            run.free(last)
+        last = None
+        if step % every != phase % every:
+            if names_the_last:
+                last = output
+            else:
+                run.free(output)
+        run.end_step()
+    growth = analysis.growth(run.recording)
+    assert growth.bytes_per_step is None
+    assert growth.irregular_bytes in {1 * KIB, 2 * KIB}
+
+
+def test_a_variable_that_is_set_at_some_steps_is_no_growth() -> None:
+    run = Run()
+    run.begin()
+    logged = None
+    for step in range(6):
+        loss = run.allocate(1 * KIB, line=8)
+        if step % 2:
+            if logged is not None:
+                run.free(logged)
+            logged = loss
+        else:
+            run.free(loss)
+        run.end_step()
+    assert analysis.growth(run.recording) == analysis.Growth(0, steps=4)
+
+
+def test_growth_under_batches_of_different_sizes() -> None:
+    run = Run()
+    run.begin()
+    for size in (8, 3, 9, 2, 7, 1):
+        batch = run.allocate(size * KIB, line=5)
+        run.allocate(1 * KIB, line=8)
+        run.end_step()
+        run.free(batch)
+    growth = analysis.growth(run.recording)
+    assert growth.bytes_per_step == 1 * KIB
+    assert [at.place and at.place.line for line in growth.lines for at in line.allocated_at] == [8]
+
+
+def test_the_growth_of_each_kind_of_steps() -> None:
+    run = Run()
+    run.begin()
+    for _ in range(5):
+        run.allocate(1 * KIB, line=3)
+        run.end_step("training")
+    for _ in range(5):
+        run.allocate(4 * KIB, line=9)
+        run.end_step("evaluation")
+    found = analysis.growths(run.recording)
+    assert [(one.kind, one.bytes_per_step, one.steps) for one in found] == [
+        ("training", 1 * KIB, 3),
+        ("evaluation", 4 * KIB, 3),
+    ]
+    assert analysis.growth(run.recording) == found[1]
 
 
 def test_batches_that_become_larger_are_no_growth() -> None:
@@ -205,7 +289,7 @@ def test_batches_that_become_larger_are_no_growth() -> None:
         run.free(held)
         held = batch
         run.end_step()
-    assert analysis.growth(run.recording) == analysis.Growth(0)
+    assert analysis.growth(run.recording) == analysis.Growth(0, steps=4)
 
 
 def test_training_steps_are_compared_with_training_steps() -> None:
@@ -217,7 +301,10 @@ def test_training_steps_are_compared_with_training_steps() -> None:
         run.free(batch)
         run.allocate(1 * KIB, line=3)
         run.end_step("training")
-    assert analysis.growth(run.recording).bytes_per_step == 1 * KIB
+    assert [(one.kind, one.bytes_per_step) for one in analysis.growths(run.recording)] == [
+        ("training", 1 * KIB),
+        ("evaluation", 0),
+    ]
 
 
 def test_memory_of_the_step_before_at_the_peak() -> None:

@@ -34,6 +34,10 @@ SAME = Fingerprints((digest(1.0), digest(0.5)), digest(3.0), digest(0.0), digest
 # --- verdicts ---
 
 
+def growing(training: int | None, evaluation: int | None = 0) -> Price:
+    return Price(9 * MIB, growth_of_kinds=(("training", training), ("evaluation", evaluation)))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
@@ -43,10 +47,15 @@ SAME = Fingerprints((digest(1.0), digest(0.5)), digest(3.0), digest(0.0), digest
         (Price(100 * MIB), Price(101 * MIB), Verdict.NO_EFFECT),
         (Price(40_960), Price(20_480), Verdict.CONFIRMED),  # a small program stands for a large one
         (Price(40_960), Price(40_448), Verdict.NO_EFFECT),  # but a scalar less is nothing
-        (Price(MIB, growth_bytes_per_step=MIB), Price(MIB, growth_bytes_per_step=0), Verdict.GROWTH_CONFIRMED),
-        (Price(9 * MIB, growth_bytes_per_step=MIB), Price(4 * MIB), Verdict.GROWTH_CONFIRMED),
-        (Price(9 * MIB, growth_bytes_per_step=512), Price(9 * MIB, growth_bytes_per_step=0), Verdict.NO_EFFECT),
-        (Price(9 * MIB, growth_bytes_per_step=0), Price(9 * MIB, growth_bytes_per_step=MIB), Verdict.WORSE),
+        (growing(MIB), growing(0), Verdict.GROWTH_CONFIRMED),
+        (growing(MIB), growing(None), Verdict.NO_EFFECT),  # what is unknown is no saving
+        (growing(MIB), replace(growing(None), peak_allocated_bytes=4 * MIB), Verdict.CONFIRMED),
+        (growing(512), growing(0), Verdict.NO_EFFECT),
+        (growing(0), growing(MIB), Verdict.WORSE),
+        # The slower growth of two ends: that of the training, or that of the evaluation.
+        (growing(MIB, 5 * MIB), growing(0, 5 * MIB), Verdict.GROWTH_CONFIRMED),
+        (growing(5 * MIB, MIB), growing(5 * MIB, 0), Verdict.GROWTH_CONFIRMED),
+        (growing(5 * MIB, 0), growing(5 * MIB, MIB), Verdict.WORSE),
         # They pile up until the end of an epoch; are as many as with the fix; are one graph more, at every step.
         (Price(9 * MIB, step_graph_nodes=(5, 9, 13)), Price(9 * MIB, step_graph_nodes=(5, 5, 5)), Verdict.HOST_ONLY),
         (Price(9 * MIB, step_graph_nodes=(5, 9, 13)), Price(9 * MIB, step_graph_nodes=(5, 9, 13)), Verdict.NO_EFFECT),

@@ -307,7 +307,7 @@ def test_what_a_card_would_run_in_another_way_is_said() -> None:
 
     recording = measured_function(lambda: Model().eval().cuda()(torch.zeros(3, 2, 8, device="cuda")))
     said = [(choice.operation, choice.kernel, choice.count) for choice in recording.kernels]
-    assert said == [("lstm", "PyTorch's own cells", 1), ("lstm", "the CPU's own", 1)]
+    assert said == [("lstm", "PyTorch's own cells", 1)] * 2
 
 
 @pytest.mark.parametrize("out", [False, True])

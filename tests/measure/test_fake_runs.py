@@ -11,6 +11,8 @@ from memlint.measure.devices import CARDS
 from memlint.measure.job import Job, Target
 from memlint.measure.launch import run
 from memlint.measure.outcome import Outcome, Status
+from memlint.measure.report import as_json, text
+from memlint.measure.report.subject import Subject
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.fake import make
@@ -25,8 +27,8 @@ while True:
 
 
 def measured(folder: Path, step: str, device: str = "cuda()", card: str | None = None) -> Outcome:
-    text = HEADER.format(device=device) + "".join(f"    {line}\n" for line in step.splitlines())
-    (folder / "target.py").write_text(text, "utf-8")
+    source = HEADER.format(device=device) + "".join(f"    {line}\n" for line in step.splitlines())
+    (folder / "target.py").write_text(source, "utf-8")
     job = Job(Target("script", "target.py"), "fake", str(folder), steps=3, warmup=1, device=card)
     return run(job, "stderr")
 
@@ -47,6 +49,19 @@ assert torch.cuda.get_device_capability() == (7, 5)
     assert assumption.what == "a number read from the device is 1.0"
     assert assumption.place is not None and assumption.place.line == 8
     assert recording.excluded
+
+
+def test_the_largest_that_a_routing_can_be_is_printed_as_such(tmp_path: Path) -> None:
+    """Every token goes to each of the two experts: twice the tokens, where a card would have them once."""
+    step = """\
+sum(model(out[(out.argmax(1) % 2 == expert).nonzero().squeeze(1)]).sum() for expert in range(2)).backward()
+optimizer.step()
+"""
+    recording = measured(tmp_path, step).recording
+    assert recording is not None
+    subject = Subject("target.py", recording, tmp_path)
+    assert subject.is_upper_bound and as_json.measurement(subject)["peak_is_upper_bound"] is True
+    assert "at most: sizes that depend on values are taken at their largest" in text.render(subject)
 
 
 def test_a_size_that_depends_on_values_is_refused(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_the_page_says(page: str) -> None:
     text = " ".join(Page(page).text.split())
     for said in [
         "peak allocated 98.0 MiB predicted, in step 5",
-        "growth per step 2.0 MiB predicted over the steps after the warm-up",
+        "growth per step 2.0 MiB predicted over the 4 steps after the warm-up",
         "line_9 = 9 # outputs keeps 2.0 MiB of each step",
         "12 more at every step kept by `outputs` at train.py:9 (source)",
         "32.0 MiB at the peak belong to no line of yours.",

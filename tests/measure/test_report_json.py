@@ -53,6 +53,7 @@ def test_the_numbers_of_a_run_made_by_hand() -> None:
             "kept_by": "outputs",
             "kind": "container",
             "other_places": [],
+            "step_kind": "training",
             "bytes_per_step": 2 * MIB,
             "allocated_at": [{"path": "src/train.py", "line": 5, "bytes_per_step": 2 * MIB}],
         }

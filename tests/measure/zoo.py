@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn.utils import rnn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -210,6 +212,104 @@ def lstm_adam() -> None:
 def gru_adam() -> None:
     model = Recurrent(nn.GRU(64, 128, batch_first=True)).cuda()
     train(model, torch.optim.Adam(model.parameters()), tokens(16, 32), language_loss)
+
+
+@program
+def packed_sequences() -> None:
+    embedding, layer = nn.Embedding(1000, 32).cuda(), nn.LSTM(32, 64, 2, dropout=0.1, bidirectional=True).cuda()
+    head = nn.Linear(128, 1000).cuda()
+    optimizer = torch.optim.Adam([*embedding.parameters(), *layer.parameters(), *head.parameters()])
+    lengths = torch.randint(5, 21, (STEPS, 8))
+    for step, (ids, targets) in enumerate(tokens(8, 20)):
+        optimizer.zero_grad()
+        packed = rnn.pack_padded_sequence(embedding(ids), lengths[step], batch_first=True, enforce_sorted=False)
+        outputs, _ = rnn.pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=20)
+        language_loss(head(outputs), targets).backward()
+        optimizer.step()
+
+
+@program
+def lstm_with_projections() -> None:
+    model = Recurrent(nn.LSTM(64, 256, 2, bias=False, proj_size=128, batch_first=True)).cuda()
+    train(model, torch.optim.Adam(model.parameters()), tokens(8, 20), language_loss)
+
+
+class Cells(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(1000, 32), nn.Linear(64, 1000)
+        self.first, self.second = nn.LSTMCell(32, 64), nn.GRUCell(64, 64, bias=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        state, second, outputs = None, None, []
+        for x in self.embedding(ids).unbind(1):
+            state = self.first(x, state)
+            second = self.second(state[0], second)
+            outputs.append(second)
+        return self.head(torch.stack(outputs, 1))
+
+
+@program
+def recurrent_cells() -> None:
+    model = Cells().cuda()
+    train(model, torch.optim.RMSprop(model.parameters()), tokens(8, 20), language_loss)
+
+
+class Patches(nn.Module):
+    """`F.fold` keeps a block as large as the patches that it sums up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3072, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = F.unfold(x, 3, padding=1)
+        summed = F.fold(patches * patches.softmax(1), x.shape[-2:], 3, padding=1)
+        return self.head(summed.square().flatten(1))
+
+
+@program
+def patches_folded() -> None:
+    model = Patches().cuda()
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1, fused=True), images(8), F.cross_entropy)
+
+
+@program
+def bfloat16_norms() -> None:
+    model = nn.Sequential(nn.Embedding(1000, 64), nn.LayerNorm(64), nn.Linear(64, 1000)).to("cuda", torch.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters())
+    train(model, optimizer, tokens(8, 64), lambda logits, targets: language_loss(logits.float(), targets))
+
+
+@program
+def gradients_of_each_sample() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 10))
+    weights = {name: weight.detach() for name, weight in model.cuda().named_parameters()}
+
+    def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(functional_call(model, weights, (x[None],)), y[None])
+
+    for inputs, targets in images(16):
+        model(inputs[:1])
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, targets)
+        weights = {name: weight - 0.1 * gradients[name].mean(0) for name, weight in weights.items()}
+
+
+@program
+def steps_within_a_step() -> None:
+    """The loss after three steps of descent is differentiated through them: `create_graph=True`."""
+    model = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 1)).cuda()
+    optimizer = torch.optim.Adam(model.parameters())
+    for inputs, targets in batches(torch.randn(16 * STEPS, 32), torch.randn(16 * STEPS, 1), size=16):
+        optimizer.zero_grad()
+        weights = dict(model.named_parameters())
+        for _ in range(3):
+            loss = F.mse_loss(functional_call(model, weights, (inputs,)), targets)
+            gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            pairs = list(zip(weights.items(), gradients, strict=True))
+            weights = {name: weight - 0.1 * gradient for (name, weight), gradient in pairs}
+        F.mse_loss(functional_call(model, weights, (inputs,)), targets).backward()
+        optimizer.step()
 
 
 @program

@@ -90,6 +90,7 @@ def _price(price: Price | None) -> dict[str, object] | None:
         "peak_allocated_bytes": price.peak_allocated_bytes,
         "peak_reserved_bytes": price.peak_reserved_bytes,
         "growth_bytes_per_step": price.growth_bytes_per_step,
+        "growth_of_kinds": [{"step_kind": kind, "bytes_per_step": growth} for kind, growth in price.growth_of_kinds],
         "graph_nodes_per_step": price.graph_nodes_per_step,
     }
 

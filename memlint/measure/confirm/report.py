@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memlint.linting.finding import Applicability
 from memlint.measure.confirm.confirmation import Confirmation, Priced, Together
-from memlint.measure.confirm.verdicts import Grade, Price, Verdict, fewer_graph_nodes
+from memlint.measure.confirm.verdicts import Grade, Price, Verdict, fewer_graph_nodes, growth_changes
 from memlint.measure.sizes import words
 from memlint.reporting.colour import Palette
 from memlint.reporting.report import visible
@@ -152,8 +152,11 @@ def _held_words(held: int, peak: int) -> str:
 
 
 def _changes(before: Price, after: Price, steps: int) -> Iterator[str]:
-    if before.growth_bytes_per_step or after.growth_bytes_per_step:
-        yield f"growth {_per_step(before)} -> {_per_step(after)} a step"
+    changes = growth_changes(before, after)
+    for kind, grew, grows in changes:
+        if grew or grows:
+            step = "step" if len(changes) == 1 else f"{kind} step"
+            yield f"growth {_per_step(grew)} -> {_per_step(grows)} a {step}"
     first, second = before.peak_allocated_bytes, after.peak_allocated_bytes
     after_steps = f" after {counted(steps, 'step')}" if before.growth_bytes_per_step else ""
     change = f"{words(first)} -> {words(second)} ({_difference(second - first)})"
@@ -165,8 +168,8 @@ def _changes(before: Price, after: Price, steps: int) -> Iterator[str]:
         yield f"up to {fewer_graph_nodes(before, after)} fewer graph nodes in host memory at the end of a step"
 
 
-def _per_step(price: Price) -> str:
-    return "unknown" if price.growth_bytes_per_step is None else words(price.growth_bytes_per_step)
+def _per_step(growth: int | None) -> str:
+    return "unknown" if growth is None else words(growth)
 
 
 def _difference(size: int) -> str:
@@ -180,7 +183,7 @@ def _price_words(price: Price) -> str:
     parts.append(
         "too few steps to speak of growth"
         if price.growth_bytes_per_step is None
-        else f"growth {_per_step(price)} a step"
+        else f"growth {_per_step(price.growth_bytes_per_step)} a step"
     )
     if price.graph_nodes_per_step:
         parts.append(f"{price.graph_nodes_per_step} more graph nodes in host memory a step")

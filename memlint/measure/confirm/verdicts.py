@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from memlint.measure import analysis
-from memlint.measure.recording import Digest, Fingerprints, Recording
+from memlint.measure.recording import Digest, Fingerprints, Recording, StepKind
 from memlint.measure.report.subject import Subject
 
 
@@ -93,11 +93,18 @@ class Price:
 
     peak_allocated_bytes: int
     peak_reserved_bytes: int | None = None
-    growth_bytes_per_step: int | None = None
+    growth_of_kinds: tuple[tuple[StepKind, int | None], ...] = ()
+    """Bytes per step of each kind of steps: a fix may end the slower growth of two."""
     graph_nodes_per_step: int | None = None
     step_peaks: tuple[int, ...] = ()
     step_graph_nodes: tuple[int, ...] = ()
     """Autograd nodes that are alive in host memory at the end of each step."""
+
+    @property
+    def growth_bytes_per_step(self) -> int | None:
+        """That of the steps that grow most."""
+        known = [growth for _, growth in self.growth_of_kinds if growth is not None]
+        return max(known) if any(known) or len(known) == len(self.growth_of_kinds) > 0 else None
 
     @classmethod
     def of(cls, recording: Recording) -> Price:
@@ -105,7 +112,7 @@ class Price:
         return cls(
             subject.peak_allocated_bytes,
             subject.peak_reserved_bytes,
-            subject.growth.bytes_per_step,
+            tuple((growth.kind, growth.bytes_per_step) for growth in subject.growths),
             subject.host_growth.nodes_per_step,
             tuple(analysis.step_peaks(recording)),
             tuple(step.graph_nodes or 0 for step in recording.steps),
@@ -119,7 +126,9 @@ def judge(before: Price, after: Price, results: Results, *, noise: int = 0) -> V
     """
     if results.grade is Grade.DIFFERENT:
         return Verdict.RESULTS_DIFFER
-    less_growth = _or_zero(before.growth_bytes_per_step) - _or_zero(after.growth_bytes_per_step)
+    less_growth = sum(
+        first - second for _, first, second in growth_changes(before, after) if first is not None and second is not None
+    )
     saved = before.peak_allocated_bytes - after.peak_allocated_bytes
     least = max(LEAST_SAVING_BYTES, noise, LEAST_SAVING_SHARE * before.peak_allocated_bytes)
     if less_growth >= LEAST_GROWTH_BYTES:
@@ -131,6 +140,12 @@ def judge(before: Price, after: Price, results: Results, *, noise: int = 0) -> V
     if saved_elsewhere(before, after) <= least and fewer_graph_nodes(before, after):
         return Verdict.HOST_ONLY
     return Verdict.NO_EFFECT
+
+
+def growth_changes(before: Price, after: Price) -> list[tuple[StepKind, int | None, int | None]]:
+    """The growth of each kind of steps in both. None: unknown, which is no saving."""
+    first, second = dict(before.growth_of_kinds), dict(after.growth_of_kinds)
+    return [(kind, first.get(kind), second.get(kind)) for kind in {**first, **second}]
 
 
 def saved_elsewhere(before: Price, after: Price) -> int:
@@ -225,7 +240,3 @@ def _apart(pair: tuple[Digest, Digest]) -> float:
     if math.isnan(difference) or math.isinf(scale):
         return math.inf
     return difference / scale if scale else 0.0
-
-
-def _or_zero(value: int | None) -> int:
-    return value or 0

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from memlint import __version__
 from memlint.measure import analysis
 from memlint.measure.job import Layer
-from memlint.measure.recording import AllocatorPeaks, Keeper, Place
+from memlint.measure.recording import AllocatorPeaks, Keeper, Place, StepKind
 from memlint.measure.report.subject import Subject
 
 SCHEMA_VERSION = 1
@@ -39,11 +39,21 @@ def measurement(subject: Subject) -> dict[str, object]:
         "warmup": recording.warmup,
         "peak_allocated_bytes": subject.peak_allocated_bytes,
         "peak_reserved_bytes": subject.peak_reserved_bytes,
+        "peak_is_upper_bound": subject.is_upper_bound,
         "peak_requested_bytes": subject.counted.requested if subject.counted else None,
         "peak_step": subject.tracked_peak.step,
         "untracked_bytes": subject.untracked_bytes,
         "growth_bytes_per_step": growth.bytes_per_step,
-        "growth": [_growth(subject, line) for line in growth.lines],
+        "growth": [_growth(subject, one.kind, line) for one in subject.growths for line in one.lines],
+        "growth_of_kinds": [
+            {
+                "step_kind": one.kind,
+                "steps": one.steps,
+                "bytes_per_step": one.bytes_per_step,
+                "irregular_bytes": one.irregular_bytes,
+            }
+            for one in subject.growths
+        ],
         "held_over_bytes": sum(share.bytes for share in subject.held_over),
         "held_over": _shares(subject, subject.held_over),
         "graph_nodes_per_step": host.nodes_per_step,
@@ -64,7 +74,12 @@ def measurement(subject: Subject) -> dict[str, object]:
             for choice in recording.kernels
         ],
         "assumptions": [
-            {"what": assumption.what, "count": assumption.count, **_place(subject, assumption.place)}
+            {
+                "what": assumption.what,
+                "count": assumption.count,
+                "effect": assumption.effect,
+                **_place(subject, assumption.place),
+            }
             for assumption in recording.assumptions
         ],
         "excluded": list(recording.excluded),
@@ -85,9 +100,10 @@ def _shares(subject: Subject, shares: Iterable[analysis.LineShare]) -> list[dict
     ]
 
 
-def _growth(subject: Subject, line: analysis.GrowthLine) -> dict[str, object]:
+def _growth(subject: Subject, kind: StepKind, line: analysis.GrowthLine) -> dict[str, object]:
     return {
         **_keeper(subject, line.keeper),
+        "step_kind": kind,
         "bytes_per_step": line.bytes_per_step,
         "allocated_at": [
             {**_place(subject, allocated.place), "bytes_per_step": allocated.bytes_per_step}

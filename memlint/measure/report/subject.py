@@ -66,7 +66,14 @@ class Subject:
 
     @cached_property
     def growth(self) -> analysis.Growth:
+        """That of the kind of steps that grows most."""
         return analysis.growth(self.recording)
+
+    @cached_property
+    def growths(self) -> tuple[analysis.Growth, ...]:
+        """That of each kind of steps of which something is known; where nothing is, of that which ran."""
+        found = analysis.growths(self.recording)
+        return tuple(one for one in found if one.bytes_per_step is not None or one.irregular_bytes) or found[:1]
 
     @cached_property
     def host_growth(self) -> analysis.HostGrowth:
@@ -97,6 +104,16 @@ class Subject:
         if self.counted:
             return self.counted.reserved
         return self.replayed.reserved_peak if self.replayed else None
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether the peak is the most that it can be: some sizes depend on values, and were taken at their largest."""
+        return any(assumption.effect == "upper bound" for assumption in self.recording.assumptions)
+
+    @property
+    def is_inexact(self) -> bool:
+        """Whether something is known to have run in another way than on a card."""
+        return any(assumption.effect == "inexact" for assumption in self.recording.assumptions)
 
     @property
     def untracked_bytes(self) -> int:

@@ -14,7 +14,7 @@ from memlint.measure import analysis
 from memlint.measure.job import Layer
 from memlint.measure.recording import Category, Place
 from memlint.measure.report.subject import Subject
-from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, matters, notes
+from memlint.measure.report.wording import CATEGORY_WORDS, facts, keeps, kind_of_step, matters, notes
 from memlint.measure.sizes import words
 from memlint.reporting.looks import DEFAULT_WIDTH
 from memlint.reporting.report import visible
@@ -169,13 +169,14 @@ def _source(subject: Subject, place: Place | None) -> Text:
 
 
 def _growth(subject: Subject) -> Iterator[Text | Table]:
-    lines = subject.growth.lines
+    lines = [(growth, line) for growth in subject.growths for line in growth.lines]
     if lines:
         yield Text()
         yield _title("Memory that grows", subject)
-    for line in lines:
+    for growth, line in lines:
+        step = f"{kind_of_step(subject, growth)}step"
         yield Text.assemble(
-            "  ", (f"{words(line.bytes_per_step)} per step", "bold red"), f", {visible(keeps(subject, line.keeper))}"
+            "  ", (f"{words(line.bytes_per_step)} per {step}", "bold red"), f", {visible(keeps(subject, line.keeper))}"
         )
         yield from _quoted(subject, line.keeper.place if line.keeper else None)
         table = _grid("right", "left", "left")

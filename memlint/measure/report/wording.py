@@ -34,7 +34,8 @@ def facts(subject: Subject) -> Iterator[Fact]:
     if subject.untracked_bytes > 0:
         note = f"{basis}: workspaces of kernels, blocks left whole"
         yield Fact("of it untracked", words(subject.untracked_bytes), note)
-    yield _growth(subject)
+    for growth in subject.growths:
+        yield _growth(subject, growth)
     if matters(subject, subject.held_over):
         held_over = sum(share.bytes for share in subject.held_over)
         yield Fact("held over", words(held_over), f"{basis}: left by the step before, at the peak")
@@ -55,10 +56,17 @@ def during(step: int) -> str:
 
 def _allocated(subject: Subject) -> Fact:
     peak, card = subject.peak_allocated_bytes, subject.card_bytes
-    note = f"{subject.basis}, {during(subject.tracked_peak.step)}"
+    note = f"{subject.basis}, {during(subject.tracked_peak.step)}{_reserve(subject)}"
     if card is None or peak <= card:
         return Fact("peak allocated", words(peak), note)
     return Fact("peak allocated", words(peak), f"{note}; does not fit on {subject.recording.device.name}", alarm=True)
+
+
+def _reserve(subject: Subject) -> str:
+    """In what way the peak is not exact, as the assumptions say."""
+    if subject.is_upper_bound:
+        return "; at most: sizes that depend on values are taken at their largest (see Assumed)"
+    return "; on a card it may be some percent higher or lower (see Assumed)" if subject.is_inexact else ""
 
 
 def _reserved(subject: Subject) -> Fact:
@@ -72,16 +80,22 @@ def _reserved(subject: Subject) -> Fact:
     return Fact(title, words(reserved), note)
 
 
-def _growth(subject: Subject) -> Fact:
-    title, growth = "growth per step", subject.growth.bytes_per_step
-    if subject.growth.irregular_bytes:
-        left = words(subject.growth.irregular_bytes)
-        return Fact(title, "-", f"unknown: some steps leave memory behind ({left} in all), others do not", alarm=True)
-    if growth is None:
+def _growth(subject: Subject, growth: analysis.Growth) -> Fact:
+    title, grows, which = "growth per step", growth.bytes_per_step, kind_of_step(subject, growth)
+    if growth.irregular_bytes:
+        left = words(growth.irregular_bytes)
+        seen = f"some of the {growth.steps} {which}steps after the warm-up leave memory behind ({left} in all)"
+        return Fact(title, "-", f"unknown: {seen}, others do not; more `--steps` may tell", alarm=True)
+    if grows is None:
         least = subject.recording.warmup + analysis.LEAST_GROWING_STEPS
         return Fact(title, "-", f"unknown: needs {least} steps, saw {len(subject.recording.steps)}")
-    steps = f"{subject.growth.kind} steps" if subject.growth.kind else "steps"
-    return Fact(title, words(growth), f"{subject.basis} over the {steps} after the warm-up", alarm=growth > 0)
+    note = f"{subject.basis} over the {growth.steps} {which}steps after the warm-up"
+    return Fact(title, words(grows), note, alarm=grows > 0)
+
+
+def kind_of_step(subject: Subject, growth: analysis.Growth) -> str:
+    """`evaluation `, where there are steps of other kinds, too."""
+    return f"{growth.kind} " if len({step.kind for step in subject.recording.steps}) > 1 else ""
 
 
 def keeps(subject: Subject, keeper: Keeper | None) -> str:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -344,6 +344,23 @@ def unseen() -> Iterator[None]:
 def creates_graph(arguments: tuple[Any, ...]) -> bool:
     """Of the arguments of a backward pass, less its roots."""
     return len(arguments) > 2 and bool(arguments[2])
+
+
+nodes_made: Callable[[], int] = torch._C._autograd._get_sequence_nr
+"""How many autograd nodes this thread has made: they are numbered."""
+
+
+def reaches_nodes(roots: Iterable[Any], numbers: Sequence[range]) -> bool:
+    """Whether the graph of these tensors has one of the nodes with these numbers."""
+    waiting = [node for root in roots if (node := grad_fn(root)) is not None]
+    seen = set(waiting)
+    for node in waiting:  # grows meanwhile
+        if any(node._sequence_nr() in made for made in numbers):
+            return True
+        new = {child for child, _ in node.next_functions if child is not None} - seen
+        seen |= new
+        waiting.extend(new)
+    return False
 
 
 running_node: Callable[[], Any] = torch._C._current_autograd_node

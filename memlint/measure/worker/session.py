@@ -89,6 +89,8 @@ class Session:
         self._patches = Patches()
         self._backward: list[bool] = []
         """Of each backward pass that is running, the outermost first: whether it creates a graph."""
+        self._made_backwards: list[range] = []
+        """The numbers of the nodes that each backward pass has made which creates a graph."""
         self._loaders = Loaders(job.steps) if job.with_evaluation else None
         self._optimizer_calls = 0
         """How often an optimizer has stepped."""
@@ -459,7 +461,10 @@ class Session:
     def _note_padding(self) -> None:
         place = self._frames.innermost() if self._frames is not None else None
         what = "an encoder keeps its padding: on a card it may leave it out, as the mask's values say"
-        if (assumed := Assumption(what, place)) not in self._assumptions:
+        self._assume_once(Assumption(what, place, effect="upper bound"))
+
+    def _assume_once(self, assumed: Assumption) -> None:
+        if assumed not in self._assumptions:
             self._assumptions.append(assumed)
 
     def _tagging_functions(self, apply: Callable[..., Any]) -> Any:
@@ -486,12 +491,22 @@ class Session:
         def run_backward(roots: Any, *arguments: Any, **keywords: Any) -> Any:
             if self._fingerprints is not None:
                 self._fingerprints.differentiated(roots, self._tracker.time())
+            if self._made_backwards:
+                self._note_order(roots)
             # Who calls `loss.backward()` calls it from a mode, which does not see what a checkpoint runs again.
             again = nullcontext() if compat.is_entered(self._calls_mode) else self._calls_mode
             with self._differentiating(compat.creates_graph(arguments)), again:
                 return run(roots, *arguments, **keywords)
 
         return run_backward
+
+    def _note_order(self, roots: Any) -> None:
+        """A card's pass has a thread of its own, which numbers the nodes that it makes: a second pass goes by the
+        numbers. In such a thread, results would differ in their last bits from the program's."""
+        if self._backend.name == "cpu" and compat.reaches_nodes(roots, self._made_backwards):
+            place = self._frames.innermost() if self._frames is not None else None
+            what = "the graph of a gradient (create_graph=True) is run backwards in the CPU's order, not in a card's"
+            self._assume_once(Assumption(what, place, effect="inexact"))
 
     @contextmanager
     def _differentiating(self, create_graph: bool) -> Iterator[None]:
@@ -506,9 +521,12 @@ class Session:
         if create_graph and self._growth is not None:
             self._growth.created_graphs = self._tracker.backward_caller
         self._backward.append(create_graph)
+        made_before = compat.nodes_made()
         try:
             yield
         finally:
+            if create_graph:
+                self._made_backwards.append(range(made_before, compat.nodes_made()))
             self._backward.pop()
             self._tracker.backward_caller = caller
         if outermost:

@@ -24,7 +24,6 @@ def as_on_a_card(labels: Labels, routes: Routes) -> Iterator[None]:
     table: dict[str, Callable[..., Any]] = {
         **routes.composites(),
         **recurrent.routes(routes.note_recurrent),
-        **{f"{name}.data": _packed(name, routes) for name in recurrent.NAMES},
         "dropout": _dropout,
         "_pad_packed_sequence": partial(_pad_packed, labels),
         "_pack_padded_sequence_backward": partial(_pack_padded_backward, labels),
@@ -57,16 +56,6 @@ def _on_device_only(labels: Labels, operator: Any, route: Callable[..., Any]) ->
     def run(*args: Any, **kwargs: Any) -> Any:
         if labels.on_device(args[0]):
             return route(*args, **kwargs)
-        return compat.compose(operator, args, kwargs)
-
-    return run
-
-
-def _packed(name: str, routes: Routes) -> Callable[..., Any]:
-    operator = compat.operator(f"{name}.data")
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        routes.note(name, "the CPU's own", "a card's layers for packed sequences are not modelled")
         return compat.compose(operator, args, kwargs)
 
     return run
@@ -124,6 +113,7 @@ def _rms_norm_backward(
     normal = input * reciprocal
     grad = grad_out if weight is None else grad_out * weight
     grad_input = (grad - normal * (grad * normal).mean(dims, keepdim=True)) * reciprocal
-    outer = tuple(range(input.dim() - len(shape)))
-    grad_weight = (grad_out * normal).sum(outer).to(weight.dtype) if weight is not None and mask[1] else None
+    grad_weight = None
+    if weight is not None and mask[1]:
+        grad_weight = (grad_out * normal).sum_to_size(weight.shape).to(weight.dtype)
     return grad_input.to(input.dtype) if mask[0] else None, grad_weight

@@ -18,6 +18,8 @@ aten = torch.ops.aten
 
 Kernel = Callable[..., Any]
 
+_HALF = frozenset({torch.float16, torch.bfloat16})
+
 
 def _sizes(operator: Any, *args: Any, **kwargs: Any) -> Any:
     """The results that the operator would have, without their bytes."""
@@ -191,6 +193,20 @@ def _log_sigmoid_backward(grad: torch.Tensor, values: torch.Tensor, _buffer: tor
     return result
 
 
+def _layer_norm(input: torch.Tensor, *others: Any) -> Any:
+    """A card keeps mean and deviation in single precision."""
+    output, mean, deviation = aten.native_layer_norm.default(input, *others)
+    return (output, mean.float(), deviation.float()) if input.dtype in _HALF else (output, mean, deviation)
+
+
+def _layer_norm_backward(
+    grad: torch.Tensor, input: torch.Tensor, shape: Any, mean: torch.Tensor, deviation: torch.Tensor, *others: Any
+) -> Any:
+    kept = torch.float32 if others[0] is not None and others[0].dtype is torch.float32 else input.dtype
+    statistics = (mean.to(kept), deviation.to(kept)) if input.dtype in _HALF else (mean, deviation)
+    return aten.native_layer_norm_backward.default(grad, input, shape, *statistics, *others)
+
+
 def _widening(operator: Any) -> Kernel:
     """Half-precision matrices whose product is in single precision: `torch.addmm(..., out_dtype=torch.float32)`."""
     plain = operator._overloadpacket.default
@@ -223,6 +239,8 @@ def _table() -> dict[Any, Kernel]:
         aten._thnn_fused_gru_cell_backward.default: recurrent.gru_cell_backward,
         aten.log_sigmoid_forward.default: _log_sigmoid,
         aten.log_sigmoid_backward.default: _log_sigmoid_backward,
+        aten.native_layer_norm.default: _layer_norm,
+        aten.native_layer_norm_backward.default: _layer_norm_backward,
         aten.native_batch_norm.default: _batch_norm,
         aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,
@@ -242,11 +260,11 @@ def in_single_precision(operator: Any, args: Any, kwargs: Any) -> Any:
     """Run an operator that has no kernel for half precision on the CPU. Results and targets keep their precision."""
 
     def widened(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.float() if tensor.dtype in {torch.float16, torch.bfloat16} else tensor
+        return tensor.float() if tensor.dtype in _HALF else tensor
 
     half = next(t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and widened(t) is not t).dtype
     wide_args, wide_kwargs = tree_map_only(torch.Tensor, widened, (args, kwargs))
-    if wide_kwargs.get("dtype") in {torch.float16, torch.bfloat16}:
+    if wide_kwargs.get("dtype") in _HALF:
         wide_kwargs["dtype"] = torch.float32
     result = operator(*wide_args, **wide_kwargs)
     targets = [

@@ -31,6 +31,7 @@ class DeviceArguments(TorchFunctionMode):
     def __init__(self, labels: Labels) -> None:
         super().__init__()
         self._labels = labels
+        labels.calls = DeviceArguments.call.__code__
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.call(func, args, kwargs)

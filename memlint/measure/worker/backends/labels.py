@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Unsupported
@@ -39,6 +42,7 @@ class _Facts(NamedTuple):
     """Whether it returns one thing, and that is new."""
     makes_nothing: bool
     """Whether all that it returns are its arguments, or views of them, and it runs as it is."""
+    takes_tensors: bool
 
 
 class _Here(threading.local):
@@ -46,10 +50,14 @@ class _Here(threading.local):
 
     forced: bool | None = None
     """The side on which results are, whatever the inputs: True for the device."""
+    worked_on_device: bool = False
+    """Whether the last operation on tensors was one on device memory."""
 
 
 class Labels(compat.DispatchMode):
     """An operation's result is on the device when the call asked for `cuda`, or one of its inputs is.
+
+    So is what PyTorch's own code makes out of nothing while it works on device memory, as backward passes do.
 
     Works below autograd, where a call for `cuda` is one for the CPU: nothing above needs a CUDA build.
     """
@@ -62,6 +70,8 @@ class Labels(compat.DispatchMode):
         self._facts: dict[int, _Facts] = {}
         """By the operator's identity, for its hash is slow: so the operator is kept."""
         self._here = _Here()
+        self.calls: CodeType | None = None
+        """Of the function that runs the program's calls of torch's functions: it has `args`."""
 
     def install(self, patches: Patches) -> None:
         """A storage has one object in Python as long as it lives: so the label is there."""
@@ -71,7 +81,7 @@ class Labels(compat.DispatchMode):
         try:
             return self.holds(tensor.untyped_storage())
         except (NotImplementedError, RuntimeError):
-            return any(self.on_device(part) for part in parts(tensor))
+            return any(self.on_device(part) for part in parts(compat.unwrapped(tensor)))
 
     @staticmethod
     def holds(storage: torch.UntypedStorage) -> bool:
@@ -120,13 +130,17 @@ class Labels(compat.DispatchMode):
             if device is not None and is_cuda(device):
                 asked = True
                 kwargs = {**kwargs, "device": _CPU}
-        labelled = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
+        here = self._here
+        if facts.takes_tensors:
+            labelled = here.worked_on_device = self._any(args) or (bool(kwargs) and self._any(kwargs.values()))
+        else:
+            labelled = not asked and self.ever and self._works_on_device(sys._getframe(2))
         try:
             run = facts.kernel if labelled else facts.plain
             result = run(*args, **kwargs) if kwargs else run(*args)
         except RuntimeError as error:  # NotImplementedError, too
             result = self._despite(error, func, args, kwargs or {}, labelled)
-        forced = self._here.forced
+        forced = here.forced
         if labelled or asked if forced is None else forced:
             if func is _PACK:
                 self.put(result[0].untyped_storage())  # the sizes of the batches are the host's
@@ -141,9 +155,25 @@ class Labels(compat.DispatchMode):
         new = [value.alias_info is None for value in returns]
         kernel, plain = KERNELS.get(func), compat.kernel(func)
         facts = self._facts[id(func)] = _Facts(
-            func, plain, kernel or plain, not all(new), new == [True], kernel is None and not any(new)
+            func,
+            plain,
+            kernel or plain,
+            not all(new),
+            new == [True],
+            kernel is None and not any(new),
+            any("Tensor" in str(argument.type) for argument in func._schema.arguments),
         )
         return facts
+
+    def _works_on_device(self, caller: FrameType) -> bool:
+        """Whether a factory is called by PyTorch's own code, in a backward pass or in a function of the program's call,
+        that works on device memory. `caller` is the innermost frame of Python's that is not the instrument's."""
+        if caller.f_code is compat.ENGINE:
+            return self._here.worked_on_device
+        if caller.f_code is not self.calls:
+            return False
+        given = tree_leaves(caller.f_locals["args"])
+        return any(self.on_device(item) for item in given if isinstance(item, torch.Tensor))
 
     @staticmethod
     def _despite(error: RuntimeError, func: Any, args: Any, kwargs: Any, labelled: bool) -> Any:

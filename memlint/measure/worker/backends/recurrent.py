@@ -1,18 +1,17 @@
 """LSTM, GRU and plain recurrent layers on the CPU as PyTorch's own CUDA cells run them: the gates in one operation.
 
-The loops follow aten/src/ATen/native/RNN.cpp, the cells aten/src/ATen/native/cuda/RNN.cu. Packed sequences go
-PyTorch's own way for the CPU.
+The loops follow aten/src/ATen/native/RNN.cpp, the cells aten/src/ATen/native/cuda/RNN.cu.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - its usual name
-
-from memlint.measure.worker import compat
 
 aten = torch.ops.aten
 
@@ -23,13 +22,14 @@ Cell = Callable[[torch.Tensor, Hidden, Weights], Hidden]
 
 
 def _bias(weights: Weights, index: int) -> torch.Tensor | None:
-    return weights[index] if len(weights) > index else None
+    return weights[index] if len(weights) > 3 else None  # two, or three with a projection, have none
 
 
 def _lstm_cell(x: torch.Tensor, hidden: Hidden, weights: Weights) -> Hidden:
     gates, recurrent = x.matmul(weights[0].t()), hidden[0].matmul(weights[1].t())
     hy, cy, _ = aten._thnn_fused_lstm_cell(gates, recurrent, hidden[1], _bias(weights, 2), _bias(weights, 3))
-    return hy, cy
+    projects = len(weights) % 2 == 1
+    return hy.matmul(weights[-1].t()) if projects else hy, cy
 
 
 def _gru_cell(x: torch.Tensor, hidden: Hidden, weights: Weights) -> Hidden:
@@ -53,65 +53,119 @@ _CELLS: dict[str, Cell] = {
 }
 
 
-NAMES = tuple(_CELLS)
+OverTime = Callable[[Cell, torch.Tensor, Hidden, Weights, bool], tuple[torch.Tensor, Hidden]]
+"""Cell, input, state, weights, whether backwards -> the outputs of all steps, and the last state."""
 
 
-def routes(note: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
-    """Of each operator, what it comes to on a card. `note` is told which is called."""
-    return {f"{name}.input": _layers(name, cell, note) for name, cell in _CELLS.items()}
+@dataclass(frozen=True)
+class _Stack:
+    """What both forms of a recurrent layer are given besides their input, as PyTorch orders it."""
 
+    params: Weights
+    has_biases: bool
+    num_layers: int
+    dropout: float
+    train: bool
+    bidirectional: bool
 
-def _layers(name: str, cell: Cell, note: Callable[[str], None]) -> Callable[..., Any]:
-    operator = compat.operator(f"{name}.input")
-    is_lstm = name == "lstm"
-
-    def run(
-        x: torch.Tensor,
-        hx: Any,
-        params: Weights,
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-        batch_first: bool,
-    ) -> Any:
-        note(name)
-        states: list[torch.Tensor] = list(hx) if is_lstm else [hx]
-        per_layer = 4 if has_biases else 2
-        directions = 2 if bidirectional else 1
-        if len(params) != per_layer * num_layers * directions:  # projections
-            arguments = (x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-            return compat.compose(operator, arguments, {})
+    def run(self, cell: Cell, over_time: OverTime, x: torch.Tensor, states: Sequence[torch.Tensor]) -> Any:
+        """The output, and each last state of all layers."""
+        directions = 2 if self.bidirectional else 1
+        per_layer = len(self.params) // (self.num_layers * directions)
         hidden = list(zip(*(state.unbind(0) for state in states), strict=True))
-        layer_input = x.transpose(0, 1) if batch_first else x
         finals: list[Hidden] = []
-        for layer in range(num_layers):
+        for layer in range(self.num_layers):
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
-                weights = params[index * per_layer : (index + 1) * per_layer]
-                output, final = _over_time(cell, layer_input, hidden[index], weights, reverse=direction == 1)
+                weights = self.params[index * per_layer : (index + 1) * per_layer]
+                output, final = over_time(cell, x, hidden[index], weights, direction == 1)
                 outputs.append(output)
                 finals.append(final)
-            layer_input = torch.cat(outputs, outputs[0].dim() - 1) if bidirectional else outputs[0]
-            if dropout and train and layer < num_layers - 1:
-                layer_input = torch.dropout(layer_input, dropout, train=True)
-        result = layer_input.transpose_(0, 1) if batch_first else layer_input
-        return result, *(torch.stack(state, 0) for state in zip(*finals, strict=True))
+            x = torch.cat(outputs, outputs[0].dim() - 1) if self.bidirectional else outputs[0]
+            if self.dropout and self.train and layer < self.num_layers - 1:
+                x = torch.dropout(x, self.dropout, train=True)
+        return x, *(torch.stack(state, 0) for state in zip(*finals, strict=True))
+
+
+def routes(note: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
+    """Of each operator, what it comes to on a card. `note` is told which layer is called."""
+    padded = {f"{name}.input": _padded(name, cell, note) for name, cell in _CELLS.items()}
+    packed = {f"{name}.data": _packed(name, cell, note) for name, cell in _CELLS.items()}
+    return padded | packed | {"lstm_cell": _one_lstm_cell, "gru_cell": _one_gru_cell}
+
+
+def _padded(name: str, cell: Cell, note: Callable[[str], None]) -> Callable[..., Any]:
+    def run(x: torch.Tensor, hx: Any, *options: Any) -> Any:
+        note(name)
+        *stack, batch_first = options
+        output, *finals = _Stack(*stack).run(cell, _over_time, x.transpose(0, 1) if batch_first else x, _states(hx))
+        return output.transpose_(0, 1) if batch_first else output, *finals
 
     return run
 
 
+def _packed(name: str, cell: Cell, note: Callable[[str], None]) -> Callable[..., Any]:
+    def run(data: torch.Tensor, batch_sizes: torch.Tensor, hx: Any, *options: Any) -> Any:
+        note(name)
+        return _Stack(*options).run(cell, partial(_over_packed, batch_sizes.tolist()), data, _states(hx))
+
+    return run
+
+
+def _one_lstm_cell(x: torch.Tensor, hx: Sequence[torch.Tensor], *weights: torch.Tensor | None) -> Any:
+    return _lstm_cell(x, tuple(hx), [weight for weight in weights if weight is not None])
+
+
+def _one_gru_cell(x: torch.Tensor, hx: torch.Tensor, *weights: torch.Tensor | None) -> Any:
+    return _gru_cell(x, (hx,), [weight for weight in weights if weight is not None])[0]
+
+
+def _states(hx: Any) -> Sequence[torch.Tensor]:
+    return [hx] if isinstance(hx, torch.Tensor) else hx
+
+
 def _over_time(
-    cell: Cell, x: torch.Tensor, hidden: Hidden, weights: Weights, reverse: bool
+    cell: Cell, x: torch.Tensor, hidden: Hidden, weights: Weights, backwards: bool
 ) -> tuple[torch.Tensor, Hidden]:
     outputs = []
     steps = x.unbind(0)
-    for step in reversed(steps) if reverse else steps:
+    for step in reversed(steps) if backwards else steps:
         hidden = cell(step, hidden, weights)
         outputs.append(hidden[0])
-    return torch.stack(outputs[::-1] if reverse else outputs, 0), hidden
+    return torch.stack(outputs[::-1] if backwards else outputs, 0), hidden
+
+
+def _over_packed(
+    sizes: Sequence[int], cell: Cell, data: torch.Tensor, hidden: Hidden, weights: Weights, backwards: bool
+) -> tuple[torch.Tensor, Hidden]:
+    """`PackedLayer` and `ReversedPackedLayer`: each step has as many rows as sequences that are that long.
+
+    Forwards, the state of a sequence that ends is put aside; backwards, a sequence joins with its first state.
+    """
+    first, outputs, ended = hidden, [], []
+    steps = list(zip(sizes, data.split(list(sizes)), strict=True))
+    rows = sizes[-1 if backwards else 0]
+    hidden = _rows(first, 0, rows) if backwards else first
+    for size, step in reversed(steps) if backwards else steps:
+        if size < rows:
+            ended.append(_rows(hidden, size, rows))
+            hidden = _rows(hidden, 0, size)
+        elif size > rows:
+            hidden = _joined([hidden, _rows(first, rows, size)])
+        rows = size
+        hidden = cell(step, hidden, weights)
+        outputs.append(hidden[0])
+    output = torch.cat(outputs[::-1] if backwards else outputs)
+    return output, hidden if backwards else _joined([hidden, *reversed(ended)])
+
+
+def _rows(hidden: Hidden, start: int, end: int) -> Hidden:
+    return tuple(state[start:end] for state in hidden)
+
+
+def _joined(hiddens: Sequence[Hidden]) -> Hidden:
+    return tuple(torch.cat(states) for states in zip(*hiddens, strict=True))
 
 
 # ---- what the fused cells compute

@@ -138,7 +138,7 @@ def _nonzero(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     known = _known_result(mode, func, args, kwargs)
     if known is not None:
         return known
-    mode.assumptions.note("every element is nonzero: the largest that the result can be")
+    mode.assumptions.note_largest("every element is nonzero: the largest that the result can be")
     return _new(mode, (args[0].numel(), args[0].dim()), torch.int64)
 
 
@@ -148,7 +148,7 @@ def _masked_select(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str
     mask = mode.values.of(args[1])
     if mask is not None:
         return _new(mode, (int(mask.expand(shape).sum()),), args[0].dtype)
-    mode.assumptions.note("a mask selects every element: the largest that the result can be")
+    mode.assumptions.note_largest("a mask selects every element: the largest that the result can be")
     return _new(mode, (shape.numel(),), args[0].dtype)
 
 
@@ -157,7 +157,7 @@ def _unique(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     known = _known_result(mode, func, args, kwargs)
     if known is not None:
         return known
-    mode.assumptions.note("all elements are distinct: the largest that the result can be")
+    mode.assumptions.note_largest("all elements are distinct: the largest that the result can be")
     size = args[0].numel()
     parts = (
         _new(mode, (size,), args[0].dtype),
@@ -178,7 +178,7 @@ def _pack(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """The lengths are on the host, and so are the sizes of the batches that come of them."""
     sequences, lengths, batch_first = args
     if not lengths.any():  # copied from the device: they are not known
-        mode.assumptions.note("sequences are as long as they can be")
+        mode.assumptions.note_largest("sequences are as long as they can be")
         lengths = torch.full_like(lengths, sequences.shape[1 if batch_first else 0])
     packed, sizes = func(torch.zeros(*sequences.shape[:2], 1), lengths, batch_first)
     return _new(mode, (len(packed), *sequences.shape[2:]), sequences.dtype), sizes
@@ -204,14 +204,15 @@ def _selected(mode: Any, mask: torch.Tensor) -> int:
     known = mode.values.of(mask)
     if known is not None:
         return int(known.count_nonzero())
-    mode.assumptions.note("a mask selects every element: the largest that the result can be")
+    mode.assumptions.note_largest("a mask selects every element: the largest that the result can be")
     return int(mask.numel())
 
 
 @_answers_to("_nested_tensor_from_mask_left_aligned.default")
 def _keeps_padding(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether an encoder in evaluation leaves its padding out."""
-    mode.assumptions.note("an encoder keeps its padding: on a card it may leave it out, as the mask's values say")
+    what = "an encoder keeps its padding: on a card it may leave it out, as the mask's values say"
+    mode.assumptions.note_largest(what)
     return False
 
 
@@ -226,3 +227,27 @@ def _reduced_in_place(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[
         with mode.fake_mode.turn, mode.fake_mode:
             return whole.resize_(())
     return result
+
+
+@_answers_to("col2im.default", "im2col.default")
+def _in_a_block_of_its_input(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`F.fold` and `F.unfold` resize a block that was made for their input (`col2im_cuda`, `im2col_cuda`)."""
+    result = mode.run_fake(func, args, kwargs)
+    whole = _new(mode, (max(args[0].numel(), result.numel()),), result.dtype)
+    with mode.fake_mode.turn, mode.fake_mode:
+        return whole.resize_(result.shape)
+
+
+@_answers_to("_thnn_fused_lstm_cell.default")
+def _lstm_cell(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The function of shapes asks for the device of biases that may not be there."""
+    gates, recurrent, state, *biases = args
+    if any(bias is not None for bias in biases):
+        return NotImplemented
+    bias = _new(mode, (gates.shape[1],), gates.dtype)
+    return mode.run_fake(func, (gates, recurrent, state, bias, bias), kwargs)
+
+
+@_answers_to("_fused_sgd_.default", "_fused_sgd_.tensor_lr", "_fused_adagrad_.default", "_fused_adagrad_.tensor_lr")
+def _makes_nothing(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """They write into what they are given, and have no function of shapes."""

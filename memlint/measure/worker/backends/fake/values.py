@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from memlint.measure.recording import Assumption, Place
+from memlint.measure.recording import Assumption, Effect, Place
 from memlint.measure.worker.compat import FakeTensor, WeakIdKeyDictionary
 
 aten = torch.ops.aten
@@ -31,15 +31,19 @@ class Assumptions:
 
     def __init__(self, place: Callable[[], Place | None]) -> None:
         self._place = place
-        self._counts: dict[tuple[str, Place | None], int] = {}
+        self._counts: dict[tuple[str, Place | None, Effect], int] = {}
 
-    def note(self, what: str) -> None:
-        key = (what, self._place())
+    def note(self, what: str, effect: Effect = None) -> None:
+        key = (what, self._place(), effect)
         self._counts[key] = self._counts.get(key, 0) + 1
+
+    def note_largest(self, what: str) -> None:
+        """A size that values decide: the largest that it can be is taken."""
+        self.note(what, "upper bound")
 
     def note_once(self, what: str) -> None:
         """Of the run as a whole, and no line of it."""
-        self._counts[what, None] = 1
+        self._counts[what, None, None] = 1
 
     def at_assertion(self) -> bool:
         """Whether the user's line that is running asserts something."""
@@ -47,7 +51,7 @@ class Assumptions:
         return place is not None and linecache.getline(place.path, place.line).lstrip().startswith("assert ")
 
     def listed(self) -> list[Assumption]:
-        return [Assumption(what, place, count) for (what, place), count in self._counts.items()]
+        return [Assumption(what, place, count, effect) for (what, place, effect), count in self._counts.items()]
 
 
 class KnownValues:
