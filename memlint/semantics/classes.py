@@ -11,6 +11,7 @@ import libcst as cst
 
 from memlint.project.names import is_symbol
 from memlint.semantics.definitions import Definitions
+from memlint.semantics.freezing import frozen_by_helpers, frozen_parameters, frozen_paths
 from memlint.semantics.imports import TRAINING_WORDS
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import object_of
@@ -54,6 +55,7 @@ class Classes(Definitions):
         self._called_in_class: dict[tuple[Scope, str], set[str]] = {}
         self._shown_by_use: dict[tuple[Scope, str], Value | None] = {}
         self._module_classes: dict[str, bool] = {}
+        self._frozen: dict[Scope, frozenset[str]] = {}
         self.scopes: list[Scope] = [self.root, *self.root.descendants()]
         self._by_node = {id(scope.node): scope for scope in self.scopes}
         self._by_name: dict[str, Scope] = {}
@@ -241,10 +243,9 @@ class Classes(Definitions):
             del self._members[key]
         return value
 
-    @staticmethod
-    def _freezes(owner: Scope, name: str) -> bool:
+    def _freezes(self, owner: Scope, name: str) -> bool:
         """Whether a method of the class tells the parameters of `self.name` to need no gradient."""
-        return any(f"self.{name}" in inner.frozen for inner in owner.children)
+        return any(f"self.{name}" in self._frozen_in(inner) for inner in owner.children)
 
     def _imported_member(self, cls: str, name: str) -> Value | None:
         method = self.imported_method(cls, name)
@@ -317,15 +318,26 @@ class Classes(Definitions):
             owner = scope.enclosing_class()
             if owner is None:
                 return False
-            return path in owner.frozen_within or any(
+            return any(path in self._frozen_in(inner) for inner in owner.descendants()) or any(
                 self.view.freezes(base, path) for base in self._project_bases(owner) if self.view is not None
             )
         current: Scope | None = scope
         while current is not None:
-            if path in current.frozen:
+            if path in self._frozen_in(current):
                 return True
             current = current.parent
         return False
+
+    def _frozen_in(self, scope: Scope) -> frozenset[str]:
+        """What the scope freezes itself, or gives to functions of this file that freeze it."""
+        if scope not in self._frozen:
+            self._frozen[scope] = frozen_paths(scope) | frozen_by_helpers(scope, self._freezing_functions)
+        return self._frozen[scope]
+
+    @cached_property
+    def _freezing_functions(self) -> dict[str, Scope]:
+        """Those of this file that freeze what they are given, by their names."""
+        return {scope.name: scope for scope in self.scopes if scope.is_function and any(frozen_parameters(scope))}
 
     def _methods_called(self, scope: Scope, path: str) -> set[str]:
         if path.startswith("self."):
@@ -421,7 +433,7 @@ class Classes(Definitions):
         if cls.startswith("@"):
             return self.view is not None and self.view.freezes(cls, "self")
         scope = self._by_name.get(cls)
-        return scope is not None and any("self" in method.frozen for method in scope.children)
+        return scope is not None and any("self" in frozen_paths(method) for method in scope.children)
 
 
 def _fields(node: cst.ClassDef) -> Iterator[str]:

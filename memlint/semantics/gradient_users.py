@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.forwards import Run, differentiates_itself
+from memlint.semantics.freezing import frozen_paths
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
@@ -32,7 +33,7 @@ def differentiates(module: Module, flow: Flow, call: Call, runs: Sequence[Run]) 
     scope = flow.scope
     if scope.words_but_off & DIFFERENTIATING_WORDS or call.root in module.analysis.differentiated:
         return True
-    if any(head_of(path) not in scope.bound | {"self"} for path in scope.frozen):
+    if any(head_of(path) not in scope.bound | {"self"} for path in frozen_paths(scope)):
         return True
     return scope in module.once(_adapting) or any(differentiates_itself(module, run) for run in runs)
 

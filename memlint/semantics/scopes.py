@@ -168,8 +168,6 @@ class Scope:
         self.nonlocal_names: set[str] = set()
         self.methods_called: dict[str, set[str]] = {}
         """Access path (`self.model`) -> the methods called on it."""
-        self.frozen: set[str] = set()
-        """Access paths of modules whose parameters are told to need no gradient."""
         self.loop_names: set[str] = set()
         """The names that the scope's `for` loops bind."""
         self.attributes_stored: set[str] = set()
@@ -206,11 +204,6 @@ class Scope:
             for path, methods in inner.methods_called.items():
                 called.setdefault(path, set()).update(methods)
         return called
-
-    @cached_property
-    def frozen_within(self) -> frozenset[str]:
-        """`frozen` of all scopes nested in this one."""
-        return frozenset().union(*(inner.frozen for inner in self.descendants()))
 
     @cached_property
     def words_within(self) -> frozenset[str]:
@@ -395,35 +388,6 @@ def _on_for(scope: Scope, node: cst.CSTNode) -> None:
     assert isinstance(node, cst.For)
     _target(scope, node.target)
     scope.loop_names.update(target_names(node.target))
-    owner = _parameters_of(node.iter)
-    if owner is not None and _freezes(node.body):
-        scope.frozen.add(owner)
-
-
-def _parameters_of(iterable: cst.BaseExpression) -> str | None:
-    """The module's path in `for p in module.parameters()`."""
-    if not isinstance(iterable, cst.Call) or not isinstance(iterable.func, cst.Attribute):
-        return None
-    is_parameters = iterable.func.attr.value in ("parameters", "named_parameters")
-    return path_of(iterable.func.value) if is_parameters else None
-
-
-def _freezes(body: cst.BaseSuite) -> bool:
-    """`p.requires_grad = False`, `p.requires_grad_(False)` or `p.detach_()`, unconditionally."""
-    for line in body.body:
-        for statement in line.body if isinstance(line, cst.SimpleStatementLine) else [line]:
-            if isinstance(statement, cst.Assign) and path_of(statement.value) == "False":
-                target = statement.targets[0].target
-                if isinstance(target, cst.Attribute) and target.attr.value == "requires_grad":
-                    return True
-            if isinstance(statement, cst.Expr) and isinstance(statement.value, cst.Call):
-                call = statement.value
-                method = call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
-                if method == "requires_grad_" and call.args and path_of(call.args[0].value) == "False":
-                    return True
-                if method == "detach_":
-                    return True  # of a parameter it does the same
-    return False
 
 
 def _on_as_name(scope: Scope, node: cst.CSTNode) -> None:
@@ -458,7 +422,7 @@ def chain_of(node: cst.BaseExpression) -> Iterator[cst.Call]:
 _MOVES = frozenset({"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "eval", "train", "requires_grad_"})
 
 
-def _before_moves(node: cst.BaseExpression) -> cst.BaseExpression:
+def before_moves(node: cst.BaseExpression) -> cst.BaseExpression:
     """`net` of `net.cuda().eval()`."""
     while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in _MOVES:
         node = node.func.value
@@ -475,7 +439,7 @@ def _on_call(scope: Scope, node: cst.CSTNode) -> None:
         called = path_of(node.func)
         if called is not None:
             scope.methods_called.setdefault(called, set()).add(CALLED_AS_MODEL)
-    path = path_of(_before_moves(node.func.value))
+    path = path_of(before_moves(node.func.value))
     if path is None:
         return
     called_on = scope.methods_called.setdefault(path, set())
@@ -483,8 +447,6 @@ def _on_call(scope: Scope, node: cst.CSTNode) -> None:
     is_of_model = node.func.attr.value in PARTS_THAT_SHOW_MODELS and bool(node.args)
     if (node.func.attr.value == "forward" or is_of_model) and is_model_name(path.rpartition(".")[2]):
         called_on.add(CALLED_AS_MODEL)
-    if node.func.attr.value == "requires_grad_" and len(node.args) == 1 and path_of(node.args[0].value) == "False":
-        scope.frozen.add(path)
     if path == "self" and node.func.attr.value == "register_buffer" and node.args:
         name = node.args[0].value
         if isinstance(name, cst.SimpleString):
