@@ -13,6 +13,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.reading import literal_index
 from memlint.semantics.reads import is_read, is_unpacked
 from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.type_tests import is_for
 
 _ONLY_FIRST = frozenset({"subscript", "delete"})
 
@@ -76,7 +77,12 @@ def _flag_position(module: Module, call: Call) -> int | None:
     """Where `need_weights` stands among the positional arguments; None: the call is no attention of torch."""
     if call.names(known.FUNCTIONAL_ATTENTION):
         return known.FUNCTIONAL_NEED_WEIGHTS_POSITION
-    return known.NEED_WEIGHTS_POSITION if _is_attention(module, call) else None
+    return known.NEED_WEIGHTS_POSITION if _is_attention(module, call) or _is_asked_for(module, call) else None
+
+
+def _is_asked_for(module: Module, call: Call) -> bool:
+    """`isinstance(self.attn, nn.MultiheadAttention)` stands above `self.attn(query, key, value)`."""
+    return len(call.call.args) >= known.INPUTS and is_for(module, call, call.call.func, known.ATTENTION_NAMES)
 
 
 def _is_attention(module: Module, call: Call) -> bool:

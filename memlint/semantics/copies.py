@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import libcst as cst
 
-from memlint.semantics.blocks import path_to
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.graph_signs import carries_by_signs, is_parameter
+from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.knowledge import copies as known
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge.training import VARIABLES
@@ -21,6 +20,7 @@ from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operatio
 from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
 from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.type_tests import is_for, types_asked
 from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
 
 # What one does with a tensor, not with a list of numbers.
@@ -186,20 +186,50 @@ class ConstructedCopy:
     """A default device may be in force: then it also moves."""
     is_written: bool
     """The copy is written to: it is needed, whatever it is spelled like."""
+    given_by: Call | None
+    """The call of the function around that gives it a tensor, where others may give it something else."""
 
 
 def constructed_copies(module: Module) -> Iterator[ConstructedCopy]:
     for call in module.calls_of(known.TENSOR_CONSTRUCTORS):
         argument = _data(call)
-        if argument is None or not is_proven_tensor(module, argument.value, call):
+        if argument is None:
             continue
+        given_by = None
+        if not is_proven_tensor(module, argument.value, call):
+            given_by = _gives_a_tensor(module, call, argument)
+            if given_by is None:
+                continue
         if _type_is_in_doubt(module, argument, call):
             continue
         inner = module.call_at(argument.expression)
         is_plain = len(call.call.args) == 1
         if is_plain and inner is not None and is_factory(inner):
             continue  # the whole call is a copy of a fresh tensor: see `fresh_copies`
-        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module), _is_written(module, call))
+        is_written = _is_written(module, call)
+        yield ConstructedCopy(call, argument.expression, is_plain, _default_device(module), is_written, given_by)
+
+
+def _gives_a_tensor(module: Module, copy: Call, argument: Argument) -> Call | None:
+    """A call in this file that gives the function around a tensor for the parameter that is copied as it is."""
+    nodes = module.definitions(argument.value)
+    if len(nodes) != 1 or not isinstance(nodes[0], cst.Param) or path_of(argument.expression) != nodes[0].name.value:
+        return None
+    for call in module.once(_calls_by_function).get(copy.scope.qualname, ()):
+        for given in (*call.positional, *call.keywords.values()):
+            is_tensor = given.value.kind is Kind.TENSOR and not call.unpacks
+            if is_tensor and bound_parameter(copy.scope, call, given) == nodes[0].name.value:
+                return call
+    return None
+
+
+def _calls_by_function(module: Module) -> dict[str, list[Call]]:
+    """The calls of each function of this file, by its qualified name."""
+    calls: dict[str, list[Call]] = {}
+    for call in module.calls:
+        if len(call.callee.quals) == 1:
+            calls.setdefault(next(iter(call.callee.quals)), []).append(call)
+    return calls
 
 
 def _is_written(module: Module, call: Call) -> bool:
@@ -230,7 +260,7 @@ def _whole(part: cst.BaseExpression) -> cst.BaseExpression:
 def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
     """The annotation is not believed: the code asks for the type, or just converts a parameter, whatever it is."""
     uses = [use for root in argument.value.idents for use in module.uses_of(root)]
-    if any(use.detail in known.TYPE_TESTS for use in uses) or any(_types_asked(module, call, argument)):
+    if any(use.detail in known.TYPE_TESTS for use in uses) or any(types_asked(module, call, argument.expression)):
         return True
     nodes = [module.analysis.roots[root].node for root in argument.value.idents]
     is_used = any(use.how in _TENSOR_USES for use in uses)
@@ -239,23 +269,6 @@ def _type_is_in_doubt(module: Module, argument: Argument, call: Call) -> bool:
     if not any(isinstance(node, cst.Param) and path_of(argument.expression) == node.name.value for node in nodes):
         return False
     return _is_rebound_by(call, argument.expression) and not is_used
-
-
-def _types_asked(module: Module, call: Call, argument: Argument) -> Iterator[tuple[cst.BaseExpression, bool]]:
-    """The types for which a condition around the call asks the argument, and whether the call is for those.
-
-    `torch.tensor(x) if isinstance(x, np.ndarray) else x`
-    """
-    asked_of = module.text(argument.expression, 200)
-    for around, inside in pairwise(path_to(call.scope.node, call.node)):
-        if not isinstance(around, (cst.If, cst.IfExp)):
-            continue
-        test = module.call_at(around.test)
-        if test is None or not test.names({"isinstance"}) or len(test.positional) != 2:
-            continue
-        subject, kind = (given.expression for given in test.positional)
-        if module.text(subject, 200) == asked_of:
-            yield kind, inside is around.body
 
 
 def _may_be_none(param: cst.Param) -> bool:
@@ -458,7 +471,7 @@ def _is_big_array(module: Module, made: Call) -> bool:
     call = module.call_at(argument.expression)
     if call is not None and _makes_array(call):
         return not _is_written_out(call)
-    if any(is_so and _is_array_type(module, kind) for kind, is_so in _types_asked(module, made, argument)):
+    if is_for(module, made, argument.expression, known.ARRAY_ANNOTATIONS):
         return True
     nodes = module.definitions(argument.value)
     return bool(nodes) and all(_is_array(module, node) for node in nodes)

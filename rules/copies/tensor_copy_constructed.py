@@ -15,7 +15,8 @@ class TensorCopyConstructed(Rule):
     """`torch.tensor(t)` of a tensor always copies it.
 
     ## What it does
-    Flags `torch.tensor(t)` where `t` is proven to be a tensor. torch warns about it at run time.
+    Flags `torch.tensor(t)` where `t` is proven to be a tensor, or is a parameter that a call in the same file gives a
+    tensor. torch warns about it at run time.
 
     ## What it costs
     A second tensor of the same size, also where dtype and device are right already. Where no second tensor is
@@ -43,7 +44,7 @@ class TensorCopyConstructed(Rule):
     ## Fix safety
     Safe for a proven tensor and no other argument. Unsafe where the file sets a default device or enters one:
     `torch.tensor` then moves the values too. With `dtype`, `device` or `requires_grad` there is no fix: no
-    replacement is always right.
+    replacement is always right; nor for a parameter, which other calls may give something else.
 
     ## When it stays silent
     When the kind of the argument is unknown on any path, for lists of tensors, numbers, NumPy arrays and values
@@ -61,19 +62,27 @@ class TensorCopyConstructed(Rule):
 
     def check(self, module: Module) -> Iterator[Draft]:
         for found in constructed_copies(module):
-            source = module.text(found.source, 30)
+            source, caller = module.text(found.source, 30), found.given_by
+            related = [] if caller is None else [(caller.node, "this call gives it a tensor")]
             yield self.finding(
                 found.call.node,
-                f"`torch.tensor` always copies, and `{source}` is a tensor already",
+                f"`torch.tensor` always copies, and `{source}` is a tensor already" + (" at times" if related else ""),
                 cost=Cost(CostClass.RAISES_PEAK, "bytes of the tensor"),
-                confidence=Confidence.LOW if found.is_written else Confidence.HIGH,
+                confidence=_confidence(found),
+                related=related,
                 fix=_fix(found),
             )
 
 
+def _confidence(found: ConstructedCopy) -> Confidence:
+    if found.is_written:
+        return Confidence.LOW
+    return Confidence.HIGH if found.given_by is None else Confidence.MEDIUM
+
+
 def _fix(found: ConstructedCopy) -> FixDraft | None:
-    if not found.is_plain:
-        return None  # a dtype or a device changes more than a copy does
+    if not found.is_plain or found.given_by is not None:
+        return None  # a dtype or a device changes more than a copy does; other calls may give no tensor
     make = unsafe_fix if found.default_device else safe_fix
     edits = KeepOnly(found.call.call, found.source), InsertAfter(found.source, ".detach().clone()")
     return make("say what happens: `.detach().clone()`", *edits)

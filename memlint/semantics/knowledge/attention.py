@@ -6,6 +6,7 @@ from __future__ import annotations
 # average_attn_weights=True, is_causal=False) returns (output, weights).
 ATTENTION = "torch.nn.MultiheadAttention"
 ATTENTION_NAMES = frozenset({ATTENTION, "torch.nn.modules.activation.MultiheadAttention"})
+INPUTS = 3
 NEED_WEIGHTS = "need_weights"
 NEED_WEIGHTS_POSITION = 4
 # torch.nn.functional.multi_head_attention_forward: the same flag, further behind.
