@@ -245,19 +245,21 @@ def _loads_state(call: Call) -> bool:
 
 
 def _is_named_checkpoint(load: Call) -> bool:
-    """`checkpoint = torch.load(path)`; what `load_checkpoint` returns as it was loaded."""
+    """`checkpoint = torch.load(path)`; what `load_checkpoint` loads, and what `checkpoint` returns as it was loaded."""
     if isinstance(load.statement, cst.Return) and _is_loaded_by(load.statement.value, load):
         return _names_checkpoint(load.scope.name) or _reads_checkpoint_file(load)
     target = next(_targets(load), None)
     if target is None:
         return False
-    if _reads_checkpoint_file(load) and not is_model_name(target.rpartition(".")[2]):
+    name = target.rpartition(".")[2]
+    if _reads_checkpoint_file(load) and not is_model_name(name):
         return True
     returned = (node.value for node in walk(load.scope.node) if isinstance(node, cst.Return))
     is_returned = any(value is not None and path_of(value) == target for value in returned)
-    if is_returned and words_of(target).isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS):
-        return _names_checkpoint(target) or _names_checkpoint(load.scope.name)
-    return _names_checkpoint(target.rpartition(".")[2])
+    says_otherwise = not words_of(name).isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS)
+    if not says_otherwise and (is_returned or not words_of(load.scope.name).isdisjoint(known.LOADING_VERBS)):
+        return _names_checkpoint(name) or _names_checkpoint(load.scope.name)
+    return _names_checkpoint(name)
 
 
 def _targets(load: Call) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from memlint.semantics.blocks import mentions
 from memlint.semantics.events import Argument, Call
 from memlint.semantics.graph_signs import carries_by_signs, is_parameter
 from memlint.semantics.keepers import bound_parameter
@@ -215,12 +216,22 @@ def _gives_a_tensor(module: Module, copy: Call, argument: Argument) -> Call | No
     nodes = module.definitions(argument.value)
     if len(nodes) != 1 or not isinstance(nodes[0], cst.Param) or path_of(argument.expression) != nodes[0].name.value:
         return None
+    if any(mentions(test, nodes[0].name.value) for test in _conditions(copy.scope.node)):
+        return None  # not all that it is given is copied
     for call in module.once(_calls_by_function).get(copy.scope.qualname, ()):
         for given in (*call.positional, *call.keywords.values()):
             is_tensor = given.value.kind is Kind.TENSOR and not call.unpacks
             if is_tensor and bound_parameter(copy.scope, call, given) == nodes[0].name.value:
                 return call
     return None
+
+
+def _conditions(inside: cst.CSTNode) -> Iterator[cst.BaseExpression]:
+    for node in walk(inside):
+        if isinstance(node, (cst.If, cst.IfExp, cst.Assert)):
+            yield node.test
+        elif isinstance(node, cst.Match):
+            yield node.subject
 
 
 def _calls_by_function(module: Module) -> dict[str, list[Call]]:

@@ -20,6 +20,8 @@ CHECKPOINT_KEYS = frozenset(
 RESTORING_FUNCTIONS = frozenset({"load_state_dict", "load_objects"})
 # What a variable that holds a checkpoint, and a function that returns one, is called; and what is only about one.
 CHECKPOINT_WORDS = frozenset({"checkpoint", "checkpoints", "ckpt", "ckpts", "statedict", "snapshot", "pretrained"})
+# `data = torch.load(path)` in a function called `load_checkpoint`, `read_state_dict`, `restore_from_ckpt`.
+LOADING_VERBS = frozenset({"load", "read", "restore", "resume", "recover", "reload"})
 # `model_state = torch.load(path)`, `model_weights = torch.load(path)`
 MODEL_STATES = (frozenset({"state", "dict"}), frozenset({"model", "state"}), frozenset({"model", "weights"}))
 # What the code calls a file that holds a checkpoint: `torch.load(ckpt_path)`, `torch.load(weights_file)`.
