@@ -20,7 +20,7 @@ from memlint.semantics.naming import words_of
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
 from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
 from memlint.semantics.reading import literal_key
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import Scope, path_of, walk
 from memlint.semantics.type_tests import is_for, types_asked
 from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
 
@@ -216,14 +216,18 @@ def _gives_a_tensor(module: Module, copy: Call, argument: Argument) -> Call | No
     nodes = module.definitions(argument.value)
     if len(nodes) != 1 or not isinstance(nodes[0], cst.Param) or path_of(argument.expression) != nodes[0].name.value:
         return None
-    if any(mentions(test, nodes[0].name.value) for test in _conditions(copy.scope.node)):
-        return None  # not all that it is given is copied
-    for call in module.once(_calls_by_function).get(copy.scope.qualname, ()):
-        for given in (*call.positional, *call.keywords.values()):
-            is_tensor = given.value.kind is Kind.TENSOR and not call.unpacks
-            if is_tensor and bound_parameter(copy.scope, call, given) == nodes[0].name.value:
-                return call
-    return None
+    name = nodes[0].name.value
+    calls = module.once(_calls_by_function).get(copy.scope.qualname, ())
+    giving = next((call for call in calls if _gives_tensor_for(copy.scope, call, name)), None)
+    if giving is None or any(mentions(test, name) for test in _conditions(copy.scope.node)):
+        return None  # where the function asks something of it, not all that it is given is copied
+    return giving
+
+
+def _gives_tensor_for(function: Scope, call: Call, name: str) -> bool:
+    given = () if call.unpacks else (*call.positional, *call.keywords.values())
+    tensors = (argument for argument in given if argument.value.kind is Kind.TENSOR)
+    return any(bound_parameter(function, call, argument) == name for argument in tensors)
 
 
 def _conditions(inside: cst.CSTNode) -> Iterator[cst.BaseExpression]:
