@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import libcst as cst
 
+from memlint.semantics.blocks import mentions
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.scopes import Scope, parameters, parts_of, path_of, target_names, walk
 from memlint.semantics.values import NO_GRAD_TENSOR, Kind, Value
@@ -93,7 +94,8 @@ def _differentiated(function: Scope, count: int) -> set[int]:
     if backward is None or not isinstance(backward.node, cst.FunctionDef):
         return set()
     found: set[int] = set()
-    for value in _returned(backward.node):
+    for returned in _returned(backward.node):
+        value = _once_set_to(returned, backward.node) or returned
         gradients = _gradients(value, count)
         found |= {index for index, item in enumerate(gradients) if _may_be_something(item, backward)}
     return found
@@ -107,6 +109,16 @@ def _returned(function: cst.FunctionDef) -> Iterator[cst.BaseExpression]:
             yield node.value
         elif not isinstance(node, _NESTED):
             stack.extend(parts_of(node))
+
+
+def _once_set_to(name: cst.BaseExpression, function: cst.FunctionDef) -> cst.BaseExpression | None:
+    """What a variable is set to, where one assignment is all that mentions it beside the `return`."""
+    if not isinstance(name, cst.Name) or mentions(function, name.value) != 2:
+        return None
+    for node in walk(function):
+        if isinstance(node, cst.Assign) and len(node.targets) == 1 and path_of(node.targets[0].target) == name.value:
+            return node.value
+    return None
 
 
 def _gradients(value: cst.BaseExpression, count: int) -> Sequence[cst.BaseExpression]:

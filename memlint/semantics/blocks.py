@@ -21,6 +21,20 @@ def followers(inside: cst.CSTNode, statement: cst.CSTNode) -> Sequence[cst.CSTNo
     return ()
 
 
+def leaves_at_once(loop: cst.For | cst.While) -> bool:
+    """Whether the loop ends with its first item: `break` or `return`, on no condition."""
+    return _leaves(loop.body)
+
+
+def _leaves(body: cst.BaseSuite) -> bool:
+    return any(
+        _leaves(line.body)
+        if isinstance(line, cst.With)
+        else isinstance(line, cst.SimpleStatementLine) and isinstance(line.body[-1], (cst.Break, cst.Return))
+        for line in body.body
+    )
+
+
 def path_to(inside: cst.CSTNode, node: cst.CSTNode) -> list[cst.CSTNode]:
     """The nodes from `inside` down to `node`, both among them; empty where `node` is not in it."""
     parents = parents_within(inside)

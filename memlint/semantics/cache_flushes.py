@@ -10,7 +10,7 @@ from itertools import pairwise
 import libcst as cst
 
 from memlint.semantics.batch_slices import goes_by_batches, names_set_in
-from memlint.semantics.blocks import path_to
+from memlint.semantics.blocks import leaves_at_once, path_to
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.knowledge import device as known
@@ -176,16 +176,10 @@ def _is_known_class(module: Module, scope: Scope) -> bool:
 
 def _runs_each_time(module: Module, inside: cst.CSTNode, call: Call) -> bool:
     """Whether each iteration (or each call of the function) gets to this call, as far as conditions go."""
-    if isinstance(inside, _LOOPS) and _leaves_after_one(inside):
+    if isinstance(inside, _LOOPS) and leaves_at_once(inside):
         return False
     path = path_to(inside, call.node)
     return bool(path) and all(_passes(module, parent, child, inside) for parent, child in pairwise(path))
-
-
-@lru_cache(maxsize=NODES_REMEMBERED)
-def _leaves_after_one(loop: cst.For | cst.While) -> bool:
-    small = [item for line in loop.body.body if isinstance(line, cst.SimpleStatementLine) for item in line.body]
-    return any(isinstance(item, (cst.Break, cst.Return)) for item in small)
 
 
 def _passes(module: Module, parent: cst.CSTNode, child: cst.CSTNode, inside: cst.CSTNode) -> bool:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import libcst as cst
 
 from memlint.project.names import is_symbol
+from memlint.semantics.blocks import leaves_at_once
 from memlint.semantics.eval_mode import Evidence, eval_evidence
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
@@ -309,9 +310,7 @@ def _prepares(module: Module, loop: Loop | None) -> bool:
     """
     if loop is None:
         return "register_forward_hook" in module.words
-    body = loop.node.body if isinstance(loop.node, (cst.For, cst.While)) else None
-    last = body.body[-1] if isinstance(body, cst.IndentedBlock) and body.body else None
-    return isinstance(last, cst.SimpleStatementLine) and isinstance(last.body[-1], cst.Break)
+    return isinstance(loop.node, (cst.For, cst.While)) and leaves_at_once(loop.node)
 
 
 def _method_builds(module: Module, call: Call, ends: Ends, *, is_said: bool) -> bool:

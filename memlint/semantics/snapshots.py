@@ -10,7 +10,7 @@ import libcst as cst
 
 from memlint.semantics.blocks import path_to
 from memlint.semantics.devices import Place, moved_to, uses_a_device
-from memlint.semantics.events import Call, Loop
+from memlint.semantics.events import Argument, Call, Loop
 from memlint.semantics.knowledge import snapshots as known
 from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.module import Module
@@ -86,7 +86,7 @@ _Place = tuple[Scope, "str | None", Copied]
 def _copied(module: Module, call: Call) -> _Found | None:
     if call.names(known.DEEP_COPIES) and call.positional and not call.unpacks:
         argument = call.positional[0]
-        state = module.call_at(argument.expression)
+        state = _call_behind(module, argument)
         if state is not None and state.method == "state_dict":
             return call.call, _owner(state), argument.expression, None
         path = path_of(argument.expression)
@@ -98,6 +98,15 @@ def _copied(module: Module, call: Call) -> _Found | None:
     if call.method not in ("items", *_PARAMETERS):
         return None
     return _copied_one_by_one(module, call)
+
+
+def _call_behind(module: Module, argument: Argument) -> Call | None:
+    """The call that an argument is, or that has made the variable that it is."""
+    if not isinstance(argument.expression, cst.Name):
+        return module.call_at(argument.expression)
+    roots, made = argument.value.roots, module.analysis.roots
+    last = next((root for root in roots if roots - {root} <= made[root].ancestors), None)
+    return module.call_at(made[last].node) if last is not None else None
 
 
 def _state_taken_of(module: Module, copy: Call) -> cst.Call | None:
@@ -174,6 +183,9 @@ def _trains(module: Module) -> bool:
 
 def _is_on_host(module: Module, call: Call, source: cst.BaseExpression) -> bool:
     """`deepcopy(model.cpu().state_dict())`, `deepcopy(model).to("cpu")`, `model.cpu()` before."""
+    if isinstance(source, cst.Name) and call.positional:
+        behind = _call_behind(module, call.positional[0])
+        source = behind.call if behind is not None else source
     inner = {id(node) for node in walk(source)}
     path = path_of(source) or next((path_of(item) for item in _owners(source)), None)
     for other in module.calls_in(call.scope):
