@@ -48,11 +48,22 @@ def _handed(flow: Flow, reading: Reading) -> tuple[Handed, ...]:
     ):
         return ()
     found = (
-        Handed(argument, tuple(flow.carriers(argument.expression)) or _contents(flow, argument))
+        Handed(argument, _carriers(flow, argument))
         for argument in reading.arguments
         if argument.value.grad is not Grad.NO or argument.value.boxes or argument.value.elements
     )
     return tuple(handed for handed in found if handed.carriers)
+
+
+def _carriers(flow: Flow, argument: Argument) -> tuple[tuple[cst.BaseExpression, Value], ...]:
+    """The parts of an argument that carry a graph."""
+    return tuple(flow.carriers(argument.expression)) or _contents(flow, argument) or _at_times(flow, argument)
+
+
+def _at_times(flow: Flow, argument: Argument) -> tuple[tuple[cst.BaseExpression, Value], ...]:
+    """What carries a graph on some paths, if the call is reached on all of them: one of the items of a dictionary."""
+    value = flow.on_this_path(argument.value)
+    return ((argument.expression, value),) if value.carries_graph else ()
 
 
 def _contents(flow: Flow, argument: Argument) -> tuple[tuple[cst.BaseExpression, Value], ...]:

@@ -136,6 +136,9 @@ def _result(flow: Flow, reading: Reading) -> Value:
     callee = reading.callee
     if callee.kind is Kind.MODULE:
         return forward_call(flow, reading)
+    called = _called_object(flow, callee)
+    if called is not None:
+        return _named(flow, reading, called)
     if callee.quals:
         # Several names (`try: import a except: import b`): what they agree on.
         results = [_named(flow, reading, qual) for qual in sorted(callee.quals)]
@@ -146,6 +149,14 @@ def _result(flow: Flow, reading: Reading) -> Value:
     if reading.method is not None and reading.receiver is not None:
         return method_call(flow, reading, reading.receiver, reading.method)
     return unknown_call(flow, reading)
+
+
+def _called_object(flow: Flow, callee: Value) -> str | None:
+    """`actor(batch)` of an object runs its class's `__call__`."""
+    if callee.kind is not Kind.INSTANCE or callee.cls is None:
+        return None
+    method = flow.analysis.method(callee.cls, "__call__")
+    return method.qualname if method is not None else flow.analysis.imported_method(callee.cls, "__call__")
 
 
 def _named(flow: Flow, reading: Reading, qual: str) -> Value:

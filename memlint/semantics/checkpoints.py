@@ -12,6 +12,7 @@ from memlint.semantics.events import Argument, Call, Use
 from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.knowledge import checkpoints as known
 from memlint.semantics.knowledge import torch
+from memlint.semantics.knowledge.training import OPTIMIZER_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.naming import is_model_name, words_of
 from memlint.semantics.scopes import imported_names, parameters, parents_within, path_of, walk
@@ -123,7 +124,7 @@ def _adopts(module: Module, node: cst.CSTNode) -> bool:
     if call is None or call.receiver is None or call.receiver_node is None:
         return False
     name = (path_of(call.receiver_node) or "").rpartition(".")[2]
-    return call.receiver.kind is Kind.OPTIMIZER or not words_of(name).isdisjoint({"optimizer", "optim", "opt"})
+    return call.receiver.kind is Kind.OPTIMIZER or not words_of(name).isdisjoint(OPTIMIZER_WORDS)
 
 
 def _is_used_as_module(uses: list[Use]) -> bool:

@@ -251,6 +251,10 @@ class Definitions:
             isinstance(condition, Proof) and condition.root not in self._certain for condition in value.conditions
         )
 
+    def unproven_yet(self, value: Value) -> bool:
+        """Whether no backward pass that has been read proves that the value carries a graph."""
+        return any(isinstance(item, Proof) for item in self.basis(value.conditions))
+
     def basis(self, conditions: Iterable[Condition]) -> frozenset[Condition]:
         """The conditions that are left when every claim is followed to what it rests on."""
         left: set[Condition] = set()

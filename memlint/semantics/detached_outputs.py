@@ -31,8 +31,6 @@ _OF_TENSORS = (
     | torch_known.MULTI_RESULT_METHODS
     | torch_known.NEVER_GRAD_METHODS
 )
-FREEZING = ("requires_grad", "freeze", ".detach_")
-"""Where these stand somebody may freeze a network."""
 _SAME_ORDER = frozenset({"enumerate", "reversed", "list", "tuple"})
 
 
@@ -87,7 +85,7 @@ def _detached_by_flow(module: Module, call: Call, path: str) -> list[cst.CSTNode
         other.root in learned and _learns(other, call, path) for other in flow.calls
     )
     view, name = analysis.view, path.rpartition(".")[2]
-    if not is_learned_from or (view is not None and view.some_file_has(FREEZING, name) is not False):
+    if not is_learned_from or (view is not None and view.some_file_has(known.FREEZING_TEXTS, name) is not False):
         return []
     cuts: list[cst.CSTNode] = [
         other.call
@@ -182,7 +180,7 @@ def is_frozen_elsewhere(module: Module, call: Call) -> bool:
     view, owner = module.analysis.view, call.scope.enclosing_class() or call.scope
     if view is None:
         return False
-    return view.some_file_has(FREEZING, owner.name) is not False
+    return view.some_file_has(known.FREEZING_TEXTS, owner.name) is not False
 
 
 def _is_kept_for_long(module: Module, call: Call, path: str) -> bool:

@@ -40,11 +40,14 @@ def _is_super(reading: Reading) -> bool:
     return isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "super"
 
 
-def backward_call(flow: Flow, reading: Reading) -> Value:
+def backward_call(flow: Flow, reading: Reading, loss: Value | None = None) -> Value:
+    """`loss`: what is differentiated, where the call's name does not say it."""
     analysis = flow.analysis
     target = reading.receiver if reading.receiver is not None and not reading.receiver.quals else None
     first = reading.first()
-    if first is not None and (
+    if loss is not None:
+        target = loss
+    elif first is not None and (
         target is None
         or effect_of(flow, reading) is Effect.DIFFERENTIATES
         or (first.grad is not Grad.NO and not _is_computed(flow, target))
@@ -144,7 +147,8 @@ def _differentiated_path(node: cst.BaseExpression) -> str | None:
 def _note_grad_on(flow: Flow, target: Value) -> None:
     """Where each call of the function differentiates what it has computed, grad mode is on when it is called."""
     function = flow.scope.qualname
-    if GradOnEntry(function) not in flow.analysis.basis(target.conditions) and not _is_of_entry_mode(flow, target):
+    rests_on = flow.analysis.foundations(target.conditions)
+    if GradOnEntry(function) not in rests_on and not _is_of_entry_mode(flow, target):
         return
     flow.differentiating.add(flow.branches)
     if any(_in_each_branch(branches, flow.differentiating) for branches in flow.differentiating):

@@ -77,6 +77,7 @@ class Effects(Making):
             roots=self.all_roots(value) | {root},
             elements=value.elements,
             boxes=value.boxes - container.boxes,
+            cls=value.cls if value.kind is Kind.INSTANCE else None,
             weak=value.weak,
         )
         for box in container.boxes:
@@ -96,7 +97,7 @@ class Effects(Making):
             if (not boxes or any(loop.node not in box.born_in for box in boxes))
             and not self._is_same_in_each(value, loop)
         )
-        if how == "overwrite":
+        if how == "overwrite" or _is_empty(value_node):
             return
         (self.stores if is_known else self.stores_in_given).append(
             Store(
@@ -104,7 +105,7 @@ class Effects(Making):
                 how=how,
                 target=target,
                 path=path,
-                value=self._graph_in(self._on_this_path(value), value_node),
+                value=self._graph_in(self.on_this_path(value), value_node),
                 value_node=value_node,
                 carriers=tuple(self.carriers(value_node)),
                 root=root,
@@ -128,7 +129,7 @@ class Effects(Making):
         here = nodes_within(self.scope.node)
         return all(id(box.node) in here and loop.node not in box.born_in for box in made)
 
-    def _on_this_path(self, value: Value) -> Value:
+    def on_this_path(self, value: Value) -> Value:
         """What a statement that every path reaches puts away carries a graph whenever the path that made one did."""
         return value if self.guards or self.state.guarded else value.when_carrying()
 
@@ -245,7 +246,7 @@ class Effects(Making):
                 how="accumulate",
                 target=target,
                 path=path,
-                value=self._on_this_path(value),
+                value=self.on_this_path(value),
                 value_node=value_node,
                 carriers=tuple(self.carriers(value_node)),
                 root=root,
@@ -308,6 +309,13 @@ def _adds_plainly(before: Value, value: Value, result: Value) -> bool:
     if before.kind in (Kind.NUMBER, Kind.TENSOR, Kind.NONE):
         return True
     return before.kind is Kind.UNKNOWN and not before.idents
+
+
+def _is_empty(node: cst.BaseExpression) -> bool:
+    """`totals[key] = []`: what is put into it later is told there."""
+    if isinstance(node, (cst.List, cst.Dict)):
+        return not node.elements
+    return isinstance(node, cst.Call) and not node.args and path_of(node.func) in ("list", "dict", "set")
 
 
 def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:

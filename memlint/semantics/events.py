@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, TypedDict
 
 import libcst as cst
 
+from memlint.semantics.scopes import path_of
 from memlint.semantics.values import NOTHING, Mode, Value
 
 if TYPE_CHECKING:
     from memlint.semantics.scopes import Scope
     from memlint.semantics.summaries import FunctionSummary
+
+_KEEPING_ITEMS = frozenset({"list", "sorted", "tuple", "set"})
 
 
 @dataclass(eq=False)
@@ -41,6 +44,8 @@ class Loop:
     """Access paths to which the body adds something."""
     carried: set[int] = field(default_factory=set)
     """Markers of the values that one iteration finds as the one before it left them."""
+    filters: int = 0
+    """How many conditions ask, where its body is being read, which of what it goes through it is given."""
 
     @property
     def is_comprehension(self) -> bool:
@@ -54,6 +59,21 @@ class Loop:
     @property
     def is_training_loop(self) -> bool:
         return self.has_backward or self.has_step
+
+    def gives_keys_of(self, path: str, name: str) -> bool:
+        """`for name in losses:`, `for name in sorted(losses.keys()):`"""
+        source = self.iterable
+        target = self.node.target if isinstance(self.node, cst.For) else None
+        if not isinstance(target, cst.Name) or target.value != name:
+            return False
+        while isinstance(source, cst.Call):
+            if isinstance(source.func, cst.Attribute) and source.func.attr.value == "keys":
+                source = source.func.value
+            elif path_of(source.func) in _KEEPING_ITEMS and len(source.args) == 1:
+                source = source.args[0].value
+            else:
+                return False
+        return source is not None and path_of(source) == path
 
     def outer(self) -> Sequence[Loop]:
         """This loop and those around it, innermost first."""

@@ -13,7 +13,7 @@ from memlint.semantics.effects import Effects
 from memlint.semantics.events import Backward, Call, Loop
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.reading import literal_index, literal_key, parsed_annotation, string_value
-from memlint.semantics.scopes import parts_of, path_of
+from memlint.semantics.scopes import parts_of, path_of, target_names, walk
 from memlint.semantics.state import merge
 from memlint.semantics.values import (
     FALSE,
@@ -26,6 +26,7 @@ from memlint.semantics.values import (
     PARAMETER,
     PLAIN,
     TRUE,
+    Condition,
     Grad,
     Kind,
     Mode,
@@ -107,7 +108,7 @@ class Expressions(Effects):
             if member is not None:
                 return member
         if base.cls is not None and base.boxes and name in (self.analysis.record_fields(base.cls) or ()):
-            return self._content_of(base, name)
+            return self.content_of(base, name)
         if name == "device" and base.is_tensor:
             return Value(Kind.PLAIN, cls="torch.device")
         if base.kind is Kind.NUMBER or base.kind is Kind.PLAIN or name in known.PLAIN_TENSOR_ATTRIBUTES:
@@ -157,7 +158,8 @@ class Expressions(Effects):
             return base  # `Generic[T]`, `list[int]`
         if base.boxes and isinstance(node.slice[0].slice, cst.Slice):
             return base  # a part of a list is a list
-        return self.element_of(base, node, path)
+        item = self.element_of(base, node, path)
+        return self.one_of_items(item, base, node.value) if self._is_each_key(node) else item
 
     def eval_slice(self, node: cst.BaseSlice) -> None:
         parts = [node.value] if isinstance(node, cst.Index) else [node.lower, node.upper, node.step]  # type: ignore[attr-defined]
@@ -179,7 +181,7 @@ class Expressions(Effects):
                 value = join(value, element)
             return value
         if base.boxes:
-            return self._content_of(base, literal_key(node))
+            return self.content_of(base, literal_key(node) or _literal_place(node))
         if base.kind is Kind.TENSOR or (base.kind is Kind.CONTAINER and base.grad is not Grad.NO):
             return self.derived(Kind.TENSOR, node, [base])  # of a container, what `t.chunk(2)` returned
         if base.kind in (Kind.PLAIN, Kind.NUMBER, Kind.NONE):
@@ -207,7 +209,64 @@ class Expressions(Effects):
                 self.analysis.claim(ident, frozenset({Proof(each[0])}))
         return item
 
-    def _content_of(self, base: Value, key: str | None) -> Value:
+    def one_of_items(self, item: Value, whole: Value, expression: cst.BaseExpression) -> Value:
+        """What an iteration gets of a dictionary out of view: one of its items.
+
+        Whoever goes through all of them comes to the one under a literal key that was differentiated.
+        """
+        if len(whole.idents) != 1 or Grad.MIXED in (whole.grad, item.grad) or not self.analysis.unproven_yet(item):
+            return item
+        carrying = self._differentiated_item(whole, path_of(expression))
+        return item if carrying is None else item.at_times(carrying)
+
+    def _differentiated_item(self, whole: Value, path: str | None) -> frozenset[Condition] | None:
+        """What shows that an item under a literal key carries a graph; None: nothing does."""
+        proven, held = self.analysis.proven, self.state.vars
+        for name, root in self.literal_items(whole).items():
+            if root in proven and f"{path}{name}" not in held:
+                return frozenset({Proof(root)})
+        put = (value for known, value in held.items() if known.startswith((f"{path}['", f'{path}["')))
+        shown = (value.conditions for value in put if value.carries_graph and value.idents and value.idents <= proven)
+        return next(shown, None)
+
+    def literal_items(self, whole: Value) -> dict[str, int]:
+        """The definitions of the items of a dictionary out of view that were read under literal keys: `['loss']`."""
+        members = self.analysis.roots[next(iter(whole.idents))].members if len(whole.idents) == 1 else {}
+        return {name: root for name, root in members.items() if name.startswith(("['", '["'))}
+
+    def hide_items(self, test: cst.BaseExpression, target: cst.BaseExpression, loop: Loop) -> dict[Value, Value] | None:
+        """`if key != "loss":` in a loop over items: none of those that are left need carry a graph.
+
+        What the variables hold now, with what they held; None where the condition asks nothing of them.
+        """
+        names = [name for name in target_names(target) if name in self.state.vars]
+        if not any(isinstance(part, cst.Name) and part.value in names for part in walk(test)):
+            return None
+        loop.filters += 1
+        held = {}
+        for name in names if isinstance(target, cst.Tuple) else ():
+            value = self.state.vars[name]
+            if value.partly is not None:
+                self.state.vars[name] = Value(value.kind, Grad.MIXED, roots=value.roots)
+                held[self.state.vars[name]] = value
+        return held
+
+    def show_items(self, held: dict[Value, Value], loop: Loop) -> None:
+        """`if key not in totals: totals[key] = 0`: behind a condition that leaves none out, all are there again."""
+        loop.filters -= 1
+        for name, value in self.state.vars.items():
+            if value in held:
+                self.state.vars[name] = held[value]
+
+    def _is_each_key(self, node: cst.Subscript) -> bool:
+        """`losses[name]` where a loop goes through the keys of `losses`, and leaves none out."""
+        index, path = node.slice[0].slice, path_of(node.value)
+        if path is None or not isinstance(index, cst.Index) or not isinstance(index.value, cst.Name):
+            return False
+        loops = self.loop.outer() if self.loop is not None else ()
+        return any(loop.gives_keys_of(path, index.value.value) and not loop.filters for loop in loops)
+
+    def content_of(self, base: Value, key: str | None) -> Value:
         """What a container holds, under the key where that is known."""
         content, items = MIXED, None
         for box in base.boxes:
@@ -230,6 +289,10 @@ class Expressions(Effects):
         # Whoever goes through all items comes to the one with a graph.
         carrying = next((item for item in items.values() if item.grad is Grad.YES), None)
         return value if carrying is None else value.at_times(carrying.conditions)
+
+    def items_of(self, value: Value) -> dict[str, Value] | None:
+        """What stands under each key of a dictionary, where that is known."""
+        return self.analysis.boxes[next(iter(value.boxes))].items if len(value.boxes) == 1 else None
 
     def note_item(self, key: str | None, known: dict[int, dict[str, Value] | None], value: Value) -> None:
         """What stands under a literal key from now on; under another key anything may."""
@@ -367,12 +430,21 @@ class Expressions(Effects):
 
     def _tuple(self, node: cst.Tuple) -> Value:
         elements = tuple(self.eval(element.value) for element in node.elements)
-        if any(isinstance(element, cst.StarredElement) for element in node.elements):
-            return self.box(node, elements)
+        starred = [isinstance(element, cst.StarredElement) for element in node.elements]
+        if any(starred):
+            return self._tuple_unpacking(node, elements, starred.index(True))
         roots = frozenset().union(*(self.all_roots(element) for element in elements)) if elements else NOTHING
         boxes = frozenset().union(*(element.boxes for element in elements)) if elements else NOTHING
         is_deep = max((element.depth for element in elements), default=0) >= _MAX_DEPTH
         return Value(Kind.CONTAINER, roots=roots, elements=None if is_deep else elements, boxes=boxes)
+
+    def _tuple_unpacking(self, node: cst.Tuple, elements: tuple[Value, ...], known: int) -> Value:
+        """`(loss, *outputs[1:])`: what stands before the first star has its place."""
+        made = self.box(node, elements)
+        places = (str(place) if place < known else f"*{place}" for place in range(len(elements)))
+        for box in made.boxes:
+            self.analysis.boxes[box].items = dict(zip(places, elements, strict=True))
+        return made
 
     def _list(self, node: cst.List | cst.Set) -> Value:
         values = []
@@ -391,11 +463,12 @@ class Expressions(Effects):
             value = self.eval(element.value)
             self.use(value, "store", "display", node)
             self.hand_over(value)
-            values.append(value)
+            inside = self.items_of(value) if isinstance(element, cst.StarredDictElement) else None
+            values += [value] if inside is None else inside.values()
             if items is not None and isinstance(key, str):
                 items[key] = value
             else:
-                items = None
+                items = None if items is None or inside is None else {**items, **inside}
         made = self.box(node, values)
         for box in made.boxes:
             self.analysis.boxes[box].items = items
@@ -433,6 +506,7 @@ class Expressions(Effects):
             self.assign_element(current.target, iterated, loop, current.iter)
             for condition in current.ifs:
                 self.test(condition.test)
+                self.hide_items(condition.test, current.target, loop)
                 self.guards = 1
             current = current.inner_for_in
         values = [self.eval(result) for result in results]
@@ -543,6 +617,12 @@ class Expressions(Effects):
             yield pattern.name.value
         for child in parts_of(pattern):
             yield from self.pattern_names(child)
+
+
+def _literal_place(node: cst.CSTNode) -> str | None:
+    """`0` of `outputs[0]`: the place of what stands before the first star of a tuple."""
+    index = literal_index(node) if isinstance(node, cst.Subscript) else None
+    return None if index is None else str(index)
 
 
 def _marked(value: Value, mark: frozenset[int]) -> Value:

@@ -19,7 +19,7 @@ from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_objects import is_neutral_context
 from memlint.semantics.reading import literal_key
-from memlint.semantics.scopes import imported_names, path_of, target_names, walk
+from memlint.semantics.scopes import imported_names, path_of
 from memlint.semantics.state import Effect, State, merge
 from memlint.semantics.sums import added_to, joined
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
@@ -222,11 +222,13 @@ class Flow(Expressions):
 
     def _unpack(self, target: cst.Tuple | cst.List, value: Value, source: cst.BaseExpression) -> None:
         elements = [element.value for element in target.elements]
-        starred = any(isinstance(element, cst.StarredElement) for element in target.elements)
         known_elements = value.elements
+        is_star = [isinstance(element, cst.StarredElement) for element in target.elements]
         for index, element in enumerate(elements):
-            if known_elements is not None and len(known_elements) == len(elements) and not starred:
+            if known_elements is not None and len(known_elements) == len(elements) and True not in is_star:
                 item = known_elements[index]
+            elif value.boxes and True not in is_star[: index + 1]:
+                item = self.content_of(value, str(index))
             else:
                 item = self.output_named(value, element) or self.element_of(value, element)
             self.assign(element, item, source)
@@ -280,6 +282,9 @@ class Flow(Expressions):
         if key is not None:
             self._cut_part(target.value, base, "[" + key.rpartition("[")[2], value)
             self.state.bind(key, value)
+        elif path in self.state.vars and value.grad is Grad.NO and self.literal_items(base):
+            # `for name in losses: losses[name] = losses[name].item()`
+            self.state.bind(str(path), Value(base.kind, Grad.MIXED, roots=base.roots, cls=base.cls))
         if key is None or base.boxes:
             # d["loss"] = loss keeps one value; d[step] = loss keeps one a step.
             known = {box: self.analysis.boxes[box].items for box in base.boxes}
@@ -386,7 +391,8 @@ class Flow(Expressions):
         around, statement = self.branches, id(node)
         fresh, self.state.fresh = self.state.fresh, set()
         self.ifs[statement] = node
-        self._filter_items(node.test)
+        loop = self.loop
+        hidden = self.hide_items(node.test, loop.node.target, loop) if loop and isinstance(loop.node, cst.For) else None
         while isinstance(chain, cst.If):
             self.branches = (*around, (statement, len(ends)))
             truth = self.test(chain.test)
@@ -395,6 +401,7 @@ class Flow(Expressions):
                 guards = 1
             before = self.state
             self.state = before.copy()
+            self._note_none(chain.test, self.state, before)
             if truth is not False or _is_switch(chain.test):
                 self.suite(chain.body)
             if truth is False:
@@ -417,19 +424,20 @@ class Flow(Expressions):
             end.guarded = True
         end.fresh |= fresh
         self.state = end
+        if loop is not None and hidden is not None and not some_left:
+            self.show_items(hidden, loop)
 
-    def _filter_items(self, test: cst.BaseExpression) -> None:
-        """`if key != "loss":` in a loop over items: none of those that are left need carry a graph."""
-        loop = self.loop.node if self.loop is not None else None
-        if not isinstance(loop, cst.For) or not isinstance(loop.target, cst.Tuple):
+    def _note_none(self, test: cst.BaseExpression, then: State, otherwise: State) -> None:
+        """`if loss is not None:`, otherwise: what would be in the variable has not been made."""
+        if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
             return
-        names = [name for name in target_names(loop.target) if name in self.state.vars]
-        if not any(isinstance(part, cst.Name) and part.value in names for part in walk(test)):
+        ((operator, other),) = ((target.operator, target.comparator) for target in test.comparisons)
+        if not isinstance(other, cst.Name) or other.value != "None" or not isinstance(operator, (cst.Is, cst.IsNot)):
             return
-        for name in names:
-            value = self.state.vars[name]
-            if value.partly is not None:
-                self.state.vars[name] = Value(value.kind, Grad.MIXED, roots=value.roots)
+        value = then.vars.get(path_of(test.left) or "")
+        if value is not None:
+            without = then if isinstance(operator, cst.Is) else otherwise
+            without.made -= value.proves
 
     def _for(self, node: cst.For) -> None:
         iterated = self.eval(node.iter)
@@ -516,6 +524,7 @@ class Flow(Expressions):
     ) -> tuple[State, list[State]]:
         """Read the body once; the state at its end (with every `continue`) and those at its breaks."""
         self.loop = loop
+        loop.filters = 0
         self.state = start
         self.stacked_loop_exits.append([])
         self.stacked_breaks.append([])

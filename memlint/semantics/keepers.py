@@ -99,7 +99,7 @@ def _kept(
     if not carriers:
         return None
     keeping = keeps(module, call, argument)
-    if keeping is None or keeping.bounded or (argument.value.boxes and not keeping.certain):
+    if keeping is None or keeping.bounded or (argument.value.kind is Kind.CONTAINER and not keeping.certain):
         return None
     if keeping.sums and call.mode in (Mode.OFF, Mode.UNKNOWN):
         return None

@@ -389,6 +389,8 @@ def _container(flow: Flow, reading: Reading, qual: str) -> Value:
     contents = [] if first is None else [flow.element_of(first, reading.node)]
     if first is not None and first.kind is Kind.LOADER:
         contents = [Value(Kind.UNKNOWN)]
+    if first is not None and qual in _DICTIONARIES:
+        contents = _values_of_pairs(flow, first) or contents
     contents += [
         argument.value for name, argument in reading.keywords.items() if name not in ("key", "reverse", "maxlen")
     ]
@@ -400,6 +402,12 @@ def _container(flow: Flow, reading: Reading, qual: str) -> Value:
         for box in value.boxes:
             flow.analysis.boxes[box].bounded = True
     return value
+
+
+def _values_of_pairs(flow: Flow, pairs: Value) -> list[Value]:
+    """`Meter()` of `dict([(name, Meter()) for name in names])`."""
+    made = [flow.analysis.boxes[box].content.elements for box in pairs.boxes]
+    return [elements[1] for elements in made if elements is not None and len(elements) == 2]
 
 
 def _wrapped_iteration(flow: Flow, reading: Reading, qual: str) -> Value:
@@ -498,6 +506,7 @@ def _table() -> dict[str, Handler]:
     return {name: handler for names, handler in rows for name in names}
 
 
+_DICTIONARIES = frozenset({"dict", "collections.OrderedDict"})
 _CONTAINERS = (
     "list", "tuple", "dict", "set", "sorted", "frozenset", "collections.deque", "collections.OrderedDict",
 )  # fmt: skip

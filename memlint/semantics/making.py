@@ -10,6 +10,7 @@ import libcst as cst
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.values import (
     MAX_HELD,
+    NO_GRAD_TENSOR,
     NONE_NEEDED,
     NOTHING,
     NUMBER,
@@ -142,12 +143,12 @@ class Making:
         carrying = [operand for operand in operands if operand.grad is Grad.YES]
         if not carrying:
             if any(operand.grad is Grad.MIXED for operand in operands):
-                return self._at_times(kind, operands, roots, ident)
+                return self._at_times(kind, node, operands, roots, ident)
             return Value(kind, roots=roots, idents=NOTHING if ident is None else frozenset({ident}))
         # An attribute that some method sets, `self.decay`, is the weaker witness.
         best = min(carrying, key=self._doubt)
         if any(operand.partly is not None for operand in operands) and self.analysis.unproven(best):
-            return self._at_times(kind, operands, roots, ident)
+            return self._at_times(kind, node, operands, roots, ident)
         # `weight * loss`: of what a caller gave and what was computed, the latter has the graph.
         sources = carrying if len(carrying) == 1 else [operand for operand in carrying if self._is_computed(operand)]
         only = len(sources) == 1 and not any(operand.grad is Grad.MIXED for operand in operands)
@@ -181,10 +182,15 @@ class Making:
         loops = self.loop.outer() if self.loop is not None else ()
         return frozenset().union(*(loop.iterates.roots for loop in loops))
 
-    def _at_times(self, kind: Kind, operands: Iterable[Value], roots: frozenset[int], ident: int | None) -> Value:
-        """The result of an operation on what carries a graph on some paths only."""
+    def _at_times(
+        self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], roots: frozenset[int], ident: int | None
+    ) -> Value:
+        """The result of an operation on what carries a graph on some paths only, or of which nobody knows."""
         partly = [operand.partly for operand in operands if operand.partly is not None]
         idents = NOTHING if ident is None else frozenset({ident})
+        if ident is not None and not partly and self.state.mode in (Mode.ON, Mode.ENTRY):
+            value = self.unknown(node, roots, ident)
+            return self.with_kind(value, NO_GRAD_TENSOR) if kind is Kind.TENSOR else value
         return Value(
             kind,
             Grad.MIXED,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memlint.semantics.differentiating_calls import backward_call
 from memlint.semantics.forward_calls import forward_call
-from memlint.semantics.knowledge import frameworks
+from memlint.semantics.knowledge import frameworks, training
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.library_calls import is_layer
 from memlint.semantics.naming import words_of
@@ -119,10 +120,8 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
             return flow.element_of(receiver, reading.node)
         known_items = {box: flow.analysis.boxes[box].items for box in receiver.boxes}
         flow.store("append", reading.node, reading.receiver_node, receiver, argument.value, argument.expression)
-        if name == "update" and not reading.positional and not reading.unpacks:
-            for key, item in reading.keywords.items():
-                flow.note_item(key, known_items, item.value)
-                known_items = {box: flow.analysis.boxes[box].items for box in receiver.boxes}
+        if name == "update" and not reading.unpacks:
+            _note_updated(flow, reading, receiver, known_items)
         return NONE
     if name in ("clear", "pop", "popleft", "popitem"):
         flow.clear(receiver)
@@ -146,11 +145,30 @@ def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) 
     return element if value is None else value
 
 
+def _note_updated(
+    flow: Flow, reading: Reading, receiver: Value, known_items: dict[int, dict[str, Value] | None]
+) -> None:
+    """`logs.update(losses)`, `logs.update(loss=loss)`: what stands under their keys from now on."""
+    given = {key: argument.value for key, argument in reading.keywords.items()}
+    for argument in reading.positional:
+        items = flow.items_of(argument.value)
+        if items is None:
+            return
+        given.update(items)
+    for key, item in given.items():
+        for box in receiver.boxes:
+            flow.analysis.put(box, item)
+        flow.note_item(key, known_items, item)
+        known_items = {box: flow.analysis.boxes[box].items for box in receiver.boxes}
+
+
 def _parts_of(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:
     """`losses.values()`, `losses.items()`: whichever way they are gone through, the same parts."""
     reading.root = flow.member(receiver, "[*]", reading.node)
     part = flow.unknown(reading.node, receiver.roots, reading.root)
     flow.analysis.each_of[reading.root] = flow.each_item(receiver, reading.node)
+    assert reading.receiver_node is not None
+    part = flow.one_of_items(part, receiver, reading.receiver_node)
     element = part if name == "values" else Value(Kind.CONTAINER, roots=part.roots, elements=(PLAIN, part))
     return Value(Kind.UNKNOWN, roots=part.roots, elements=(element,), mode=Mode.KEEP)
 
@@ -216,10 +234,21 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
             return _step_with(flow, reading, closure) if len(closure.quals) == 1 else note_step(flow)
         if receiver.kind in (Kind.OPTIMIZER, Kind.SCALER) or not reading.arguments:
             return note_step(flow)
+        if closure is not None and _takes_a_loss(reading, closure):
+            note_step(flow)
+            return backward_call(flow, reading, closure)
         return unknown_call(flow, reading)
     if name == "state_dict":
         return Value(Kind.STATE)
     return PLAIN
+
+
+def _takes_a_loss(reading: Reading, given: Value) -> bool:
+    """`self.optim.step(loss)`: torch's optimizers are given a closure; one that is given a tensor differentiates it."""
+    path = path_of(reading.receiver_node) if reading.receiver_node is not None else None
+    words = words_of(path.rpartition(".")[2]) if path is not None else frozenset()
+    is_optimizer = bool(words & training.OPTIMIZER_WORDS) and words.isdisjoint(training.SCHEDULER_WORDS)
+    return is_optimizer and given.is_tensor and given.grad is not Grad.NO
 
 
 def _is_profiler(reading: Reading) -> bool:

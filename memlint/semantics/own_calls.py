@@ -150,7 +150,7 @@ def _items_of(flow: Flow, value: Value) -> dict[str, Value] | None:
     (index,) = value.boxes
     box = flow.analysis.boxes[index]
     is_kept = box.escaped or box.in_object
-    return None if is_kept or not isinstance(box.node, (cst.Dict, cst.Call)) else box.items or None
+    return None if is_kept or not isinstance(box.node, (cst.Dict, cst.Call, cst.Tuple)) else box.items or None
 
 
 def _dictionary(

@@ -221,9 +221,7 @@ class _Register:
         """`self.critic.optimizer.step()`: the classes of models make optimizers for themselves."""
         paths = [path.removeprefix("self.").split(".") for path in self._called_paths]
         imported = self.module.analysis.top_level_names
-        return any(
-            len(path) > 2 and path[-2] in ("optimizer", "optim", "opt") and path[0] not in imported for path in paths
-        )
+        return any(len(path) > 2 and path[-2] in known.OPTIMIZER_WORDS and path[0] not in imported for path in paths)
 
     @cached_property
     def _called_paths(self) -> set[str]:

@@ -297,7 +297,7 @@ def _graph_roots(module: Module, store: Store) -> frozenset[int]:
     saving = frozenset(
         root for root in store.value.roots if roots[root].saves and not _saves_nothing(module, roots[root].node)
     )
-    return (saving - _of_losses(module, saving)) or store.value.idents
+    return (saving - _of_losses(module, saving)) or store.value.proves
 
 
 def _saves_nothing(module: Module, node: cst.CSTNode) -> bool:
@@ -391,12 +391,18 @@ def _returning(module: Module, store: Store) -> frozenset[str]:
     )
 
 
+def _was_differentiated(module: Module, root: int) -> bool:
+    """The loss of a backward pass, or a sum of nothing else."""
+    proven, terms = module.analysis.proven, module.analysis.roots[root].terms
+    return root in proven or (bool(terms) and terms <= proven)
+
+
 def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozenset[Question] | None:
     """The graph is alive when the loop ends: is it certain that nobody wants it? None: it is not."""
     analysis = module.analysis
     if module.evaluation_evidence(store.scope, loop) is not None:
         return frozenset()
-    if store.value.idents and store.value.idents <= analysis.proven:
+    if store.value.idents and all(_was_differentiated(module, ident) for ident in store.value.idents):
         return frozenset()  # the very loss that was differentiated, if with `retain_graph=True`
     boxes = [module.box(index) for index in store.boxes]
     if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:

@@ -13,6 +13,7 @@ from memlint.semantics.devices import Place, moved_to, uses_a_device
 from memlint.semantics.events import Argument, Call, Loop
 from memlint.semantics.knowledge import snapshots as known
 from memlint.semantics.knowledge.frameworks import is_torch_code
+from memlint.semantics.knowledge.training import OPTIMIZER_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, walk
@@ -129,7 +130,7 @@ def _owner(state: Call) -> Copied:
     if receiver is not None and receiver.kind is Kind.OPTIMIZER:
         return Copied.OPTIMIZER
     path = path_of(state.receiver_node) if state.receiver_node is not None else None
-    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint({"optimizer", "optim", "opt"})
+    named = path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(OPTIMIZER_WORDS)
     return Copied.OPTIMIZER if named else Copied.WEIGHTS
 
 

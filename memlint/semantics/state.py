@@ -122,6 +122,8 @@ def _either(a: State, of_a: Value, b: State, of_b: Value) -> Value:
         makes_it = one.grad is Grad.YES and bool(one.idents) and one.idents <= state.fresh
         if makes_it and other.grad is Grad.NO and other.kind is not Kind.CONTAINER:
             return value.at_times(one.conditions)
+        if one.partly is not None and not one.roots.isdisjoint(state.fresh) and other.kind in (Kind.NUMBER, Kind.NONE):
+            return value.at_times(one.partly)
     return value
 
 

@@ -17,14 +17,11 @@ from memlint.semantics.ownership import Home, home_of, optimizers
 from memlint.semantics.paths import parameter_names, renamed
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import Scope, path_of, walk
-from memlint.semantics.values import Grad, Mode
+from memlint.semantics.values import Grad, Mode, Value
 
 _WRITES = frozenset({"copy_", "lerp_", "mul_", "add_", "data"})
-_OPTIMIZER_WORDS = frozenset({"optimizer", "optim", "opt"})
 _NETWORK_WORDS = frozenset({"net", "network", "model"})
 _SYNCING_WORDS = frozenset({"soft", "hard", "sync", "synchronize", "polyak", "copy", "ema"})
-# Where these stand somebody may freeze a network.
-_FREEZING = (".requires_grad", "freeze", "frozen", "detach_(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class TargetForward:
 
 def target_forwards(module: Module) -> Iterator[TargetForward]:
     """The first such forward pass of each network in each function."""
-    if module.words.isdisjoint(known.BACKWARD_METHODS) or module.mentions(_FREEZING):
+    if module.words.isdisjoint(known.BACKWARD_METHODS) or module.mentions(training.FREEZING_TEXTS):
         return
     trained = _trained_names(module)
     syncs: dict[Home, Sync] = {}
@@ -96,7 +93,7 @@ def _home_given(module: Module, scope: Scope, path: str) -> Home | None:
 def _is_frozen_elsewhere(module: Module, home: Home) -> bool:
     """Whether a file of the project that mentions the class, or the function, may freeze models."""
     view = module.analysis.view
-    return view is not None and view.some_file_has(_FREEZING, home.scope.name) is not False
+    return view is not None and view.some_file_has(training.FREEZING_TEXTS, home.scope.name) is not False
 
 
 # --- who is kept in step with whom ---
@@ -140,12 +137,13 @@ def _copied_parameters(module: Module) -> Iterator[Sync]:
         if not isinstance(node, cst.For) or not isinstance(node.target, (cst.Tuple, cst.List)):
             continue
         call = node.iter
-        if not isinstance(call, cst.Call) or path_of(call.func) != "zip" or len(call.args) != 2:
+        if not isinstance(call, cst.Call) or path_of(call.func) != "zip":
             continue
-        owners = [_owner(argument.value, "parameters", "named_parameters") for argument in call.args]
+        zipped = [argument.value for argument in call.args if argument.keyword is None]  # not `strict=False`
+        owners = [_owner(item, "parameters", "named_parameters") for item in zipped]
         names = [path_of(element.value) for element in node.target.elements]
         written = _written_to(node.body)
-        if len(names) != 2 or None in owners or names[0] == names[1] or owners[0] == owners[1]:
+        if len(names) != 2 or len(owners) != 2 or None in owners or names[0] == names[1] or owners[0] == owners[1]:
             continue
         for index in (0, 1):
             if names[index] in written and names[1 - index] not in written:
@@ -225,16 +223,16 @@ def _path(node: cst.BaseExpression | None) -> str | None:
 def _trained_names(module: Module) -> frozenset[str]:
     """The last names of what may be given to an optimizer, or steps one of its own."""
     names: set[str] = set()
-    for optimizer in optimizers(module):
-        for node in walk(optimizer.parameters) if optimizer.parameters is not None else ():
-            if isinstance(node, cst.Attribute):
-                names.add(node.attr.value)
-            elif isinstance(node, cst.Name):
-                names.add(node.value)
+    owned = [optimizer.parameters for optimizer in optimizers(module) if optimizer.parameters is not None]
+    for node in (part for owned_here in (*owned, *_given_with_optimizers(module)) for part in walk(owned_here)):
+        if isinstance(node, cst.Attribute):
+            names.add(node.attr.value)
+        elif isinstance(node, cst.Name):
+            names.add(node.value)
     for scope in module.scopes:
         for called, methods in scope.methods_called.items():
             parts = called.split(".")
-            if "step" in methods and len(parts) > 1 and parts[-1] in _OPTIMIZER_WORDS:
+            if "step" in methods and len(parts) > 1 and parts[-1] in training.OPTIMIZER_WORDS:
                 names.add(parts[-2])
     for call in module.calls:
         # `params = list(net.parameters())`: no loop over them, and no look.
@@ -246,11 +244,25 @@ def _trained_names(module: Module) -> frozenset[str]:
     return frozenset(names - {"self"})
 
 
+def _given_with_optimizers(module: Module) -> Iterator[cst.BaseExpression]:
+    """`net` of `Wrapper(torch.optim.Adam, net)`: who is given the class of an optimizer makes one of the rest."""
+    for call in module.calls:
+        given = (*call.positional, *call.keywords.values())
+        classes = [argument for argument in given if _is_optimizer_class(argument.value)]
+        if classes:
+            yield from (argument.expression for argument in given if argument not in classes)
+
+
+def _is_optimizer_class(value: Value) -> bool:
+    names = [name.removeprefix("torch.optim.") for name in value.quals if name.startswith("torch.optim.")]
+    return bool(names) and all(name.isidentifier() and name[0].isupper() for name in names)
+
+
 def _words_of_stepped_optimizers(module: Module) -> list[frozenset[str]]:
     """{proxy} of `self.proxy_optim.step()`, wherever the optimizer was made."""
     called = (path for scope in module.scopes for path, names in scope.methods_called.items() if "step" in names)
     words = (words_of(path.rpartition(".")[2]) for path in called)
-    return [found - _OPTIMIZER_WORDS for found in words if found & _OPTIMIZER_WORDS]
+    return [found - training.OPTIMIZER_WORDS for found in words if found & training.OPTIMIZER_WORDS]
 
 
 def _has_an_optimizer(network: str, stepped: list[frozenset[str]]) -> bool:
@@ -298,7 +310,8 @@ def _keeps_a_graph(module: Module, call: Call, syncs: dict[Home, Sync]) -> bool:
         return False
     if call.is_forward and call.result.grad is Grad.NO and call.result.elements is None:
         return False
-    if call.mode is Mode.ENTRY and not module.answer(GradOnEntry(call.scope.qualname)):
+    function = call.scope.qualname
+    if call.mode is Mode.ENTRY and function not in module.analysis.grad_on and not module.answer(GradOnEntry(function)):
         return False
     if not {"detach", "data"}.isdisjoint(_attributes_in(call.statement)):
         return False  # detached at once

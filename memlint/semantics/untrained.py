@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memlint.semantics.detached_outputs import FREEZING, is_frozen_elsewhere, may_be_frozen
+from memlint.semantics.detached_outputs import is_frozen_elsewhere, may_be_frozen
 from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.knowledge import training as known
@@ -220,7 +220,7 @@ def _is_reference(module: Module, call: Call, path: str, found: Standing) -> boo
     for unseen in found.unseen:
         name = unseen.function.rpartition(":")[2].removesuffix(".__init__")
         mentioned.add(name.rpartition(".")[2])
-    return view is None or all(view.some_file_has(FREEZING, name) is False for name in mentioned)
+    return view is None or all(view.some_file_has(known.FREEZING_TEXTS, name) is False for name in mentioned)
 
 
 def _gets_outputs(module: Module, call: Call) -> bool:

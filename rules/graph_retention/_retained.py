@@ -25,7 +25,7 @@ _STORIES = {
 def retained_names(module: Module, retention: Retention) -> str:
     """The expressions whose graph is kept, quoted."""
     nodes = [node for node, _ in retention.store.carriers] or [retention.store.value_node]
-    return ", ".join(f"`{module.text(node)}`" for node in nodes)
+    return ", ".join(dict.fromkeys(f"`{module.text(node)}`" for node in nodes))
 
 
 def retained_story(module: Module, retention: Retention) -> tuple[str, list[tuple[cst.CSTNode, str]]]:

@@ -21,7 +21,7 @@ class MeterKeepsGraph(Rule):
     training step, when `loss` still carries its autograd graph and the method sums or stores its argument as it is.
     What a class or function of the same file stores is read; a class that is imported from elsewhere counts when it is
     named like the well-known ones (`AverageMeter`, `AverageValueMeter`, `RunningAverage`, `SmoothedValue`, ...), with
-    medium confidence.
+    medium confidence. A meter that gets each item of a dictionary gets the one that was differentiated, too.
 
     ## What it costs
     The meter's sum is the last node of a graph that grows with every batch:
@@ -112,8 +112,8 @@ class MeterKeepsGraph(Rule):
                 cost=retained_cost(retention),
                 confidence=retained_confidence(retention) if kept.keeping.certain else Confidence.MEDIUM,
                 related=related,
-                # `.detach()` is a tensor's: not of a dictionary of losses.
-                fix=None if kept.argument.value.boxes else unsafe_retained_fix(retention),
+                # `.detach()` is a tensor's: not of a dictionary of losses, nor of each of its items.
+                fix=None if kept.argument.value.boxes or kept.argument.value.partly else unsafe_retained_fix(retention),
                 questions=retention.questions,
             )
 

@@ -36,6 +36,10 @@ LINEAR_FUNCTIONS = frozenset(
     | {"torch.isnan", "torch.isfinite", "torch.isinf", "torch.autograd.backward", "float", "print", "str", "round"}
 )
 
+# What an optimizer is called, and what reads a loss to set its rate.
+OPTIMIZER_WORDS = frozenset({"optimizer", "optim", "opt"})
+SCHEDULER_WORDS = frozenset({"scheduler", "sched", "lr"})
+
 # Methods of a module that change nothing about who trains it (torch.nn.Module documentation).
 NEUTRAL_MODULE_METHODS = frozenset(
     """load_state_dict state_dict modules named_modules children named_children buffers named_buffers share_memory
@@ -44,6 +48,11 @@ NEUTRAL_MODULE_METHODS = frozenset(
 PARTS_OF_A_MODULE = frozenset({"modules", "named_modules", "children", "named_children"})
 # What a loop over parameters may freeze them with (`detach_` takes `requires_grad` from a leaf), or reads instead.
 FREEZING_A_PARAMETER = frozenset({"grad", "requires_grad", "requires_grad_", "detach_"})
+# Where a file has one of these, somebody may freeze a network. A tensor made with `requires_grad=True` is no sign.
+FREEZING_TEXTS = (
+    ".requires_grad", "_requires_grad", "'requires_grad'", '"requires_grad"', "requires_grad=False", "freeze", "frozen",
+    ".detach_(",
+)  # fmt: skip
 # Attributes of a module that hold no parameters.
 PLAIN_ATTRIBUTES = ("config", "device", "dtype", "training", "features", "dim", "size", "name", "classes", "channels")
 # A method or a function with one of these words in its name may freeze a module, or hand its parameters on.
