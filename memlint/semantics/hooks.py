@@ -44,7 +44,7 @@ def lost_hooks(module: Module) -> Iterator[LostHook]:
     if module.words.isdisjoint(_HOOKS) or module.words & known.HOOK_TABLES:
         return
     for call in module.calls:
-        if call.method in _HOOKS and _stays(call) and handle_is_lost(call):
+        if call.method in _HOOKS and _stays(call) and (handle_is_lost(call) or _is_lost_by_callers(module, call)):
             found = _repeated(module, call)
             if found is not None:
                 yield found
@@ -70,6 +70,25 @@ def handle_is_lost(call: Call) -> bool:
     if not isinstance(target, cst.Name) or not call.scope.is_function or target.value in call.scope.nonlocal_names:
         return False
     return not is_read(call.scope.node, target.value)
+
+
+def _is_lost_by_callers(module: Module, call: Call) -> bool:
+    """`return net.register_forward_hook(f)`, and whoever calls the function in this file keeps nothing of it."""
+    sites = module.calls_of(frozenset({call.scope.qualname})) if _is_returned(call) else []
+    return bool(sites) and all(handle_is_lost(site) for site in sites)
+
+
+def _is_returned(call: Call) -> bool:
+    """The handle itself is what the function returns, and all that it does with it."""
+    statement = call.statement
+    if isinstance(statement, cst.Return):
+        return statement.value is call.node
+    if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
+        return False
+    name = path_of(statement.targets[0].target)
+    returned = [node for node in walk(call.scope.node) if isinstance(node, cst.Return) and node.value is not None]
+    reads = sum(isinstance(node, cst.Name) and node.value == name for node in walk(call.scope.node)) - 1
+    return reads == len(returned) == sum(path_of(node.value) == name for node in returned if node.value is not None)
 
 
 def _is_in_forgotten_list(call: Call) -> bool:
