@@ -291,7 +291,7 @@ def _held(subject: Subject, path: Path, lines: range) -> int:
 
 def _grows(subject: Subject, path: Path, lines: range) -> int:
     """What the lines keep; where they keep nothing, what was allocated on them and is kept elsewhere."""
-    growth = [line for one in subject.growths for line in one.lines]
+    growth = [line for _, line in subject.growing]
     kept = sum(
         line.bytes_per_step for line in growth if line.keeper is not None and _on(line.keeper.place, path, lines)
     )
@@ -310,7 +310,7 @@ def _elsewhere(before: Price, after: Price) -> str:
 
 def _remaining(recording: Recording, overlay: dict[str, str]) -> Iterable[Remaining]:
     """What still grows, at the lines of the files as they are on the disk."""
-    for line in (line for growth in Subject("", recording, Path()).growths for line in growth.lines):
+    for _, line in Subject("", recording, Path()).growing:
         keeper = line.keeper
         place = None if keeper is None else _original(keeper.place, overlay)
         yield Remaining(place, "" if keeper is None else keeper.name, line.bytes_per_step)

@@ -21,7 +21,7 @@ def render(subject: Subject) -> str:
 
 def measurement(subject: Subject) -> dict[str, object]:
     """The object that is printed."""
-    recording, growth, host = subject.recording, subject.growth, subject.host_growth
+    recording, host = subject.recording, subject.host_growth
     device = recording.device
     return {
         "schema_version": SCHEMA_VERSION,
@@ -43,8 +43,8 @@ def measurement(subject: Subject) -> dict[str, object]:
         "peak_requested_bytes": subject.counted.requested if subject.counted else None,
         "peak_step": subject.tracked_peak.step,
         "untracked_bytes": subject.untracked_bytes,
-        "growth_bytes_per_step": growth.bytes_per_step,
-        "growth": [_growth(subject, one.kind, line) for one in subject.growths for line in one.lines],
+        "growth_bytes_per_step": subject.growth.bytes_per_step,
+        "growth": [_growth(subject, growth.kind, line) for growth, line in subject.growing],
         "growth_of_kinds": [
             {
                 "step_kind": one.kind,

@@ -158,7 +158,7 @@ class _Source:
 def _keeping(subject: Subject) -> dict[tuple[str, int], list[str]]:
     """What lines keep from step to step."""
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for line in (line for growth in subject.growths for line in growth.lines):
+    for _, line in subject.growing:
         if line.keeper is not None and line.keeper.place is not None:
             place = line.keeper.place
             found[place.path, place.line].append(f"{line.keeper.name} keeps {words(line.bytes_per_step)} of each step")

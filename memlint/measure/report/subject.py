@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,11 @@ class Subject:
         """That of each kind of steps of which something is known; where nothing is, of that which ran."""
         found = analysis.growths(self.recording)
         return tuple(one for one in found if one.bytes_per_step is not None or one.irregular_bytes) or found[:1]
+
+    @property
+    def growing(self) -> Iterator[tuple[analysis.Growth, analysis.GrowthLine]]:
+        """All that grows, each with the steps by which it does."""
+        return ((growth, line) for growth in self.growths for line in growth.lines)
 
     @cached_property
     def host_growth(self) -> analysis.HostGrowth:

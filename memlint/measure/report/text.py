@@ -169,7 +169,7 @@ def _source(subject: Subject, place: Place | None) -> Text:
 
 
 def _growth(subject: Subject) -> Iterator[Text | Table]:
-    lines = [(growth, line) for growth in subject.growths for line in growth.lines]
+    lines = list(subject.growing)
     if lines:
         yield Text()
         yield _title("Memory that grows", subject)
