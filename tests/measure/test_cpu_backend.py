@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from memlint.measure.job import Job, Target
-from memlint.measure.recording import Recording
+from memlint.measure.recording import Phase, Recording
 from memlint.measure.worker.backend import Unsupported
 from memlint.measure.worker.backends.cpu import make
 
@@ -99,6 +99,34 @@ def test_words_for_devices() -> None:
             np.asarray(x)
         with torch.device("cuda"):
             assert torch.zeros(2).is_cuda and torch.tensor([1.0]).is_cuda and nn.Linear(2, 2).weight.is_cuda
+
+    measured_function(function)
+
+
+def test_what_pytorch_s_own_code_makes_for_device_memory_counts() -> None:
+    """`slice_scatter`'s backward pass makes zeros as its gradient's options say; the program's own are the host's."""
+    made = []
+
+    def function() -> None:
+        x = torch.zeros(1000, device="cuda", requires_grad=True)
+        y = torch.slice_scatter(x * 2, torch.zeros(500, device="cuda", requires_grad=True), start=500)
+        y.register_hook(lambda _gradient: made.append(torch.zeros(3000)))
+        y.sum().backward()
+        made.append(torch.zeros(3000))
+
+    recording = measured_function(function)
+    zeros = [storage for storage in recording.storages if storage.operator == "aten::zeros"]
+    assert [(storage.size, storage.phase) for storage in zeros if storage.phase is Phase.BACKWARD] == [
+        (2000, Phase.BACKWARD)
+    ]
+    assert not [storage for storage in recording.storages if storage.size == 12000]
+
+
+def test_a_gradient_of_a_norm_over_all_of_its_input() -> None:
+    def function() -> None:
+        norm = nn.RMSNorm(8).cuda()
+        norm(torch.ones(8, device="cuda", requires_grad=True)).sum().backward()
+        assert norm.weight.grad is not None and norm.weight.grad.shape == (8,)
 
     measured_function(function)
 

@@ -84,6 +84,21 @@ def test_what_only_some_steps_leave_is_not_called_no_growth(tmp_path: Path) -> N
     assert (once.bytes_per_step, once.irregular_bytes) == (None, 512)
 
 
+def test_a_tensor_that_only_some_steps_make_larger_is_not_called_no_growth(tmp_path: Path) -> None:
+    text = """
+        import torch
+
+        model = torch.nn.Linear(8, 8).to("cuda")
+        seen = torch.zeros(128, 8, device="cuda")
+        for step in range(20):
+            out = model(torch.ones(128, 8, device="cuda")).detach()
+            if step % 2 == 0:
+                seen = torch.cat([seen, out])
+    """
+    found = growth(measured(text, tmp_path / "leak.py", steps=9))
+    assert (found.bytes_per_step, found.irregular_bytes) == (None, 3 * 4096)
+
+
 def test_batches_that_become_larger_are_no_growth(tmp_path: Path) -> None:
     text = """
         import torch
