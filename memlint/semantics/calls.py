@@ -136,7 +136,7 @@ def _result(flow: Flow, reading: Reading) -> Value:
     callee = reading.callee
     if callee.kind is Kind.MODULE:
         return forward_call(flow, reading)
-    called = _called_object(flow, callee)
+    called = flow.analysis.method_of_calls(callee)
     if called is not None:
         return _named(flow, reading, called)
     if callee.quals:
@@ -149,14 +149,6 @@ def _result(flow: Flow, reading: Reading) -> Value:
     if reading.method is not None and reading.receiver is not None:
         return method_call(flow, reading, reading.receiver, reading.method)
     return unknown_call(flow, reading)
-
-
-def _called_object(flow: Flow, callee: Value) -> str | None:
-    """`actor(batch)` of an object runs its class's `__call__`."""
-    if callee.kind is not Kind.INSTANCE or callee.cls is None:
-        return None
-    method = flow.analysis.method(callee.cls, "__call__")
-    return method.qualname if method is not None else flow.analysis.imported_method(callee.cls, "__call__")
 
 
 def _named(flow: Flow, reading: Reading, qual: str) -> Value:

@@ -208,6 +208,13 @@ class Classes(Definitions):
                 return found
         return None
 
+    def method_of_calls(self, called: Value) -> str | None:
+        """`Actor.__call__`, which `actor(batch)` of an object runs; None where no such method is in view."""
+        if called.kind is not Kind.INSTANCE or called.cls is None:
+            return None
+        method = self.method(called.cls, "__call__")
+        return method.qualname if method is not None else self.imported_method(called.cls, "__call__")
+
     def _unknown_bases(self, bases: frozenset[str]) -> bool:
         return not all(is_known_base(base) for base in bases)
 

@@ -247,10 +247,8 @@ class _Summaries:
     def callees(self, call: Call) -> list[Scope]:
         """The functions of this file that a call runs; none where any is out of view."""
         analysis = self.module.analysis
-        if call.callee.kind is Kind.INSTANCE and call.callee.cls is not None:
-            method = analysis.method(call.callee.cls, "__call__")
-            return [] if method is None else [method]
-        scopes = [analysis.scope_named(name) if name.startswith(":") else None for name in call.callee.quals]
+        names = _names_called(self.module, call)
+        scopes = [analysis.scope_named(name) if name.startswith(":") else None for name in names]
         return [] if None in scopes else [scope for scope in scopes if scope is not None]
 
     def of(self, scope: Scope, call: Call, argument: Argument) -> Keeping | None:
@@ -381,13 +379,19 @@ def bound_parameter(scope: Scope, call: Call, argument: Argument) -> str | None:
     return None if node.params.star_kwarg is None else node.params.star_kwarg.name.value
 
 
+def _names_called(module: Module, call: Call) -> frozenset[str]:
+    """What a call runs: of an object its class's `__call__`."""
+    method = module.analysis.method_of_calls(call.callee)
+    return call.callee.quals if method is None else frozenset({method})
+
+
 # --- functions of other files of the project ---
 
 
 def _of_project(module: Module, call: Call, argument: Argument) -> tuple[bool, Keeping | None]:
     """Whether the callee stands in the project, and what it then does with the argument."""
     view = module.analysis.view
-    symbols = sorted(call.callee.quals)
+    symbols = sorted(_names_called(module, call))
     if view is None or not symbols or not all(symbol.startswith("@") for symbol in symbols):
         return False, None
     found: list[Keeping | None] = []

@@ -28,6 +28,8 @@ from memlint.semantics.values import (
 )
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from memlint.semantics.flow import Flow
 
 _APPENDING = {
@@ -234,7 +236,7 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
             return _step_with(flow, reading, closure) if len(closure.quals) == 1 else note_step(flow)
         if receiver.kind in (Kind.OPTIMIZER, Kind.SCALER) or not reading.arguments:
             return note_step(flow)
-        if closure is not None and _takes_a_loss(reading, closure):
+        if closure is not None and closure.grad is not Grad.NO and _takes_a_loss(reading, closure):
             note_step(flow)
             return backward_call(flow, reading, closure)
         return unknown_call(flow, reading)
@@ -243,18 +245,22 @@ def _trainer_method(flow: Flow, reading: Reading, receiver: Value, name: str) ->
     return PLAIN
 
 
+def _last_words(node: cst.BaseExpression | None) -> frozenset[str]:
+    """{policy, optim} of `self.policy_optim`."""
+    path = path_of(node) if node is not None else None
+    return words_of(path.rpartition(".")[2]) if path is not None else frozenset()
+
+
 def _takes_a_loss(reading: Reading, given: Value) -> bool:
-    """`self.optim.step(loss)`: torch's optimizers are given a closure; one that is given a tensor differentiates it."""
-    path = path_of(reading.receiver_node) if reading.receiver_node is not None else None
-    words = words_of(path.rpartition(".")[2]) if path is not None else frozenset()
+    """`self.optim.step(loss)`: torch's optimizers are given a closure; one that is given a loss differentiates it."""
+    words = _last_words(reading.receiver_node)
     is_optimizer = bool(words & training.OPTIMIZER_WORDS) and words.isdisjoint(training.SCHEDULER_WORDS)
-    return is_optimizer and given.is_tensor and given.grad is not Grad.NO
+    return is_optimizer and (given.is_tensor or "loss" in _last_words(reading.positional[0].expression))
 
 
 def _is_profiler(reading: Reading) -> bool:
     """`prof.step()` of `torch.profiler` says that an iteration is over, in evaluations too."""
-    path = path_of(reading.receiver_node) if reading.receiver_node is not None else None
-    return path is not None and not words_of(path.rpartition(".")[2]).isdisjoint(known.PROFILER_WORDS)
+    return not _last_words(reading.receiver_node).isdisjoint(known.PROFILER_WORDS)
 
 
 def _differentiates(flow: Flow, closure: Value) -> bool:
