@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -40,14 +40,15 @@ def edited(source: SourceFile, fix: Fix) -> str:
     return _apply(source.text, list(_spans(source, fix, fix.message)))
 
 
-def demote_if_comment_dropped(fix: Fix, source: SourceFile, comments: Iterable[Comment]) -> Fix:
+def demote_if_comment_dropped(fix: Fix, source: SourceFile, comments: Sequence[Comment]) -> Fix:
     """A fix is only shown where its edits delete a comment that none of them puts back.
 
+    `comments` are those of the file, in the order of the text.
     For the fixes of rules. The fix of an unused suppression, whose point is to drop a comment, does not pass here.
     """
     if fix.applicability is Applicability.DISPLAY_ONLY:
         return fix
-    dropped = Counter(comment.text for comment in comments if _is_cut(comment, fix.edits, source))
+    dropped = Counter(comment.text for comment in _cut(comments, fix.edits, source))
     if all(sum(edit.content.count(text) for edit in fix.edits) >= count for text, count in dropped.items()):
         return fix
     return replace(fix, applicability=Applicability.DISPLAY_ONLY)
@@ -97,8 +98,20 @@ def _apply(text: str, spans: list[_Span]) -> str:
     return "".join(pieces)
 
 
-def _is_cut(comment: Comment, edits: Sequence[Edit], source: SourceFile) -> bool:
-    end = comment.offset + len(comment.text)
+def _cut(comments: Sequence[Comment], edits: Sequence[Edit], source: SourceFile) -> set[Comment]:
+    """The comments that an edit takes something of."""
     offset = source.lines.offset
-    spans = [(offset(edit.start), offset(edit.end)) for edit in edits if edit.start < edit.end]
-    return any(first < end and comment.offset < last for first, last in spans)
+    cut: set[Comment] = set()
+    for edit in edits:
+        if edit.start < edit.end:
+            first = bisect_right(comments, offset(edit.start), key=_end)
+            cut.update(comments[first : bisect_left(comments, offset(edit.end), key=_start)])
+    return cut
+
+
+def _start(comment: Comment) -> int:
+    return comment.offset
+
+
+def _end(comment: Comment) -> int:
+    return comment.offset + len(comment.text)

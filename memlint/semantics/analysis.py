@@ -239,6 +239,7 @@ class Analysis(Classes):
                 entry_mode(self, scope).value,
                 # A lambda is made to be handed over.
                 scope.qualname in self.handed_over or isinstance(scope.node, cst.Lambda),
+                _is_method(scope),
             )
             for scope in self.scopes
             if scope.is_function or scope.parent is None
@@ -255,15 +256,15 @@ class Analysis(Classes):
 
     def _possible_calls(self) -> Iterator[CallSite]:
         """Calls `x.name(...)` of an unknown x that may be a method of this file."""
-        methods: dict[str, list[str]] = {}
-        for scope in self.scopes:
-            if scope.is_function and scope.parent is not None and scope.parent.is_class:
-                methods.setdefault(scope.name, []).append(scope.qualname)
+        methods = {scope.name for scope in self.scopes if _is_method(scope)}
         for flow in self._flows.values():
             for call in flow.calls:
                 if call.method in methods and not call.callee.quals:
-                    for name in methods[call.method]:
-                        yield CallSite(name, call.scope.qualname, call.mode.value, False, False)
+                    yield CallSite(f".{call.method}", call.scope.qualname, call.mode.value, False, False)
+
+
+def _is_method(scope: Scope) -> bool:
+    return scope.is_function and scope.parent is not None and scope.parent.is_class
 
 
 def _is_setting(default: cst.BaseExpression | None) -> bool:

@@ -12,7 +12,7 @@ from memlint.semantics.knowledge import attention as known
 from memlint.semantics.module import Module
 from memlint.semantics.reading import literal_index
 from memlint.semantics.reads import is_read, is_unpacked
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import assignments_in, path_of, walk
 from memlint.semantics.type_tests import is_for
 
 _ONLY_FIRST = frozenset({"subscript", "delete"})
@@ -55,7 +55,7 @@ def _has_learned_query(call: Call) -> bool:
     if query is None and "query" in call.keywords:
         query = call.keywords["query"].expression
     if isinstance(query, cst.Name):
-        assigned = (node for node in walk(call.scope.node) if isinstance(node, cst.Assign))
+        assigned = assignments_in(call.scope.node).get(query.value, ())
         query = next((node.value for node in assigned if path_of(node.targets[0].target) == query.value), None)
     if not isinstance(query, cst.Call) or not isinstance(query.func, cst.Attribute):
         return False

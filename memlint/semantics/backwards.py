@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -15,7 +16,7 @@ from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.retention import differentiated_losses, makes_leaf
 from memlint.semantics.rollouts import draws_old_transitions
-from memlint.semantics.scopes import Scope, nodes_within, parameters, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_within, parameters, path_of, walk
 from memlint.semantics.spent_graphs import is_set_back, is_stepped_after, only_in_spent_attributes, set_by_forward
 from memlint.semantics.values import Grad, Mode, Root, Value
 
@@ -68,18 +69,18 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
     loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots - _iterated(backward))
     if not graph or (loop is None and not _is_step(module, flow, backward)):
         return None  # the caller may differentiate again
-    inside = _nodes_inside(loop) if loop is not None else nodes_within(backward.scope.node)
-    inside |= _nodes_of_callees(module, flow, loop)
+    inside = _read_anew(module, flow, loop)
     if any(id(module.analysis.roots[root].node) not in inside for root in graph):
         return None  # part of the graph was built before the loop: every round needs it
     outside = _Outside(module, backward, inside)
     if outside.may_carry():
         return None
-    if any(_remembers(module, call) for call in flow.calls if call.is_forward):
+    if _runs_what_remembers(module, flow):
         return None
     if loop is not None and loop.carried & backward.differentiated.roots:
         return None  # a hidden state, a running sum: the next iteration walks this graph again
-    others = [item for item in flow.backwards if item is not backward and graph & item.differentiated.roots]
+    over_it = (item for item in module.backwards_over(graph) if item.scope is flow.scope)
+    others = [item for item in over_it if item is not backward]
     if any(item.order > backward.order or item.guarded for item in others):
         return None  # GAN steps, per-task gradients, gradient penalties
     if _handed_on(module, flow, backward, graph):
@@ -91,6 +92,11 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
         ]
     questions = frozenset({ResultNotDifferentiated(backward.scope.qualname)} if returned else ())
     return NeedlessRetain(backward, argument, bool(others), questions, loop is not None and not outside.by_name)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _runs_what_remembers(module: Module, flow: Flow) -> bool:
+    return any(_remembers(module, call) for call in flow.calls if call.is_forward)
 
 
 def _remembers(module: Module, forward: Call) -> bool:
@@ -142,6 +148,13 @@ def _iterated(backward: Backward) -> frozenset[int]:
     return frozenset(root for loop in loops for root in loop.iterates.roots | {loop.element})
 
 
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _read_anew(module: Module, flow: Flow, loop: Loop | None) -> frozenset[int]:
+    """The nodes that each iteration, or each call of the function, reads anew, in functions that it calls too."""
+    own = nodes_within(flow.scope.node) if loop is None else _nodes_inside(loop)
+    return own | _nodes_of_callees(module, flow, loop)
+
+
 def _nodes_inside(loop: Loop) -> frozenset[int]:
     """The nodes that each iteration reads anew: the target and the body, not what is iterated over."""
     assert isinstance(loop.node, (cst.For, cst.While))  # no comprehension: see _step_loop
@@ -185,13 +198,15 @@ class _Outside:
         self._module = module
         self._backward = backward
         self._inside = inside
+        loops = backward.loop.outer() if backward.loop is not None else ()
+        self._iterables = frozenset().union(
+            *(nodes_within(loop.iterable) for loop in loops if loop.iterable is not None)
+        )
         self.by_name = False
         """A name was part of the evidence: a parameter called `labels`."""
 
     def may_carry(self) -> bool:
         """Whether any of it may carry a graph. What the loop iterates over is data, and so is a leaf."""
-        loops = self._backward.loop.outer() if self._backward.loop is not None else ()
-        self._inside |= {id(node) for loop in loops if loop.iterable is not None for node in walk(loop.iterable)}
         return any(
             self._carries(root, set()) for root in self._backward.differentiated.roots - _iterated(self._backward)
         )
@@ -201,7 +216,7 @@ class _Outside:
         if root in seen or not made.may_carry or _is_namespace(made):
             return False
         seen.add(root)
-        if id(made.node) in self._inside:
+        if id(made.node) in self._inside or id(made.node) in self._iterables:
             return self._backward.loop is None and self._is_kept(made)
         if set_by_forward(self._module, self._backward, root) or makes_leaf(self._module.call_at(made.node)):
             return False
@@ -225,13 +240,17 @@ class _Outside:
         if not words_of(param.name.value).isdisjoint(_DATA_WORDS):
             self.by_name = True
             return False
-        scope = next((scope for scope in self._module.scopes if param in _parameters(scope)), None)
+        scope = self._module.once(_scopes_by_parameter).get(id(param))
         if scope is None:
             return True
         given = _given(self._module, scope, param)
         return not given or any(
             value.grad is not Grad.NO and any(self._carries(root, seen) for root in value.roots) for value in given
         )
+
+
+def _scopes_by_parameter(module: Module) -> dict[int, Scope]:
+    return {id(param): scope for scope in module.scopes for param in _parameters(scope)}
 
 
 def _parameters(scope: Scope) -> list[cst.Param]:
@@ -267,10 +286,17 @@ def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[
         return True
     if graph & module.analysis.shared and not only_in_spent_attributes(module, flow, backward, graph):
         return True
+    last_taken = _last_taken_out_of_view(module, flow)
+    return any(last_taken.get(root, 0) > backward.order for root in graph)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _last_taken_out_of_view(module: Module, flow: Flow) -> dict[int, int]:
+    """By definition: where in the function code out of view is given it for the last time."""
+    last: dict[int, int] = {}
     for call in flow.calls:
-        if call.order <= backward.order or call.root not in module.analysis.unseen:
-            continue
-        values = [argument.value for argument in (*call.positional, *call.keywords.values())]
-        if any(graph & value.roots for value in values):
-            return True
-    return False
+        if call.root in module.analysis.unseen:
+            for argument in (*call.positional, *call.keywords.values()):
+                for root in argument.value.roots:
+                    last[root] = max(call.order, last.get(root, 0))
+    return last

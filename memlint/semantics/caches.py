@@ -12,7 +12,7 @@ from memlint.semantics.events import Call, Store
 from memlint.semantics.knowledge import caches as known
 from memlint.semantics.knowledge import torch
 from memlint.semantics.module import Module
-from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, nodes_of, parameters, path_of, walk
 from memlint.semantics.values import Kind
 
 
@@ -292,7 +292,7 @@ def _lives_on(module: Module, store: Store, path: str) -> bool:
     for scope in module.scopes:
         if path in scope.nonlocal_names or scope.methods_called.get(path, set()) & known.REMOVING_METHODS:
             return False
-    return not any(_deletes_from(node, path) for node in walk(module.tree) if isinstance(node, cst.Del))
+    return not any(_deletes_from(node, path) for node in nodes_of(module.tree, cst.Del))
 
 
 def _deletes_from(node: cst.Del, path: str) -> bool:

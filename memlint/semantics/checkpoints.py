@@ -15,7 +15,15 @@ from memlint.semantics.knowledge import torch
 from memlint.semantics.knowledge.training import OPTIMIZER_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.naming import is_model_name, words_of
-from memlint.semantics.scopes import imported_names, parameters, parents_within, path_of, walk
+from memlint.semantics.scopes import (
+    assignments_in,
+    imported_names,
+    nodes_of,
+    parameters,
+    parents_within,
+    path_of,
+    walk,
+)
 from memlint.semantics.values import Kind, Value
 
 
@@ -170,12 +178,7 @@ def _is_none_at_times(call: Call, given: cst.BaseExpression) -> bool:
     """`None if torch.cuda.is_available() else "cpu"`, also by a variable: nothing is said where there is a GPU."""
     if not isinstance(given, cst.Name) or path_of(given) == "None":
         return _holds_none(given)
-    assigned = (node for node in walk(call.scope.node) if isinstance(node, cst.Assign))
-    return any(
-        _holds_none(node.value)
-        for node in assigned
-        if any(path_of(item.target) == given.value for item in node.targets)
-    )
+    return any(_holds_none(node.value) for node in assignments_in(call.scope.node).get(given.value, ()))
 
 
 def _holds_none(value: cst.BaseExpression) -> bool:
@@ -207,14 +210,12 @@ def _restoring(module: Module, root: int, depth: int = 2) -> list[cst.CSTNode]:
     Also in functions of this file that are given it: `self.set_weights(torch.load(path))`.
     """
     found: list[cst.CSTNode] = []
-    for call in module.calls:
-        given = (*call.positional, *call.keywords.values())
-        handed = [argument for argument in given if root in _roots_in(module, argument.value)]
-        if any(_is_state_for_class(argument) for argument in handed):
+    for call, handed in module.once(_calls_given).get(root, ()):
+        if any(map(_is_state_for_class, handed)):
             found.append(call.node)
-        elif handed and _loads_state(call):
+        elif _loads_state(call):
             found += [] if _holds_numbers(module, call) else [call.node]
-        elif handed and depth > 0:
+        elif depth > 0:
             for inner in _parameters_given(module, call, handed):
                 found += _restoring(module, inner, depth - 1)
     return found
@@ -223,6 +224,19 @@ def _restoring(module: Module, root: int, depth: int = 2) -> list[cst.CSTNode]:
 def _is_state_for_class(argument: Argument) -> bool:
     """`Net.from_pretrained(None, state_dict=torch.load(path))`"""
     return argument.node.keyword is not None and argument.node.keyword.value == "state_dict"
+
+
+def _calls_given(module: Module) -> dict[int, list[tuple[Call, list[Argument]]]]:
+    """By definition: the calls that are given it, with the arguments that hold it."""
+    found: dict[int, list[tuple[Call, list[Argument]]]] = {}
+    for call in module.calls:
+        handed: dict[int, list[Argument]] = {}
+        for argument in (*call.positional, *call.keywords.values()):
+            for root in _roots_in(module, argument.value):
+                handed.setdefault(root, []).append(argument)
+        for root, arguments in handed.items():
+            found.setdefault(root, []).append((call, arguments))
+    return found
 
 
 def _parameters_given(module: Module, call: Call, handed: list[Argument]) -> Iterator[int]:
@@ -255,7 +269,7 @@ def _is_named_checkpoint(load: Call) -> bool:
     name = target.rpartition(".")[2]
     if _reads_checkpoint_file(load) and not is_model_name(name):
         return True
-    returned = (node.value for node in walk(load.scope.node) if isinstance(node, cst.Return))
+    returned = (node.value for node in nodes_of(load.scope.node, cst.Return))
     is_returned = any(value is not None and path_of(value) == target for value in returned)
     says_otherwise = not words_of(name).isdisjoint(known.NUMBER_STATES | known.ABOUT_CHECKPOINTS)
     if not says_otherwise and (is_returned or not words_of(load.scope.name).isdisjoint(known.LOADING_VERBS)):
@@ -336,7 +350,7 @@ def _saved_on_the_host(module: Module, load: Call) -> bool:
         return False
     target = module.text(load.positional[0].expression)
     calls = module.calls_in(load.scope)
-    saves = [call for call in calls if call.names(known.SAVES) and len(call.positional) > 1]
+    saves = [call for call in module.calls_of(known.SAVES) if call.scope is load.scope and len(call.positional) > 1]
     statements = {
         call.statement
         for call in saves

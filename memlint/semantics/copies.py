@@ -20,7 +20,7 @@ from memlint.semantics.naming import words_of
 from memlint.semantics.purity import FunctionBody, is_factory, is_fresh_operation, is_fresh_operator
 from memlint.semantics.questions import GradOnEntry, GradSometimesOn, Question
 from memlint.semantics.reading import literal_key
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import Scope, nodes_of, path_of, walk
 from memlint.semantics.type_tests import is_for, types_asked
 from memlint.semantics.values import Grad, Kind, Mode, Proof, Value
 
@@ -254,16 +254,13 @@ def _is_written(module: Module, call: Call) -> bool:
     # `copy[0][mask] = 1`: what is written is a part of a part.
     name = _assigned_name(call)
     return name is not None and any(
-        isinstance(target, cst.Subscript) and path_of(_whole(target)) == name
-        for node in walk(call.scope.node)
-        for target in _targets(node)
+        isinstance(target, cst.Subscript) and path_of(_whole(target)) == name for target in _targets(call.scope.node)
     )
 
 
-def _targets(node: cst.CSTNode) -> list[cst.BaseExpression]:
-    if isinstance(node, cst.Assign):
-        return [target.target for target in node.targets]
-    return [node.target] if isinstance(node, cst.AugAssign) else []
+def _targets(function: cst.CSTNode) -> Iterator[cst.BaseExpression]:
+    yield from (target.target for target in nodes_of(function, cst.AssignTarget))
+    yield from (node.target for node in nodes_of(function, cst.AugAssign))
 
 
 def _whole(part: cst.BaseExpression) -> cst.BaseExpression:

@@ -12,7 +12,7 @@ from memlint.semantics.events import Backward, Call, Event, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
 from memlint.semantics.running import is_called_in_view
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import Scope, nodes_of, path_of
 from memlint.semantics.values import Kind
 
 _RESETTING = frozenset({"zero_grad", "optimizer_zero_grad", "clear_grad", "cleargrad", "clear_gradients"})
@@ -123,7 +123,7 @@ def _resets(module: Module, flow: Flow) -> list[tuple[int, Loop | None]]:
     ]
     events += [store for store in flow.attribute_stores if store.name == "grad"]
     found = [(event.order, event.loop) for event in events]
-    if any(isinstance(node, cst.Del) and _is_gradient(node.target) for node in walk(flow.scope.node)):
+    if any(_is_gradient(node.target) for node in nodes_of(flow.scope.node, cst.Del)):
         found.append((flow.order + 1, None))
     return found
 
@@ -165,7 +165,7 @@ def _is_reset_elsewhere(module: Module, scope: Scope) -> bool:
         outer = outer.parent
     pending, asked = [scope.qualname], {scope.qualname}
     while pending:
-        for site in module.facts.calls_of.get(pending.pop(), []):
+        for site in module.facts.calls_of(pending.pop()):
             caller = module.analysis.scope_named(site.caller)
             if caller is None and site.caller == ":" and not module.analysis.root.words.isdisjoint(_RESETTING):
                 return True
@@ -202,8 +202,8 @@ def _leaking_input(module: Module, flow: Flow, backward: Backward) -> tuple[str,
     reset = {store.path.rpartition(".")[0] for store in flow.attribute_stores if store.name == "grad" and store.path}
     reset |= {
         path_of(node.target.value) or ""
-        for node in walk(flow.scope.node)
-        if isinstance(node, cst.Del) and isinstance(node.target, cst.Attribute) and node.target.attr.value == "grad"
+        for node in nodes_of(flow.scope.node, cst.Del)
+        if isinstance(node.target, cst.Attribute) and node.target.attr.value == "grad"
     }
     inputs = backward.call.keywords.get("inputs")
     if inputs is not None:

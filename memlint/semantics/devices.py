@@ -11,7 +11,7 @@ from memlint.semantics.events import Call
 from memlint.semantics.knowledge import devices as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, assignments_in, nodes_of, parameters, path_of
 
 
 class Place(Enum):
@@ -118,12 +118,7 @@ def _assigned_in(scope: Scope, path: str) -> Iterator[tuple[Scope, cst.BaseExpre
         for param in parameters(scope.node.params):
             if param.name.value == path and param.default is not None:
                 yield scope, param.default
-    for node in walk(scope.node):
-        if isinstance(node, cst.Assign):
-            targets = [target.target for target in node.targets]
-        elif isinstance(node, cst.AnnAssign):
-            targets = [node.target]
-        else:
-            continue
-        if node.value is not None and any(path_of(target) == path for target in targets):
+    yield from ((scope, node.value) for node in assignments_in(scope.node).get(path, ()))
+    for node in nodes_of(scope.node, cst.AnnAssign):
+        if node.value is not None and path_of(node.target) == path:
             yield scope, node.value

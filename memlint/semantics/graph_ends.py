@@ -78,14 +78,12 @@ def ends_of(module: Module, flow: Flow, root: int, helpers: int = _MOST_HELPERS)
 
 def _handed_on(module: Module, flow: Flow, root: int) -> Iterator[tuple[Call, Flow, int]]:
     """The calls that give the value, or a part of it, to a function of this file that trains nothing: its parameter."""
-    for call, inner, argument, param in module.once(_handovers).get(flow.scope, ()):
-        if root in flow.all_roots(argument.value):
-            yield call, inner, param
+    yield from module.once(_handovers).get((flow.scope, root), ())
 
 
-def _handovers(module: Module) -> dict[Scope, list[tuple[Call, Flow, Argument, int]]]:
-    """By the function in which a call stands: the arguments that another one of this file gets, as which parameter."""
-    found: dict[Scope, list[tuple[Call, Flow, Argument, int]]] = {}
+def _handovers(module: Module) -> dict[tuple[Scope, int], list[tuple[Call, Flow, int]]]:
+    """By the function in which a call stands, and what is given: which other one of this file gets it, as what."""
+    found: dict[tuple[Scope, int], list[tuple[Call, Flow, int]]] = {}
     for flow in module.flows:
         for call in flow.calls:
             scope, given = _function_called(module, call)
@@ -93,8 +91,9 @@ def _handovers(module: Module) -> dict[Scope, list[tuple[Call, Flow, Argument, i
             if scope is None or inner is None or inner is flow or inner.has_backward or inner.has_step:
                 continue
             params = {param.name.value: module.analysis.root_for(param) for param in _parameters(scope)}
-            given_as = _bound_arguments(scope, given, call)
-            found.setdefault(flow.scope, []).extend((call, inner, item, params[name]) for name, item in given_as)
+            for name, item in _bound_arguments(scope, given, call):
+                for root in flow.all_roots(item.value):
+                    found.setdefault((flow.scope, root), []).append((call, inner, params[name]))
     return found
 
 

@@ -16,7 +16,7 @@ from memlint.semantics.knowledge import hooks as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.reads import is_read
-from memlint.semantics.scopes import NODES_REMEMBERED, Scope, parameters, path_of, target_names, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_of, parameters, path_of, target_names, walk
 from memlint.semantics.values import Kind
 
 _HOOKS = known.MODULE_HOOKS | known.TENSOR_HOOKS
@@ -110,20 +110,26 @@ def _is_in_forgotten_list(call: Call) -> bool:
         return False
     if name not in call.scope.bound or name in _parameter_names(call.scope):
         return False
+    return name not in _more_than_filled(call.scope.node)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _more_than_filled(function: cst.CSTNode) -> frozenset[str]:
+    """The names that do not only stand where something is assigned to them, or appended."""
     filling = {
         id(node.func.value)
-        for node in walk(call.scope.node)
-        if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value == "append"
+        for node in nodes_of(function, cst.Call)
+        if isinstance(node.func, cst.Attribute) and node.func.attr.value == "append"
     }
     targets = {
         id(inner)
-        for node in walk(call.scope.node)
-        if isinstance(node, cst.Assign) and not isinstance(node.value, cst.Name)
+        for node in nodes_of(function, cst.Assign)
+        if not isinstance(node.value, cst.Name)
         for target in node.targets
         for inner in walk(target.target)
     }
-    names = [node for node in walk(call.scope.node) if isinstance(node, cst.Name) and node.value == name]
-    return all(id(node) in filling | targets for node in names)
+    no_reads = filling | targets
+    return frozenset(node.value for node in nodes_of(function, cst.Name) if id(node) not in no_reads)
 
 
 def _repeated(module: Module, call: Call) -> LostHook | None:
@@ -489,15 +495,15 @@ def _runs_once(module: Module, scope: Scope) -> bool:
         return True
     if scope.enclosing_class() is not None:
         return False
-    sites = module.facts.calls_of.get(scope.qualname, [])
+    sites = module.facts.calls_of(scope.qualname)
     return scope.name == "main" or (bool(sites) and all(site.caller == ":" for site in sites))
 
 
 def _parameter_behind(module: Module, scope: Scope, receiver: cst.Attribute) -> str | None:
     """`self.model.layer4` where `self.model = model` stands in the constructor."""
     path = path_of(receiver) or ""
-    for node in walk(scope.node):
-        if isinstance(node, cst.Assign) and isinstance(node.value, (cst.Name, cst.Attribute)):
+    for node in nodes_of(scope.node, cst.Assign):
+        if isinstance(node.value, (cst.Name, cst.Attribute)):
             target = path_of(node.targets[0].target)
             if target is not None and target != "self" and (path == target or path.startswith(target + ".")):
                 head = _whole(node.value)

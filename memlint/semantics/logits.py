@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import pairwise
 
 import libcst as cst
@@ -20,7 +21,7 @@ from memlint.semantics.knowledge import vocabulary
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.outputs import is_over_characters, is_token_shift, is_vocabulary_size
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.values import Kind
 
 _PARTS = ("logit", "vocab", "lm_head", "ntoken")
@@ -205,9 +206,12 @@ def _is_head(node: cst.BaseExpression) -> bool:
 
 def _is_over_vocabulary(module: Module, call: Call) -> bool:
     """Whether the function computes logits with a language-model head, shifts them, or knows the vocabulary's size."""
-    if call.scope.words & vocabulary.HEADS:
-        return True
-    for node in walk(call.scope.node):
+    return bool(call.scope.words & vocabulary.HEADS) or _shows_vocabulary(call.scope.node)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _shows_vocabulary(function: cst.CSTNode) -> bool:
+    for node in walk(function):
         if isinstance(node, cst.Subscript) and is_token_shift(node) and _is_called_logits(node.value):
             return True
         if isinstance(node, (cst.Name, cst.Attribute)) and path_of(node) is not None:

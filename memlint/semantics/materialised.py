@@ -16,7 +16,7 @@ from memlint.semantics.knowledge import torch as torch_known
 from memlint.semantics.loaders import hands_out_few, is_named_loader, made_by, unwrapped
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import nodes_of, path_of, walk
 from memlint.semantics.values import Kind, Value
 
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp)
@@ -109,7 +109,7 @@ def _is_read_by_closures(module: Module, event: Call | Loop, node: cst.BaseExpre
     """A loop in a function nested in this one reads it whenever that is called: the closure of an L-BFGS step."""
     if not event.scope.is_function or not event.scope.children:
         return False
-    holding = (item for item in walk(event.scope.node) if isinstance(item, cst.Assign) and item.value is node)
+    holding = (item for item in nodes_of(event.scope.node, cst.Assign) if item.value is node)
     names = {path_of(target.target) for item in holding for target in item.targets} & event.scope.captured()
     inner = set(event.scope.descendants())
     return any(

@@ -15,7 +15,7 @@ from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.module import Module
 from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.paths import parameter_names, renamed
-from memlint.semantics.scopes import NODES_REMEMBERED, parameters, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, assignments_in, parameters, path_of, walk
 from memlint.semantics.values import Kind, Mode
 
 _UNKNOWN = object()
@@ -292,9 +292,5 @@ def _assigned_once(flow: Flow, name: str) -> cst.BaseExpression | None:
     """What the function assigns to a name, where it does so once."""
     if name not in flow.scope.bound:
         return None
-    found = [
-        node.value
-        for node in walk(flow.scope.node)
-        if isinstance(node, cst.Assign) and any(path_of(target.target) == name for target in node.targets)
-    ]
-    return found[0] if len(found) == 1 else None
+    found = assignments_in(flow.scope.node).get(name, ())
+    return found[0].value if len(found) == 1 else None

@@ -170,8 +170,20 @@ class Module:
     def calls_of(self, table: frozenset[str]) -> list[Call]:
         """The calls whose callee can only be one of these qualified names."""
         if table not in self._calls_of:
-            self._calls_of[table] = [call for call in self.calls if call.names(table)]
+            self._calls_of[table] = self._calls_of_any(table)
         return self._calls_of[table]
+
+    def _calls_of_any(self, table: frozenset[str]) -> list[Call]:
+        if len(table) == 1:
+            return self._calls_by_quals.get(table, [])
+        return [call for call in self.calls if call.names(table)]
+
+    @cached_property
+    def _calls_by_quals(self) -> dict[frozenset[str], list[Call]]:
+        by_quals: dict[frozenset[str], list[Call]] = {}
+        for call in self.calls:
+            by_quals.setdefault(call.callee.quals, []).append(call)
+        return by_quals
 
     def calls_in(self, scope: Scope) -> list[Call]:
         flow = self.flow_of(scope)

@@ -45,6 +45,7 @@ class CallSite:
     """One call in view. `mode` is a `Mode` value; `certain` is False where only the method's name matches."""
 
     callee: str
+    """A function, or `.name`: a method of that name of an unknown object."""
     caller: str
     mode: str
     certain: bool
@@ -60,6 +61,7 @@ class FunctionFacts:
     entry: str
     handed_over: bool
     """Used as a value (a callback): somebody unseen may call it."""
+    is_method: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,15 @@ class ModuleFacts:
     functions: dict[str, FunctionFacts] = field(default_factory=dict)
     calls: tuple[CallSite, ...] = ()
 
+    def calls_of(self, function: str) -> list[CallSite]:
+        """The calls in view, those among them that may be of another function of its name."""
+        known, calls = self.functions.get(function), self._calls_by_callee.get(function, [])
+        if known is None or not known.is_method:
+            return calls
+        return calls + self._calls_by_callee.get(f".{function.rpartition('.')[2]}", [])
+
     @cached_property
-    def calls_of(self) -> dict[str, list[CallSite]]:
-        """The calls in view, by callee."""
+    def _calls_by_callee(self) -> dict[str, list[CallSite]]:
         calls: dict[str, list[CallSite]] = {}
         for call in self.calls:
             calls.setdefault(call.callee, []).append(call)
@@ -106,7 +114,7 @@ def answer(question: Question, facts: ModuleFacts, outside: Outside | None = Non
         return _grad_on_entry(question.function, facts, outside)
     if isinstance(question, GradSometimesOn):
         return _grad_sometimes_on(question.function, facts, outside)
-    calls = facts.calls_of.get(question.function, [])
+    calls = facts.calls_of(question.function)
     sites = _sites(question.function, outside)
     if sites is None or not (calls or sites):
         return False
@@ -134,7 +142,7 @@ def _grad_on_entry(function: str, facts: ModuleFacts, outside: Outside | None) -
         sites = _sites(name, outside)
         if entry != "entry" or sites is None or len(asked) > _MAX_CALLERS:
             return False
-        calls = facts.calls_of.get(name, [])
+        calls = facts.calls_of(name)
         if any(call.mode not in ("on", "entry") for call in calls):
             return False
         if any(_may_switch_off(site) for site in sites):
@@ -175,7 +183,7 @@ def _grad_sometimes_on(function: str, facts: ModuleFacts, outside: Outside | Non
         if entry != "entry":
             may_be_off = True
             continue
-        calls = [(call.mode, call.caller) for call in facts.calls_of.get(name, [])]
+        calls = [(call.mode, call.caller) for call in facts.calls_of(name)]
         calls += [(site.mode.value, site.caller) for site in _sites(name, outside) or ()]
         if not calls or any(mode == "on" for mode, _ in calls):
             return True

@@ -1,14 +1,24 @@
-"""Who reads a name. Worked out for a finding only, never for a whole file."""
+"""Who reads a name, in a function or another node. What is asked about one node comes together: it is listed once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 import libcst as cst
 
-from memlint.semantics.scopes import walk
+from memlint.semantics.scopes import NODES_REMEMBERED, nodes_of, walk
+
+_Binding = cst.AssignTarget | cst.AnnAssign | cst.For | cst.CompFor
 
 
 def is_read(inside: cst.CSTNode, name: str) -> bool:
     """Whether the code (nested functions included) reads the name, rather than only binding it."""
+    return name in _read_in(inside)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _read_in(inside: cst.CSTNode) -> frozenset[str]:
     no_reads: set[int] = set()
     for node in walk(inside):
         if isinstance(node, cst.Attribute):
@@ -23,38 +33,46 @@ def is_read(inside: cst.CSTNode, name: str) -> bool:
             no_reads.update(_bound(node.name))
         elif isinstance(node, cst.Del):
             no_reads.update(_bound(node.target))
-    return any(isinstance(node, cst.Name) and node.value == name and id(node) not in no_reads for node in walk(inside))
+    return frozenset(node.value for node in nodes_of(inside, cst.Name) if id(node) not in no_reads)
 
 
 def binds(inside: cst.CSTNode, name: str) -> bool:
     """Whether the code binds the name anew."""
-    targets = (node.target for node in walk(inside) if isinstance(node, (cst.AssignTarget, cst.AnnAssign, cst.For)))
+    return name in _bound_in(inside)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _bound_in(inside: cst.CSTNode) -> frozenset[str]:
+    targets = _targets_of(inside, cst.AssignTarget, cst.AnnAssign, cst.For)
     bound = {node for target in targets for node in _bound(target)}
-    return any(_is_name(node, name) and id(node) in bound for node in walk(inside))
+    return frozenset(node.value for node in nodes_of(inside, cst.Name) if id(node) in bound)
 
 
 def is_unpacked(inside: cst.CSTNode, name: str) -> bool:
     """Whether the name is taken apart, or put into a tuple: reads that are not recorded as uses."""
-    for node in walk(inside):
-        if isinstance(node, cst.Assign) and _is_name(node.value, name):
-            if any(not isinstance(target.target, cst.Name) for target in node.targets):
-                return True
-        elif isinstance(node, cst.Arg):
-            if node.star and _is_name(node.value, name):
-                return True
-        elif isinstance(node, cst.StarredElement) and _is_name(node.value, name):
-            return True
-    bound = {id(node.target) for node in walk(inside) if isinstance(node, (cst.AssignTarget, cst.For, cst.CompFor))}
-    return any(
-        isinstance(node, cst.Tuple)
-        and id(node) not in bound
-        and any(_is_name(element.value, name) for element in node.elements)
-        for node in walk(inside)
-    )
+    return name in _unpacked_in(inside)
 
 
-def _is_name(node: cst.CSTNode, name: str) -> bool:
-    return isinstance(node, cst.Name) and node.value == name
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _unpacked_in(inside: cst.CSTNode) -> frozenset[str]:
+    return frozenset(node.value for node in _unpacked(inside) if isinstance(node, cst.Name))
+
+
+def _unpacked(inside: cst.CSTNode) -> Iterator[cst.BaseExpression]:
+    for assign in nodes_of(inside, cst.Assign):
+        if any(not isinstance(target.target, cst.Name) for target in assign.targets):
+            yield assign.value
+    yield from (argument.value for argument in nodes_of(inside, cst.Arg) if argument.star)
+    yield from (element.value for element in nodes_of(inside, cst.StarredElement))
+    bound = set(map(id, _targets_of(inside, cst.AssignTarget, cst.For, cst.CompFor)))
+    for node in nodes_of(inside, cst.Tuple):
+        if id(node) not in bound:
+            yield from (element.value for element in node.elements)
+
+
+def _targets_of(inside: cst.CSTNode, *kinds: type[_Binding]) -> list[cst.BaseExpression]:
+    """What the nodes of these kinds bind."""
+    return [node.target for kind in kinds for node in nodes_of(inside, kind)]
 
 
 def _bound(target: cst.CSTNode) -> set[int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 
 import libcst as cst
 
@@ -15,7 +14,7 @@ from memlint.semantics.events import Call, Loop, Store
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.questions import Question, ResultNotDifferentiated
-from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_within, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, assignments_in, nodes_within, parameters, path_of
 from memlint.semantics.values import NOTHING, Kind, Value
 
 # Code that mentions one of these may see that a value has lost its graph, or reach it by another way.
@@ -234,21 +233,10 @@ def _outlives_call(module: Module, store: Store) -> bool:
         return False
     if any(call.method in _EMPTYING and _path(call) == store.path for call in module.calls_in(store.scope)):
         return False
-    if any(node is not store.statement for node in _assigned_in(store.scope.node).get(store.path, ())):
+    if any(node is not store.statement for node in assignments_in(store.scope.node).get(store.path, ())):
         return False  # set anew in each call
     # A decayed mean is no total (MEM106).
     return not isinstance(store.statement, cst.Assign) or store.how != "accumulate" or _is_plain_sum(store)
-
-
-@lru_cache(maxsize=NODES_REMEMBERED)
-def _assigned_in(function: cst.CSTNode) -> dict[str | None, list[cst.Assign]]:
-    """The assignments of a function, by what they assign to; None: what has no path."""
-    found: dict[str | None, list[cst.Assign]] = {}
-    for node in walk(function):
-        if isinstance(node, cst.Assign):
-            for target in node.targets:
-                found.setdefault(path_of(target.target), []).append(node)
-    return found
 
 
 def _is_local(store: Store) -> bool:
@@ -271,11 +259,15 @@ def _is_plain_sum(store: Store) -> bool:
 
 def _proven_tensors(module: Module, store: Store, loop: Loop) -> bool:
     """`.backward()` on a value in every iteration proves a tensor too: nothing else has the method."""
-    freed = store.backed if loop.backed_at_end is None else store.backed | loop.backed_at_end
-    built = {root for root in freed if module.is_built_elsewhere(root)}
-    proven = (freed & module.analysis.proven) - built
+    freed = (store.backed, loop.backed_at_end or NOTHING)
+
+    def is_proven(root: int) -> bool:
+        is_freed = any(root in roots for roots in freed)
+        return is_freed and root in module.analysis.proven and not module.is_built_elsewhere(root)
+
     return bool(store.carriers) and all(
-        value.kind is Kind.TENSOR or (bool(value.idents) and value.idents <= proven) for _, value in store.carriers
+        value.kind is Kind.TENSOR or (bool(value.idents) and all(map(is_proven, value.idents)))
+        for _, value in store.carriers
     )
 
 

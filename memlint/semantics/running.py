@@ -56,7 +56,7 @@ def is_called_in_view(module: Module, function: Scope) -> bool:
 
 def _callers(module: Module, name: str) -> list[str]:
     sites = [call.scope.qualname for call in module.calls_of(frozenset({name}))]
-    return sites + [site.caller for site in module.facts.calls_of.get(name, [])]
+    return sites + [site.caller for site in module.facts.calls_of(name)]
 
 
 def _subclasses(module: Module, name: str) -> list[str]:

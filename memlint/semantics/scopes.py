@@ -7,13 +7,15 @@ punctuation and costs about a tenth of it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import libcst as cst
 
 from memlint.semantics.naming import is_model_name
+
+_Node = TypeVar("_Node", bound=cst.CSTNode)
 
 _NO_MEANING = frozenset(
     {
@@ -83,6 +85,29 @@ NODES_REMEMBERED = 8
 def nodes_within(node: cst.CSTNode) -> frozenset[int]:
     """The identities of the node and of all below it that hold code."""
     return frozenset(map(id, walk(node)))
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _by_kind(node: cst.CSTNode) -> dict[type[cst.CSTNode], list[Any]]:
+    found: dict[type[cst.CSTNode], list[Any]] = {}
+    for part in walk(node):
+        found.setdefault(type(part), []).append(part)
+    return found
+
+
+def nodes_of(inside: cst.CSTNode, kind: type[_Node]) -> Sequence[_Node]:
+    """The node and those below it that are of this very class, in source order."""
+    return _by_kind(inside).get(kind, ())
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def assignments_in(inside: cst.CSTNode) -> dict[str | None, list[cst.Assign]]:
+    """The assignments in a node, in source order, by the paths that they assign to; None: what is no path."""
+    found: dict[str | None, list[cst.Assign]] = {}
+    for node in nodes_of(inside, cst.Assign):
+        for path in {path_of(target.target): None for target in node.targets}:
+            found.setdefault(path, []).append(node)
+    return found
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)

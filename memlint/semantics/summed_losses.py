@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -18,7 +19,7 @@ from memlint.semantics.knowledge import training as known
 from memlint.semantics.linear_sums import is_weighted_sum
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, nodes_within, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_of, nodes_within, path_of, walk
 from memlint.semantics.values import NOTHING, Kind, Value
 
 _MODEL_WORDS = frozenset({"model", "net", "network", "policy", "actor", "critic", "generator", "unet"})
@@ -137,14 +138,18 @@ def _is_weighted_later(flow: Flow, store: Store) -> bool:
     if any(isinstance(node, cst.Name) and node.value == "log_prob" for node in walk(store.value_node)):
         return True
     name = (store.path or "").rpartition(".")[2]
-    for node in walk(flow.scope.node):
-        if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, _WEIGHTING):
-            sides = (node.left, node.right)
-            if any(isinstance(side, (cst.Integer, cst.Float)) for side in sides):
-                continue
-            if any(isinstance(part, cst.Name) and part.value == name for side in sides for part in walk(side)):
-                return True
-    return False
+    return name in _weighted_in(flow.scope.node)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _weighted_in(function: cst.CSTNode) -> frozenset[str]:
+    """The names that stand in a product of which no side is a number."""
+    products = (node for node in nodes_of(function, cst.BinaryOperation) if isinstance(node.operator, _WEIGHTING))
+    sides = ((node.left, node.right) for node in products)
+    weighted = (pair for pair in sides if not any(isinstance(side, (cst.Integer, cst.Float)) for side in pair))
+    return frozenset(
+        part.value for pair in weighted for side in pair for part in walk(side) if isinstance(part, cst.Name)
+    )
 
 
 def _is_loss(cls: str | None) -> bool:

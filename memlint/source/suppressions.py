@@ -27,7 +27,8 @@ _CODE = r"(?:[A-Z]+[0-9]+|MEM)\b"
 _NOQA = re.compile(rf"#\s*noqa\b(?:\s*:\s*(?P<codes>{_CODE}(?:[\s,]+{_CODE})*))?", re.IGNORECASE)
 _IGNORE = re.compile(r"#\s*memlint\s*:\s*ignore(?![\w-])(?:\s*\[(?P<codes>[^\]]*)\]|(?!\s*\[))", re.IGNORECASE)
 _SKIP_FILE = re.compile(r"#\s*memlint\s*:\s*skip-file(?![\w-])", re.IGNORECASE)
-_NOQA_OF_OURS = re.compile(r"noqa\s*:[^\r\n]*mem")
+# To the end of the line at most, whatever is found: else a line of many `noqa` would be read once for each.
+_NOQA_OF_OURS = re.compile(r"noqa\s*:[^\r\n]*?(?:mem|(?=[\r\n])|\Z)")
 _WORD = re.compile(r"[^\s,]+")
 _OUR_CODE = re.compile(r"MEM[0-9]*", re.IGNORECASE)
 
@@ -87,7 +88,7 @@ def names_rules(text: str) -> bool:
     Never wrongly False. Only then does a file without findings need its comments looked at.
     """
     lower = text.lower()
-    return "memlint" in lower or ("noqa" in lower and _NOQA_OF_OURS.search(lower) is not None)
+    return "memlint" in lower or any(match.group().endswith("mem") for match in _NOQA_OF_OURS.finditer(lower))
 
 
 def find_directives(layout: Commented) -> Suppressions:
@@ -95,9 +96,9 @@ def find_directives(layout: Commented) -> Suppressions:
     comments, statements = layout.comments, layout.statements
     if any(_SKIP_FILE.search(comment.text) for comment in comments):
         return Suppressions(skip_file=True)
-    own_lines = {comment.line for comment in comments if comment.own_line}
+    below = _lines_below(comments)
     found = [
-        _directive(comment, match, statements, own_lines)
+        _directive(comment, match, statements, below)
         for comment in comments
         for match in (*_NOQA.finditer(comment.text), *_IGNORE.finditer(comment.text))
     ]
@@ -125,13 +126,11 @@ def suppress(
         return [finding for finding in findings if finding.code in _NOT_SUPPRESSIBLE]
     if not suppressions.directives:
         return list(findings)
-    rules = _Rules.of(known, enabled)
-    uses = [_Use(directive, rules) for directive in suppressions.directives]
-    left = [finding for finding in findings if not _is_suppressed(finding, uses)]
+    uses = _Uses(suppressions.directives, _Rules.of(known, enabled))
+    left = [finding for finding in findings if not uses.take(finding)]
     if UNUSED not in enabled:
         return left
-    unused = [finding for use in uses for finding in use.unused(source)]
-    return left + [finding for finding in unused if not _is_suppressed(finding, uses)]
+    return left + [finding for finding in uses.unused(source) if not uses.take(finding)]
 
 
 @dataclass(frozen=True)
@@ -168,16 +167,14 @@ class _Use:
     used: set[Entry] = field(default_factory=set)
     used_at_all: bool = False
 
-    def takes(self, finding: Finding) -> bool:
-        lines = self.directive.lines
-        if lines is None or not lines[0] <= finding.start.line <= lines[1]:
-            return False
+    def takes(self, code: str) -> bool:
+        """Whether it suppresses a finding of this code on its lines."""
         entries = self.directive.entries
         if entries is None:
             # A bare comment that says "all rules" does not hide that it, or its neighbour, is of no use.
-            takes_it = finding.code != UNUSED
+            takes_it = code != UNUSED
         else:
-            matching = {entry for entry in entries if finding.code in self.rules.codes(entry.text)}
+            matching = {entry for entry in entries if code in self.rules.codes(entry.text)}
             self.used |= matching
             takes_it = bool(matching)
         self.used_at_all |= takes_it
@@ -225,15 +222,35 @@ class _Use:
         )
 
 
-def _is_suppressed(finding: Finding, uses: list[_Use]) -> bool:
-    if finding.code in _NOT_SUPPRESSIBLE:
-        return False
-    # Ask all of them, not up to the first: each that would suppress the finding is of use.
-    return bool([use for use in uses if use.takes(finding)])
+class _Uses:
+    """The directives of a file, by the lines that they act on."""
+
+    def __init__(self, directives: Iterable[Directive], rules: _Rules) -> None:
+        self._all = [_Use(directive, rules) for directive in directives]
+        self._at: dict[tuple[int, int], list[_Use]] = {}
+        for use in self._all:
+            if use.directive.lines is not None:
+                self._at.setdefault(use.directive.lines, []).append(use)
+        self._lines = sorted(self._at)
+        self._taken: dict[tuple[tuple[int, int], str], bool] = {}
+
+    def take(self, finding: Finding) -> bool:
+        """Whether one of them suppresses the finding."""
+        lines = None if finding.code in _NOT_SUPPRESSIBLE else _statement_at(self._lines, finding.start.line)
+        if lines is None:
+            return False
+        key = (lines, finding.code)
+        if key not in self._taken:
+            # Ask all of them, not up to the first: each that would suppress the finding is of use.
+            self._taken[key] = bool([use for use in self._at[lines] if use.takes(finding.code)])
+        return self._taken[key]
+
+    def unused(self, source: SourceFile) -> list[Finding]:
+        return [finding for use in self._all for finding in use.unused(source)]
 
 
 def _directive(
-    comment: Comment, match: re.Match[str], statements: Sequence[tuple[int, int]], own_lines: set[int]
+    comment: Comment, match: re.Match[str], statements: Sequence[tuple[int, int]], below: Mapping[int, int]
 ) -> Directive:
     is_noqa = match.re is _NOQA
     listed = match["codes"]
@@ -244,7 +261,7 @@ def _directive(
         entries = tuple(Entry(word.group(), first + word.start(), first + word.end()) for word in words)
     lines = _statement_at(statements, comment.line)
     if lines is None and comment.own_line and not is_noqa:
-        lines = _statement_below(statements, comment.line, own_lines)
+        lines = _statement_at(statements, below[comment.line])
     return Directive(comment, is_noqa, entries, match.start(), match.end(), lines)
 
 
@@ -253,10 +270,12 @@ def _statement_at(statements: Sequence[tuple[int, int]], line: int) -> tuple[int
     return statements[index] if index >= 0 and line <= statements[index][1] else None
 
 
-def _statement_below(statements: Sequence[tuple[int, int]], line: int, own_lines: set[int]) -> tuple[int, int] | None:
-    while line in own_lines:
-        line += 1
-    return _statement_at(statements, line)
+def _lines_below(comments: Iterable[Comment]) -> dict[int, int]:
+    """For each line that holds nothing but a comment the first one after it that holds something else."""
+    below: dict[int, int] = {}
+    for line in sorted((comment.line for comment in comments if comment.own_line), reverse=True):
+        below[line] = below.get(line + 1, line + 1)
+    return below
 
 
 def _without(directive: Directive, drop: Sequence[Entry], source: SourceFile) -> Edit:
