@@ -52,10 +52,12 @@ class Classes(Definitions):
         self._records: dict[str, tuple[str, ...] | None] = {}
         self._members: dict[tuple[str, str], Value | None] = {}
         self._bases: dict[str, frozenset[str]] = {}
+        self._methods: dict[tuple[str, str], Scope | None] = {}
         self._called_in_class: dict[tuple[Scope, str], set[str]] = {}
         self._shown_by_use: dict[tuple[Scope, str], Value | None] = {}
         self._module_classes: dict[str, bool] = {}
         self._frozen: dict[Scope, frozenset[str]] = {}
+        self._frozen_by_class: dict[tuple[Scope, bool], frozenset[str]] = {}
         self.scopes: list[Scope] = [self.root, *self.root.descendants()]
         self._by_node = {id(scope.node): scope for scope in self.scopes}
         self._by_name: dict[str, Scope] = {}
@@ -220,6 +222,12 @@ class Classes(Definitions):
 
     def method(self, qualname: str, name: str) -> Scope | None:
         """The method of a class of this file, looked up through its bases of this file."""
+        key = (qualname, name)
+        if key not in self._methods:
+            self._methods[key] = self._look_up_method(qualname, name)
+        return self._methods[key]
+
+    def _look_up_method(self, qualname: str, name: str) -> Scope | None:
         for cls in (qualname, *sorted(self.base_names(qualname))):
             scope = self._by_name.get(f"{cls}.{name}") if cls.startswith(":") else None
             if scope is not None and scope.is_function:
@@ -252,7 +260,7 @@ class Classes(Definitions):
 
     def _freezes(self, owner: Scope, name: str) -> bool:
         """Whether a method of the class tells the parameters of `self.name` to need no gradient."""
-        return any(f"self.{name}" in self._frozen_in(inner) for inner in owner.children)
+        return f"self.{name}" in self._frozen_by(owner, nested=False)
 
     def _imported_member(self, cls: str, name: str) -> Value | None:
         method = self.imported_method(cls, name)
@@ -274,9 +282,7 @@ class Classes(Definitions):
             scope = self._by_name.get(cls)
             if scope is None or not scope.is_class:
                 continue
-            for method in sorted(scope.children, key=lambda child: child.name != "__init__"):
-                if name not in method.attributes_stored:
-                    continue
+            for method in scope.children_storing.get(name, ()):
                 flow = self.flow(method)
                 if flow is None:
                     complete = False
@@ -325,7 +331,7 @@ class Classes(Definitions):
             owner = scope.enclosing_class()
             if owner is None:
                 return False
-            return any(path in self._frozen_in(inner) for inner in owner.descendants()) or any(
+            return path in self._frozen_by(owner, nested=True) or any(
                 self.view.freezes(base, path) for base in self._project_bases(owner) if self.view is not None
             )
         current: Scope | None = scope
@@ -334,6 +340,14 @@ class Classes(Definitions):
                 return True
             current = current.parent
         return False
+
+    def _frozen_by(self, owner: Scope, *, nested: bool) -> frozenset[str]:
+        """What the methods of a class freeze, or all that is nested in it."""
+        key = (owner, nested)
+        if key not in self._frozen_by_class:
+            scopes = owner.descendants() if nested else owner.children
+            self._frozen_by_class[key] = frozenset().union(*map(self._frozen_in, scopes))
+        return self._frozen_by_class[key]
 
     def _frozen_in(self, scope: Scope) -> frozenset[str]:
         """What the scope freezes itself, or gives to functions of this file that freeze it."""

@@ -37,8 +37,9 @@ class Effects(Making):
         if self.quiet or not value.idents:
             return
         self.order += 1
+        use = Use(how, detail, node, self.order)
         for ident in value.idents:
-            self.analysis.uses.setdefault(ident, []).append(Use(how, detail, node, self.order))
+            self.analysis.uses.setdefault(ident, []).append(use)
 
     def hand_over(self, value: Value) -> None:
         """A function of this file used as a value: somebody unseen may call it."""

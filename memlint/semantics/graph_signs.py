@@ -63,9 +63,14 @@ def _is_loss(expression: cst.BaseExpression) -> bool:
 
 
 def _has_sign(module: Module, root: int, at: Call) -> bool:
-    if any(_shows_graph(use) for use in module.uses_of(root)):
-        return True
-    return any(_is_source(module, origin, at) for origin in _origins(module, root))
+    return root in module.once(_shown_to_carry) or any(
+        _is_source(module, origin, at) for origin in _origins(module, root)
+    )
+
+
+def _shown_to_carry(module: Module) -> frozenset[int]:
+    """The definitions that are used as only something with a graph is."""
+    return frozenset(root for root, uses in module.analysis.uses.items() if any(map(_shows_graph, uses)))
 
 
 def _is_source(module: Module, origin: cst.CSTNode, at: Call) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -18,7 +19,7 @@ from memlint.semantics.keepers import bound_parameter
 from memlint.semantics.module import Module
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retention_of
-from memlint.semantics.scopes import Scope, parameters, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_of, parameters, path_of, walk
 from memlint.semantics.step_outputs import bases_in_view
 from memlint.semantics.values import Condition, Grad, Mode, Proof, Value
 
@@ -265,33 +266,35 @@ def _is_own_tensor(module: Module, flow: Flow, attribute: str) -> bool:
 
 def _is_scaled_apart(module: Module, flow: Flow, attribute: str) -> bool:
     """`self.mean.mul_(0.9)` or `self.mean *= 0.9` as a statement of its own."""
-    path = f"self.{attribute}"
-    for call in flow.calls:
-        scales = call.method in _SCALING and call.is_statement
-        if scales and call.receiver_node is not None and path_of(call.receiver_node) == path:
-            return True
-    return any(
-        isinstance(node, cst.AugAssign)
-        and isinstance(node.operator, (cst.MultiplyAssign, cst.DivideAssign))
-        and path_of(node.target) == path
-        for node in walk(flow.scope.node)
-    )
+    return f"self.{attribute}" in _scaled_apart(flow)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _scaled_apart(flow: Flow) -> frozenset[str | None]:
+    """The paths that the function scales so."""
+    calls = (call for call in flow.calls if call.method in _SCALING and call.is_statement)
+    scaled = {path_of(call.receiver_node) for call in calls if call.receiver_node is not None}
+    for node in nodes_of(flow.scope.node, cst.AugAssign):
+        if isinstance(node.operator, (cst.MultiplyAssign, cst.DivideAssign)):
+            scaled.add(path_of(node.target))
+    return frozenset(scaled)
 
 
 def _is_plain_tensor(module: Module, owner: Scope, attribute: str) -> bool:
     """Whether the attribute is a buffer, or a tensor that requires no grad at first."""
-    for call in (call for cls in (owner, *bases_in_view(module, owner)) for call in _calls_of_class(module, cls)):
-        if call.method == "register_buffer" and call.positional and call.positional[0].value.literal == attribute:
-            return True
+    buffers = module.once(_buffers)
+    if any((cls, attribute) in buffers for cls in (owner, *bases_in_view(module, owner))):
+        return True
     if module.analysis.inherits_statistic(owner.qualname, attribute):
         return True
     member = module.analysis.member(owner.qualname, attribute)
     return member is not None and member.is_tensor and member.grad is Grad.NO
 
 
-def _calls_of_class(module: Module, owner: Scope) -> Iterator[Call]:
-    for method in owner.children:
-        yield from module.calls_in(method)
+def _buffers(module: Module) -> frozenset[tuple[Scope | None, object]]:
+    """Class and name of each buffer that a method of the class registers."""
+    registering = (call for call in module.calls if call.method == "register_buffer" and call.positional)
+    return frozenset((call.scope.parent, call.positional[0].value.literal) for call in registering)
 
 
 def _own_attribute(node: cst.CSTNode) -> str | None:

@@ -231,6 +231,15 @@ class Scope:
         return called
 
     @cached_property
+    def children_storing(self) -> dict[str, list[Scope]]:
+        """Of a class: by attribute, the methods that assign it, the constructor first."""
+        storing: dict[str, list[Scope]] = {}
+        for child in sorted(self.children, key=lambda child: child.name != "__init__"):
+            for name in child.attributes_stored:
+                storing.setdefault(name, []).append(child)
+        return storing
+
+    @cached_property
     def words_within(self) -> frozenset[str]:
         """The words of the scope and of all scopes nested in it."""
         return frozenset(self.words).union(*(child.words_within for child in self.children))
