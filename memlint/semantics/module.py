@@ -96,12 +96,23 @@ class Module:
         """The backward passes that reach one of these definitions."""
         by_root = self._backwards_by_root
         found = {index for root in by_root.keys() & roots for index in by_root[root]}
-        return sorted((self.backwards[index] for index in sorted(found)), key=lambda backward: backward.order)
+        return [self._backwards_in_order[index] for index in sorted(found)]
+
+    def first_backward_over(self, roots: Set[int]) -> Backward | None:
+        """The first of these."""
+        by_root = self._backwards_by_root
+        found = [by_root[root][0] for root in by_root.keys() & roots]
+        return self._backwards_in_order[min(found)] if found else None
+
+    @cached_property
+    def _backwards_in_order(self) -> list[Backward]:
+        return sorted(self.backwards, key=lambda backward: backward.order)
 
     @cached_property
     def _backwards_by_root(self) -> dict[int, list[int]]:
+        """Definition -> the backward passes that reach it, by their places in the order."""
         by_root: dict[int, list[int]] = {}
-        for index, backward in enumerate(self.backwards):
+        for index, backward in enumerate(self._backwards_in_order):
             for root in backward.differentiated.roots:
                 by_root.setdefault(root, []).append(index)
         return by_root

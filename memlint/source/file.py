@@ -31,7 +31,8 @@ _NON_ASCII = re.compile(rb"[^\x00-\x7f]")
 # A second byte order mark; form feeds in an indentation, after which Python counts it anew.
 _LOST_MARKS = re.compile(r"\A\ufeff|^[ \t\f]*\f", re.MULTILINE)
 # Continuations in an indentation: the first line that has one sets it, what comes after it does not count.
-_CONTINUED_INDENT = re.compile(r"^((?:\\\r?\n)*)([ \t]*)((?:\\\r?\n[ \t]*)*)(?=[^\s\\])", re.MULTILINE)
+# It matches whatever follows: to look for code behind it, and to go back where there is none, would not be linear.
+_CONTINUED_INDENT = re.compile(r"^((?:\\\r?\n)*)[ \t]*((?:\\\r?\n[ \t]*)*)", re.MULTILINE)
 _HAS_CONTINUED_INDENT = re.compile(r"^[ \t]*\\\r?\n", re.MULTILINE)
 
 
@@ -248,5 +249,7 @@ def _lost_offsets(text: str) -> set[int]:
         lost.update(*(range(*match.span()) for match in _LOST_MARKS.finditer(text)))
     if "\\" in text and _HAS_CONTINUED_INDENT.search(text):
         for match in _CONTINUED_INDENT.finditer(text):
-            lost.update(range(*match.span(1)), range(*match.span(3)))
+            following = text[match.end() : match.end() + 1]
+            if following.strip() and following != "\\":
+                lost.update(range(*match.span(1)), range(*match.span(2)))
     return lost

@@ -281,7 +281,8 @@ def _lines_below(comments: Iterable[Comment]) -> dict[int, int]:
 def _without(directive: Directive, drop: Sequence[Entry], source: SourceFile) -> Edit:
     """Take entries out of a directive; all of it when none is left; the comment too when it says nothing else."""
     entries = directive.entries or ()
-    kept = [index for index, entry in enumerate(entries) if entry not in drop]
+    dropped = frozenset(drop)
+    kept = [index for index, entry in enumerate(entries) if entry not in dropped]
     text = directive.comment.text
     if kept:
         # Each entry keeps the separator before it, but for the first.

@@ -35,9 +35,9 @@ def retained_story(module: Module, retention: Retention) -> tuple[str, list[tupl
     makers = [node for node in module.definitions(value) if node is not retention.store.value_node]
     shown = [*makers[:2], *(node for node in forwards[-1:] if node not in makers)]
     related = [(node, f"the graph comes from `{module.text(node, 40)}`") for node in shown]
-    backwards = module.backwards_over(value.roots)
-    if backwards and retention.kept is not Kept.OTHER_BRANCH:
-        related.append((backwards[0].node, "backward runs here"))
+    backward = module.first_backward_over(value.roots)
+    if backward is not None and retention.kept is not Kept.OTHER_BRANCH:
+        related.append((backward.node, "backward runs here"))
     return _STORIES[retention.kept], related
 
 
