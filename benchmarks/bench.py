@@ -345,9 +345,10 @@ def editor(keys: int) -> Iterator[str]:
 def growing(extent: Extent) -> Iterator[str]:
     yield "## Growth"
     yield ""
-    yield "Microseconds of memlint's own time (LibCST's parse taken off) per unit of size: the lines of a file,"
-    yield "or the depth or width of what the name says (`benchmarks/growth.py`). Level is linear. That the steps"
-    yield "grow as the code does, whatever is repeated in it, is what `benchmarks/fuzz_growth.py` looks for."
+    yield "Steps of memlint's own work (calls and facts, counted by `benchmarks/steps.py`; LibCST's parse taken off)"
+    yield "per unit of size, and the microseconds that they took: of the lines of a file, or of the depth or width of"
+    yield "what the name says (`benchmarks/growth.py`). Level is linear; the steps are the same on any machine. That"
+    yield "they grow as the code does, whatever is repeated in it, is what `benchmarks/fuzz_growth.py` looks for."
     yield ""
     yield "| shape | |"
     yield "| --- | --- |"
@@ -384,8 +385,8 @@ def _growing_project(sizes: Iterable[int]) -> Iterator[str]:
             )
 
 
-def _sizes(measured: Iterable[tuple[int, float]]) -> str:
-    return ", ".join(f"{size:,}: {taken:,.0f}" for size, taken in measured)
+def _sizes(measured: Iterable[growth.Grown]) -> str:
+    return ", ".join(f"{size:,}: {steps:,.0f} ({taken:,.0f} µs)" for size, steps, taken in measured)
 
 
 # --- peers ---

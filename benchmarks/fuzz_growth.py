@@ -3,38 +3,32 @@
     python benchmarks/fuzz_growth.py [--seed N] [--programs N] [--seconds N]
 
 Programs are made of the statement forms below, one to three of them repeated in one of the frames, or nested in each
-other. Each is read at four sizes, and the work is counted, not timed: calls of functions, and the facts that values and
-states are made of. Where the work grows as the code does, doubling the code doubles what is added to it. Prints what
-adds more than `TOLERATED` times as much; the exit status is 1 where there is such a program.
+other; projects are a file for each repetition. Each is read at four sizes, and the work is counted, not timed
+(`steps.py`). Where the work grows as the code does, doubling the code doubles what is added to it. Prints what adds
+more than `TOLERATED` times as much, twice in a row; the exit status is 1 where there is such a program.
 """
 
 from __future__ import annotations
 
 import argparse
-import cProfile
 import random
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
-from unittest.mock import patch
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from memlint.linting.finding import Confidence
-from memlint.linting.lint import lint
-from memlint.linting.policy import Policy
-from memlint.linting.registry import all_rules
-from memlint.semantics.state import State
-from memlint.semantics.values import Value
+from steps import EVERY_RULE, steps, steps_of
+
+from memlint.linting.lint import forget_projects
 
 TOLERATED = 2.6
 """Linear is 2, quadratic is 4."""
 SIZES = (64, 128, 256)
 DEPTHS = (4, 8, 16)
-
-EVERY_RULE = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
+FILES = (20, 40, 80)
 
 HEAD = """import torch
 from torch import nn
@@ -101,6 +95,24 @@ FORMS = (
     "yield loss",
     "global counter{i}\ncounter{i} = loss",
     "import torch as torch{i}",
+    "total{i} = 0\nfor x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n    total{i} += loss",
+    "total += criterion(model(x), y)  # noqa: MEM101",
+    "# memlint: ignore[MEM101]\nv{i} = {i}",
+    "for x in loader:\n    v{i} = model(x)\n    if flags[{i}]:\n        break",
+    "outputs{i} = []\nfor x in loader:\n    outputs{i}.append(model(x))\ny{i} = torch.cat(outputs{i}).cpu()",
+    "hook{i} = model.layer{i}.register_forward_hook(lambda m, i, o: losses.append(o))",
+    "model.load_state_dict(torch.load(path))",
+    "v{i} = x.clone().detach()",
+    "v{i} = torch.tensor(x)",
+    "self.mean = 0.9 * self.mean + 0.1 * x.mean(0)",
+    "self.mean += 0.1 * model(x)",
+    "if (v{i} := model(x)) is not None:\n    v{i}.backward()",
+    "y = helper(model, x)",
+    "optimizer{i} = torch.optim.SGD(model.layer{i}.parameters(), 0.1)",
+    "from elsewhere import step{i}\nloss = step{i}(model, x)",
+    "model.eval()\nfor x in loader:\n    out = model(x)\nmodel.train()",
+    "best = copy.deepcopy(model.state_dict())",
+    "logits{i} = model(x).logits\nloss = F.cross_entropy(logits{i}[..., :-1, :].contiguous().float(), y)",
 )
 
 BLOCKS = (
@@ -172,6 +184,29 @@ class Program:
     sizes: tuple[int, ...]
     write: Callable[[int], str]
 
+    def steps(self, size: int) -> int:
+        return steps(self.write(size))
+
+
+@dataclass(frozen=True)
+class Project:
+    """Files by their names, for each number of them."""
+
+    name: str
+    sizes: tuple[int, ...]
+    write: Callable[[int], dict[str, str]]
+
+    def steps(self, size: int) -> int:
+        with TemporaryDirectory() as folder:
+            root = Path(folder)
+            (root / "pyproject.toml").touch()
+            files = {root / name: text for name, text in self.write(size).items()}
+            for path, text in files.items():
+                path.write_text(text, encoding="utf-8")
+            policies = {path: EVERY_RULE._replace(project=folder, file=path) for path in files}
+            forget_projects()
+            return steps_of((str(path), text.encode(), policies[path]) for path, text in files.items())
+
 
 def repeated(forms: tuple[str, ...], frame: Callable[[str], str], sizes: tuple[int, ...] = SIZES) -> Program:
     return Program(f"{frame.__name__}: {forms}", sizes, lambda size: frame(_body(forms, size)))
@@ -188,6 +223,76 @@ def functions(forms: tuple[str, ...], sizes: tuple[int, ...] = SIZES) -> Program
         )
 
     return Program(f"functions: {forms}", sizes, write)
+
+
+def methods(forms: tuple[str, ...], sizes: tuple[int, ...] = SIZES) -> Program:
+    """A method of one class for each repetition, which calls the one before it."""
+
+    def write(size: int) -> str:
+        call = "loss = loss + self.step{0}({1})\n"
+        bodies = (_BEGINNING + call.format(max(0, i - 1), _GIVEN) + _body(forms, 1) for i in range(size))
+        parts = (f"def step{i}(self, {_GIVEN}):\n{_indent(body)}    return loss\n" for i, body in enumerate(bodies))
+        return f"{HEAD}class Net(nn.Module):\n{_indent(''.join(parts))}"
+
+    return Program(f"methods: {forms}", sizes, write)
+
+
+def classes(forms: tuple[str, ...], sizes: tuple[int, ...] = SIZES) -> Program:
+    """A class of modules for each repetition, all with methods of the same names."""
+
+    def write(size: int) -> str:
+        body = f"{_BEGINNING}{_body(forms, 1)}return self.inner.forward(loss)\n"
+        method = f"def forward(self, {_GIVEN}):\n{_indent(body)}"
+        return HEAD + "".join(f"class Net{i}(nn.Module):\n{_indent(method)}\n\n" for i in range(size))
+
+    return Program(f"classes: {forms}", sizes, write)
+
+
+# --- projects ---
+
+_EVALUATION = """{head}def evaluate{i}(model, loader):
+    model.eval()
+    total = 0
+    for x in loader:
+        total += model(x).sum()
+    return total
+
+
+class Trainer{i}:
+    def validate(self, other, model, loader):
+        evaluate{i}(model, loader)
+        return other.validate(self, model, loader)
+"""
+
+
+def _evaluating(i: int) -> str:
+    return _EVALUATION.format(head=HEAD, i=i)
+
+
+def apart(files: int) -> dict[str, str]:
+    """Files that have nothing to do with each other but the names of their methods."""
+    return {f"file{i}.py": _evaluating(i) for i in range(files)}
+
+
+def chained(files: int) -> dict[str, str]:
+    """Files of which each calls the one before it."""
+    call = "from file{0} import evaluate{0}\n{1}\n\ndef run(model, loader):\n    return evaluate{0}(model, loader)\n"
+    return {f"file{i}.py": call.format(max(0, i - 1), _evaluating(i)) for i in range(files)}
+
+
+def in_a_ring(files: int) -> dict[str, str]:
+    """Files that import each other."""
+    step = "from file{1} import step{1}\n{2}def step{0}(model, x):\n    return step{1}(model, x) + model(x)\n"
+    return {f"file{i}.py": step.format(i, (i + 1) % files, HEAD) for i in range(files)}
+
+
+def of_one_helper(files: int) -> dict[str, str]:
+    """Files that all call one function."""
+    run = "def run(model, loader):\n    for x in loader:\n        helper(model, x).backward()\n"
+    return {f"file{i}.py": f"from file0 import helper\n\n\n{run}" for i in range(1, files)} | {"file0.py": HEAD}
+
+
+PROJECTS = tuple(Project(write.__name__, FILES, write) for write in (apart, chained, in_a_ring, of_one_helper))
 
 
 def nested(blocks: tuple[str, ...], form: str) -> Program:
@@ -216,11 +321,12 @@ def expression(parts: tuple[tuple[str, str, str], ...]) -> Program:
     return Program(f"expression: {tuple(before + '...' + after for before, _, after in parts)}", DEPTHS, write)
 
 
-def programs(random_: random.Random) -> Iterator[Program]:
+def programs(random_: random.Random) -> Iterator[Program | Project]:
     """Each form alone in each frame first, then combinations without end."""
     for form in FORMS:
         yield from (repeated((form,), frame) for frame in FRAMES)
-        yield functions((form,))
+        yield from (each((form,)) for each in (functions, methods, classes))
+    yield from PROJECTS
     for block in BLOCKS:
         yield from (nested((block,), form) for form in FORMS[:6])
     yield from (expression((parts,)) for parts in EXPRESSIONS)
@@ -229,59 +335,29 @@ def programs(random_: random.Random) -> Iterator[Program]:
         if kind < 0.6:
             yield repeated(tuple(random_.sample(FORMS, random_.randint(2, 3))), random_.choice(FRAMES))
         elif kind < 0.75:
-            yield functions(tuple(random_.sample(FORMS, random_.randint(2, 3))))
+            each = random_.choice((functions, methods, classes))
+            yield each(tuple(random_.sample(FORMS, random_.randint(2, 3))))
         elif kind < 0.9:
             yield nested((random_.choice(BLOCKS), random_.choice(BLOCKS)), random_.choice(FORMS))
         else:
             yield expression(tuple(random_.choices(EXPRESSIONS, k=2)))
 
 
-# --- counting ---
+# --- growth ---
 
 
-# To copy so many facts from set to set takes as long as an average call.
-_FACTS_A_CALL = 32
-
-
-class Work:
-    """The facts that values and states are made of."""
-
-    def __init__(self) -> None:
-        self.facts = 0
-
-    def counting(self) -> ExitStack:
-        stack = ExitStack()
-        make, copy = Value.__init__, State.copy
-
-        def making(value: Value, *given: Any, **named: Any) -> None:
-            make(value, *given, **named)
-            self.facts += len(value.roots) + len(value.conditions) + len(value.proves)
-
-        def copying(state: State) -> State:
-            self.facts += len(state.vars) + len(state.made) + len(state.backed)
-            return copy(state)
-
-        stack.enter_context(patch.object(Value, "__init__", making))
-        stack.enter_context(patch.object(State, "copy", copying))
-        return stack
-
-
-def steps(text: str) -> int:
-    """How much memlint does for the file: calls of functions, and facts."""
-    work, profile = Work(), cProfile.Profile()
-    with work.counting():
-        profile.enable()
-        lint("module.py", text.encode(), EVERY_RULE)
-        profile.disable()
-    return work.facts // _FACTS_A_CALL + sum(entry.callcount for entry in profile.getstats())
-
-
-def growth(program: Program) -> float:
+def growth(program: Program | Project) -> float:
     """What is added when the code is doubled, by what is added when it was doubled before.
 
-    Or by all that the code took before that, if that was more: where a limit was met on the way, growth is slower.
+    Or by all that the code took before that, if that was more: where a limit was met on the way, growth is slower. Of
+    two doublings the one that adds less: from some size on there may be more to do for each line.
     """
-    one, least, middle, most = (steps(program.write(size)) for size in (1, *program.sizes))
+    grown = _doubled(program, 1)
+    return grown if grown <= TOLERATED else min(grown, _doubled(program, 2))
+
+
+def _doubled(program: Program | Project, scale: int) -> float:
+    one, least, middle, most = (program.steps(size) for size in (1, *(scale * size for size in program.sizes)))
     return (most - middle) / max(1, middle - least, least - one)
 
 

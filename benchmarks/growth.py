@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py
 
-Each shape is written at several sizes; what is printed is the time per unit of size, which stays level where the growth
-is linear. CPU seconds, the best of two.
+Each shape is written at several sizes; what is printed is the work per unit of size, which stays level where the growth
+is linear: the steps that were counted (`steps.py`), and beside them the CPU time, the best of two.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import libcst
+from steps import EVERY_RULE, steps
 
 from memlint.linting import lint as core
-from memlint.linting.finding import Confidence
-from memlint.linting.policy import Policy
-from memlint.linting.registry import all_rules
 from memlint.semantics import slices
 from memlint.semantics.parsing import parse
 
@@ -171,25 +170,36 @@ class Parses:
             yield
 
 
-def own_seconds(path: str, text: str, policy: Policy) -> float:
+def own_seconds(text: str) -> float:
     """Of a lint, less those of the parses."""
     parses = Parses()
     start = time.process_time()
     with parses.timed():
-        core.lint(path, text.encode(), policy)
+        core.lint("module.py", text.encode(), EVERY_RULE)
     return time.process_time() - start - parses.seconds
 
 
-def rows(shapes: Iterable[Shape] = SHAPES) -> Iterator[tuple[str, list[tuple[int, float]]]]:
-    """Name of each shape, and for each size the microseconds per unit of it."""
-    policy = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
+class Grown(NamedTuple):
+    """The work on a shape of one size, per unit of the size."""
+
+    size: int
+    steps: float
+    microseconds: float
+
+
+def rows(shapes: Iterable[Shape] = SHAPES) -> Iterator[tuple[str, list[Grown]]]:
+    """Name of each shape, and the work for each size."""
     for shape in shapes:
-        measured = []
-        for size in shape.sizes:
-            text = shape.write(size)
-            taken = min(own_seconds("module.py", text, policy) for _ in range(ROUNDS))
-            measured.append((size, 1e6 * taken / size))
-        yield shape.write.__name__, measured
+        texts = {size: shape.write(size) for size in shape.sizes}
+        yield (
+            shape.write.__name__,
+            [Grown(size, steps(text) / size, _time(text) / size) for size, text in texts.items()],
+        )
+
+
+def _time(text: str) -> float:
+    """Microseconds."""
+    return 1e6 * min(own_seconds(text) for _ in range(ROUNDS))
 
 
 # --- projects ---
@@ -251,7 +261,8 @@ def _parse_seconds(texts: Sequence[str]) -> float:
 
 def main() -> None:
     for name, measured in rows():
-        print(f"{name:20}", "   ".join(f"{size:6,}: {taken:7.0f} us" for size, taken in measured), flush=True)
+        cells = (f"{size:6,}: {steps:6.0f} steps {taken:6.0f} us" for size, steps, taken in measured)
+        print(f"{name:20}", "   ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from pathlib import Path
 import fuzz_growth as fuzz
 import libcst as cst
 import pytest
+from steps import EVERY_RULE, steps, steps_of
 
 from memlint.linting.lint import lint
-from memlint.linting.policy import Policy
 from memlint.project.names import Names
 from memlint.semantics import slices
 from memlint.semantics.flow import Flow
@@ -23,7 +23,8 @@ def every_form() -> Iterator[fuzz.Program]:
     """All statement forms one after the other, again and again: what one of them adds to another shows too."""
     for frame in fuzz.FRAMES:
         yield fuzz.repeated(fuzz.FORMS, frame, SIZES)
-    yield fuzz.functions(fuzz.FORMS, SIZES)
+    for each in (fuzz.functions, fuzz.methods, fuzz.classes):
+        yield each(fuzz.FORMS, SIZES)
 
 
 def every_nesting() -> Iterator[fuzz.Program]:
@@ -43,12 +44,27 @@ def by_the_hundred() -> Iterator[fuzz.Program]:
     yield fuzz.repeated(("for x in loader:\n    total += model(x)", hooks), fuzz.in_function, (32, 64, 128))
     table = "losses.append(model(x))"  # containers
     yield fuzz.repeated((table,), fuzz.at_top, (256, 512, 1024))
+    handles = "hook{i} = model.layer{i}.register_forward_hook(lambda m, i, o: losses.append(o))"  # reads
+    helped = "y = helper(model, x)"  # graph_ends
+    loads = "model.load_state_dict(torch.load(path))"  # checkpoints
+    copies = "v{i} = x.clone().detach()"  # graph_signs
+    yield from (fuzz.repeated((form,), fuzz.in_function) for form in (handles, helped, loads, copies))
+    returns = "self.a{i} = loss\nif flags[{i}]:\n    return loss"  # flow
+    statistics = "self.mean += 0.1 * model(x)"  # running_stats
+    yield from (fuzz.repeated((form,), fuzz.in_method) for form in (returns, statistics))
+    suppressed = "total += criterion(model(x), y)  # noqa: MEM101", "# memlint: ignore[MEM101]\nv{i} = {i}"
+    yield from (fuzz.repeated((form,), fuzz.in_loop) for form in suppressed)
+    attribute = "self.a{i} = model(x)"  # classes
+    yield fuzz.methods((attribute,))
+    yield fuzz.classes(("y = model(x)",))  # analysis: methods of one name
 
 
 @pytest.mark.parametrize(
-    "program", [*every_form(), *every_nesting(), *by_the_hundred()], ids=lambda program: program.name[:60]
+    "program",
+    [*every_form(), *every_nesting(), *by_the_hundred(), *fuzz.PROJECTS],
+    ids=lambda program: program.name[:60],
 )
-def test_twice_the_code_is_twice_the_work(program: fuzz.Program) -> None:
+def test_twice_the_code_is_twice_the_work(program: fuzz.Program | fuzz.Project) -> None:
     assert fuzz.growth(program) < fuzz.TOLERATED
 
 
@@ -56,7 +72,7 @@ def test_a_body_is_read_twice_however_many_loops_are_around_it(monkeypatch: pyte
     read = readings(monkeypatch)
     for depth in (1, 4, 16):
         read.clear()
-        fuzz.steps(fuzz.nested((fuzz.BLOCKS[0],), "innermost(x)").write(depth))
+        steps(fuzz.nested((fuzz.BLOCKS[0],), "innermost(x)").write(depth))
         assert read.count("innermost") == 2
 
 
@@ -64,15 +80,15 @@ def test_what_is_too_much_to_follow_may_be_differentiated() -> None:
     """The first hundred terms of a very long sum, like those of a short one, are no totals that keep a graph."""
     program = fuzz.repeated(("loss = loss + criterion(model(x), y)",), fuzz.in_loop)
     for size in (4, 400):
-        assert lint("module.py", program.write(size).encode(), fuzz.EVERY_RULE).findings == ()
+        assert lint("module.py", program.write(size).encode(), EVERY_RULE).findings == ()
 
 
 def test_what_grows_faster_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reads_again_for_each_call(path: str, raw: bytes, policy: Policy) -> None:
-        for _ in range(raw.count(b"model(x)")):
-            lint(path, raw, policy)
+    def reads_again_for_each_call(text: str) -> int:
+        files = [("module.py", text.encode(), EVERY_RULE)]
+        return steps_of(files * text.count("model(x)"))
 
-    monkeypatch.setattr(fuzz, "lint", reads_again_for_each_call)
+    monkeypatch.setattr(fuzz, "steps", reads_again_for_each_call)
     assert fuzz.growth(fuzz.repeated(("v{i} = model(x)",), fuzz.in_function, SIZES)) > fuzz.TOLERATED
 
 

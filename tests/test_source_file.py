@@ -96,6 +96,14 @@ def test_the_parser_gets_a_text_that_it_prints_back(text: str, parsed: str) -> N
     assert SourceFile.decode("file.py", text.encode()).parse_text().text == parsed
 
 
+@pytest.mark.parametrize("end", ["", "\n", "   \n", "\\"])
+@pytest.mark.parametrize("line", ["\\\n", "  \\\n", "\\\r\n"])
+def test_continuations_before_nothing_stay_however_many(line: str, end: str) -> None:
+    """They are read once: to look behind each of them for code took minutes for thousands."""
+    text = "x = 1\n" + line * 10_000 + end
+    assert SourceFile.decode("file.py", text.encode()).parse_text().text == text
+
+
 @settings(deadline=None, derandomize=True)
 @given(st.text(alphabet="ab \t\f\r\n\\\"'#\ufeffä", max_size=40))
 def test_every_character_of_the_parse_text_is_found_in_the_original(text: str) -> None:

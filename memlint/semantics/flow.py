@@ -132,7 +132,8 @@ class Flow(Expressions):
         else:
             for path, value in self.state.vars.items():
                 older = self.final.get(path)
-                self.final[path] = value if older is None else join(older, value)
+                if older is not value:
+                    self.final[path] = value if older is None else join(older, value)
 
     # --- simple statements ---
 
