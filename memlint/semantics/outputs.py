@@ -6,8 +6,11 @@ entry of the vocabulary.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from heapq import heappop, heappush
 from itertools import pairwise
 
 import libcst as cst
@@ -19,7 +22,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge import vocabulary
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import nodes_within, path_of, walk
 
 _SCOPES = (cst.FunctionDef, cst.Lambda, cst.ClassDef)
 _VIEWS = known.SHAPING_METHODS | {"view", "unsqueeze", "view_as", "reshape_as", "detach"}
@@ -81,27 +84,27 @@ def _lingering(module: Module, flow: Flow, forward: Call, backward: Backward) ->
     if not names:
         return None
     certain = is_language_model(forward)
-    nodes, shows_sizes = module.once(_Regions).nodes_of(region)
-    if not certain and not shows_sizes and module.words.isdisjoint(_SIZE_WORDS):
+    code = module.once(_Listed).code_of(region.body)
+    if not certain and not code.shows_sizes and module.words.isdisjoint(_SIZE_WORDS):
         return None
-    held = _Holders(nodes, forward, names)
+    held = _Holders(code, forward, names)
     if not held.are_simple:
         return None
     if not certain and (
         is_over_characters(module)
-        or not (_is_over_vocabulary(module, nodes, held.names) or _is_by_token(module, forward, held.names))
+        or not (_is_over_vocabulary(module, code, held.names) or _is_by_token(module, forward, held.names))
     ):
         return None
-    places = {id(node): place for place, node in enumerate(nodes)}
+    places = code.places
     start, end = places.get(id(forward.node)), places.get(id(backward.node))
     if start is None or end is None or end < start:
         return None
-    inside = _reads(nodes, held.names)
+    inside = [read for name in held.names for read in code.reads_of(name)]
     if not all(start <= places[id(name)] <= end or _takes_loss(node) for name, node in inside):
         return None  # a metric after backward, the state of the next round
-    if any(_is_read_elsewhere(flow, forward, places, name) for name in held.names):
+    if any(_is_read_elsewhere(module, flow, forward, places, name) for name in held.names):
         return None
-    if _is_captured(region, held.names):
+    if not code.captured.isdisjoint(held.names):
         return None
     above = _above(module, region, forward, backward)
     if above is not None and any(places[id(name)] > end for name, _ in inside):
@@ -109,21 +112,77 @@ def _lingering(module: Module, flow: Flow, forward: Call, backward: Backward) ->
     return LingeringOutput(forward, backward, tuple(held.names), certain, above)
 
 
-class _Regions:
+class _Listed:
     """The code of loops and functions: listed once, however many models run in them."""
 
     def __init__(self, _: Module) -> None:
-        self._known: dict[int, tuple[list[cst.CSTNode], bool]] = {}
+        self._known: dict[int, _Code] = {}
 
-    def nodes_of(self, region: cst.For | cst.While | cst.FunctionDef) -> tuple[list[cst.CSTNode], bool]:
-        """Every node of the body, and whether one shows that something is as wide as a vocabulary."""
-        if id(region) not in self._known:
-            nodes = list(walk(region.body))
-            calls = (node for node in nodes if type(node) is cst.Call)
-            subscripts = (node for node in nodes if type(node) is cst.Subscript)
-            shows_sizes = any(map(_flattened_to_vocabulary, calls)) or any(map(is_token_shift, subscripts))
-            self._known[id(region)] = nodes, shows_sizes
-        return self._known[id(region)]
+    def code_of(self, node: cst.CSTNode) -> _Code:
+        if id(node) not in self._known:
+            self._known[id(node)] = _Code(node)
+        return self._known[id(node)]
+
+
+class _Code:
+    """A piece of code, and where in it names are bound, viewed and read. Places are those in the order of the text."""
+
+    def __init__(self, node: cst.CSTNode) -> None:
+        self.nodes = list(walk(node))
+        self.places = {id(node): place for place, node in enumerate(self.nodes)}
+        self.handled: dict[str, list[int]] = {}
+        """By name: the places where it is bound, deleted, or the source of an assignment."""
+        self._named: dict[str, list[cst.Name]] = {}
+        self.wide: set[str | None] = set()
+        """What is flattened to the size of a vocabulary, or shifted by one token."""
+        self.shows_sizes = False
+        self.captured: set[str] = set()
+        """What functions made here mention."""
+        for place, part in enumerate(self.nodes):
+            self._note(place, part)
+
+    def _note(self, place: int, node: cst.CSTNode) -> None:
+        if isinstance(node, cst.Name):
+            self._named.setdefault(node.value, []).append(node)
+        elif isinstance(node, (cst.Assign, *_BINDING)):
+            for name in set(_handled_names(node)):
+                self.handled.setdefault(name, []).append(place)
+        elif isinstance(node, _SCOPES):
+            self.captured.update(part.value for part in walk(node) if isinstance(part, cst.Name))
+        elif isinstance(node, cst.Call):
+            self._note_wide(_flattened_to_vocabulary(node))
+        elif isinstance(node, cst.Subscript) and is_token_shift(node):
+            self._note_wide(node.value)
+
+    def _note_wide(self, node: cst.BaseExpression | None) -> None:
+        if node is not None:
+            self.shows_sizes = True
+            self.wide.add(_view_source(node))
+
+    def is_named_before(self, name: str, place: int) -> bool:
+        named = self._named.get(name)
+        return named is not None and self.places[id(named[0])] < place
+
+    def reads_of(self, name: str) -> list[tuple[cst.Name, cst.CSTNode | None]]:
+        """The reads of the name, each with the attribute or item that is taken of it."""
+        named = self._named.get(name, ())
+        return [(node, self._taken.get(id(node))) for node in named if id(node) not in self._no_reads]
+
+    @cached_property
+    def _no_reads(self) -> set[int]:
+        found: set[int] = set()
+        for node in self.nodes:
+            if isinstance(node, cst.AssignTarget):
+                found.update(map(id, [node.target] if isinstance(node.target, cst.Name) else _parts(node.target)))
+            elif isinstance(node, cst.Attribute):
+                found.add(id(node.attr))
+            elif isinstance(node, cst.Arg) and node.keyword is not None:
+                found.add(id(node.keyword))
+        return found
+
+    @cached_property
+    def _taken(self) -> dict[int, cst.CSTNode]:
+        return {id(node.value): node for node in self.nodes if isinstance(node, (cst.Attribute, cst.Subscript))}
 
 
 # One of them stands in each file of which only words say that an output is as wide as a vocabulary.
@@ -185,42 +244,65 @@ def _viewed(node: cst.BaseExpression) -> cst.BaseExpression | None:
     return None
 
 
+_BINDING = (cst.Del, cst.AugAssign, cst.NamedExpr, cst.For, cst.CompFor, cst.AsName, cst.AnnAssign)
+
+
+def _handled_names(node: cst.CSTNode) -> Iterator[str]:
+    """The names that it binds, or deletes, and the one that an assignment takes a view of."""
+    if isinstance(node, cst.Assign):
+        for item in node.targets:
+            yield from _target_names(item.target)
+        source = _view_source(node.value)
+        yield from () if source is None else (source,)
+    elif isinstance(node, cst.Del):
+        yield from (part.value for part in walk(node.target) if isinstance(part, cst.Name))
+    else:
+        yield from _target_names(node.name if isinstance(node, cst.AsName) else node.target)  # type: ignore[attr-defined]
+
+
 class _Holders:
     """The names that hold an output, and their aliases: `logits = outputs.logits`, `flat = logits.view(-1, n)`."""
 
-    def __init__(self, nodes: list[cst.CSTNode], forward: Call, names: list[str]) -> None:
-        self.names = list(names)
+    def __init__(self, code: _Code, forward: Call, names: list[str]) -> None:
+        self.names: list[str] = []
         self.are_simple = True
-        self._mentioned: set[str] = set()
-        for node in nodes:
-            if isinstance(node, cst.Name):
-                self._mentioned.add(node.value)
-            elif isinstance(node, cst.Assign) and node is not forward.statement:
-                self._follow(node)
-            elif isinstance(
-                node, (cst.Del, cst.AugAssign, cst.NamedExpr, cst.For, cst.CompFor, cst.AsName, cst.AnnAssign)
-            ):
-                self.are_simple &= not self._binds(node)
+        self._code = code
+        self._waiting: list[tuple[int, str, int]] = []
+        """Of each name the next place that handles it, and which that is of its places; the next one of all first."""
+        for name in names:
+            self._hold(name, -1)
+        while self._waiting and self.are_simple:
+            place, name, index = heappop(self._waiting)
+            self._wait_for(name, index + 1)
+            node = code.nodes[place]
+            if not isinstance(node, cst.Assign):
+                self.are_simple = False  # bound anew, or deleted
+            elif node is not forward.statement:
+                self._follow(node, place)
 
-    def _follow(self, node: cst.Assign) -> None:
+    def _hold(self, name: str, since: int) -> None:
+        if name not in self.names:
+            self.names.append(name)
+            self._wait_for(name, bisect_right(self._code.handled.get(name, ()), since))
+
+    def _wait_for(self, name: str, index: int) -> None:
+        places = self._code.handled.get(name, ())
+        if index < len(places):
+            heappush(self._waiting, (places[index], name, index))
+
+    def _follow(self, node: cst.Assign, place: int) -> None:
         """Of an assignment: an alias more, or an end to what is simple."""
         view = _view_source(node.value)
         for item in node.targets:
             for name in _target_names(item.target):
                 if view in self.names and not _is_loss_word(name):
                     # What is read before it is set here is what the iteration before has left.
-                    self.are_simple &= name in self.names or name not in self._mentioned
-                    self.names += [name] if name not in self.names else []
+                    self.are_simple &= name in self.names or not self._code.is_named_before(name, place)
+                    self._hold(name, place)
                 elif name in self.names:
                     self.are_simple = False
             if isinstance(item.target, (cst.Attribute, cst.Subscript)) and view in self.names:
                 self.are_simple = False  # kept on purpose
-
-    def _binds(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.Del):
-            return any(isinstance(part, cst.Name) and part.value in self.names for part in walk(node.target))
-        target = node.name if isinstance(node, cst.AsName) else node.target  # type: ignore[attr-defined]
-        return any(name in self.names for name in _target_names(target))
 
 
 def _target_names(target: cst.CSTNode) -> Iterator[str]:
@@ -254,33 +336,15 @@ def _takes_much(node: cst.Subscript) -> bool:
 # --- reads ---
 
 
-def _reads(nodes: list[cst.CSTNode], names: list[str]) -> list[tuple[cst.Name, cst.CSTNode | None]]:
-    """The reads of the names, each with the attribute or item that is taken of it."""
-    bound = {
-        id(part)
-        for node in nodes
-        if isinstance(node, cst.AssignTarget)
-        for part in ([node.target] if isinstance(node.target, cst.Name) else _parts(node.target))
-    }
-    skipped = {id(node.attr) for node in nodes if isinstance(node, cst.Attribute)}
-    skipped |= {id(node.keyword) for node in nodes if isinstance(node, cst.Arg) and node.keyword is not None}
-    taken = {id(node.value): node for node in nodes if isinstance(node, (cst.Attribute, cst.Subscript))}
-    return [
-        (node, taken.get(id(node)))
-        for node in nodes
-        if isinstance(node, cst.Name) and node.value in names and id(node) not in bound | skipped
-    ]
-
-
-def _is_read_elsewhere(flow: Flow, forward: Call, inside: dict[int, int], name: str) -> bool:
+def _is_read_elsewhere(module: Module, flow: Flow, forward: Call, inside: dict[int, int], name: str) -> bool:
     """Whether what the region has left in the name is read outside it: after it, or in the next round around it."""
     if forward.loop is None:
         return False  # the region is the whole function
     before, after = True, False
     rounds = forward.loop.outer()[-1].node
-    in_rounds = {id(node) for node in walk(rounds)}
+    in_rounds = nodes_within(rounds)
     first_before: bool | None = None
-    for node, is_read in _mentions(flow.scope.node, name):
+    for node, is_read in _mentions(module.once(_Listed).code_of(flow.scope.node), name):
         if id(node) in inside:
             before, after = False, True
         elif after:
@@ -290,19 +354,19 @@ def _is_read_elsewhere(flow: Flow, forward: Call, inside: dict[int, int], name: 
     return bool(first_before)
 
 
-def _mentions(scope: cst.CSTNode, name: str) -> Iterator[tuple[cst.CSTNode, bool]]:
+def _mentions(code: _Code, name: str) -> Iterator[tuple[cst.CSTNode, bool]]:
     """Where the name is read (True) or bound (False), in the order in which the code runs."""
-    nodes = list(walk(scope))
-    read = {id(node) for node, _ in _reads(nodes, [name])}
-    late: list[tuple[set[int], cst.CSTNode]] = []
-    for node in nodes:
+    read = {code.places[id(node)] for node, _ in code.reads_of(name)}
+    late: list[tuple[frozenset[int], cst.CSTNode]] = []
+    for place in sorted(read.union(code.handled.get(name, ()))):
+        node = code.nodes[place]
         while late and id(node) not in late[-1][0]:
             yield late.pop()[1], False
-        if isinstance(node, cst.Assign) and any(name in _target_names(item.target) for item in node.targets):
-            late.append(({id(part) for part in walk(node)}, node))  # the right-hand side comes first
-        elif id(node) in read:
+        if place in read:
             yield node, True
-        elif isinstance(node, (cst.For, cst.CompFor, cst.NamedExpr)) and name in _target_names(node.target):
+        elif isinstance(node, cst.Assign) and any(name in _target_names(item.target) for item in node.targets):
+            late.append((frozenset(id(part) for part in walk(node)), node))  # the right-hand side comes first
+        elif isinstance(node, (cst.For, cst.CompFor, cst.NamedExpr)):
             yield node, False
     for _, node in reversed(late):
         yield node, False
@@ -324,26 +388,13 @@ def _takes_loss(node: cst.CSTNode | None) -> bool:
     return False
 
 
-def _is_captured(region: cst.CSTNode, names: list[str]) -> bool:
-    """Whether a function made in the region mentions one of the names."""
-    body = region.body  # type: ignore[attr-defined]
-    return any(
-        isinstance(node, _SCOPES) and any(isinstance(part, cst.Name) and part.value in names for part in walk(node))
-        for node in walk(body)
-    )
-
-
 # --- is it large? ---
 
 
-def _is_over_vocabulary(module: Module, nodes: list[cst.CSTNode], names: list[str]) -> bool:
+def _is_over_vocabulary(module: Module, code: _Code, names: list[str]) -> bool:
     """What the code does with it: flattens it to the size of a vocabulary, or shifts it by one token."""
-    for node in nodes:
-        flattened = _flattened_to_vocabulary(node) if isinstance(node, cst.Call) else None
-        if flattened is not None and _view_source(flattened) in names:
-            return True
-        if isinstance(node, cst.Subscript) and is_token_shift(node) and _view_source(node.value) in names:
-            return True
+    if not code.wide.isdisjoint(names):
+        return True
     if module.words & vocabulary.FEW_CLASSES:
         return False
     if any(words_of(name) & vocabulary.LOGITS_WORDS for name in names):
@@ -359,7 +410,11 @@ def _is_by_token(module: Module, forward: Call, names: list[str]) -> bool:
     paths = {(path_of(argument.expression) or "").rpartition(".")[2] for argument in given}
     if not paths & vocabulary.TOKEN_INPUTS:
         return False
-    return any(isinstance(node, cst.Call) and _flattened_rows(node) in names for node in walk(module.tree))
+    return not module.once(_with_flattened_rows).isdisjoint(names)
+
+
+def _with_flattened_rows(module: Module) -> frozenset[str | None]:
+    return frozenset(_flattened_rows(node) for node in walk(module.tree) if isinstance(node, cst.Call))
 
 
 def _flattened_rows(node: cst.Call) -> str | None:
