@@ -41,7 +41,7 @@ from memlint.semantics.parsing import parse
 from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
 from memlint.source import suppressions
-from memlint.source.file import NOTEBOOK_SUFFIX, Comment, ParseText, SourceFile, UndecodableFile
+from memlint.source.file import NOTEBOOK_SUFFIX, Comment, SourceFile, UndecodableFile
 from memlint.source.lines import Position
 
 # Two fixes that undo each other would run for ever; ruff stops at 100 rounds and so do we.
@@ -169,32 +169,24 @@ def _analyse_text(
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end the run
         return _blocked(source.path, "MEM004", Position(1, 1), f"reading the file failed: {_where(error)}")
     try:
-        return _drafted(module, rules, Parsed(tree, source, parse_text), wants_directives)
+        drafts, crashes = _drafts(module, rules)
+        facts = module.facts
     finally:
-        module.release()
+        module.release()  # before the layout, which takes as much memory
+    if not drafts and not wants_directives:
+        return Analysis(source.path, facts, blocked=crashes, source=source)
+    layout = Layout(tree, source, parse_text)
+    candidates = tuple(_candidate(draft, layout, source, view) for draft in drafts)
+    return Analysis(source.path, facts, candidates, crashes, source, _margin(layout, source))
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """A file's tree and the texts that it comes from."""
-
-    tree: cst.Module
-    source: SourceFile
-    parse_text: ParseText
-
-
-def _drafted(module: Module, rules: list[Rule], parsed: Parsed, wants_directives: bool) -> Analysis:
-    """The candidates of all rules, with positions and edits."""
-    source = parsed.source
+def _drafts(module: Module, rules: Iterable[Rule]) -> tuple[list[Draft], tuple[Finding, ...]]:
+    """What the rules find, and the rules that crashed."""
     drafts, crashes = _run_rules(module, rules)
     if module.is_test_file:
         # Unit tests run small models once: what they waste is nobody's memory.
         drafts = [replace(draft, confidence=Confidence.LOW) for draft in drafts]
-    if not drafts and not wants_directives:
-        return Analysis(source.path, module.facts, blocked=crashes, source=source)
-    layout = Layout(parsed.tree, source, parsed.parse_text)
-    candidates = tuple(_candidate(draft, layout, source, module.analysis.view) for draft in drafts)
-    return Analysis(source.path, module.facts, candidates, crashes, source, _margin(layout, source))
+    return drafts, crashes
 
 
 def _run_rules(module: Module, rules: Iterable[Rule]) -> tuple[list[Draft], tuple[Finding, ...]]:

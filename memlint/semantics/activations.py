@@ -7,10 +7,9 @@ differentiates through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import libcst as cst
 
@@ -20,7 +19,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question
 from memlint.semantics.running import is_run_in_view
-from memlint.semantics.scopes import Scope, path_of, walk
+from memlint.semantics.scopes import Scope, nodes_of, nodes_within, path_of, walk
 from memlint.semantics.step_outputs import is_emptied, reached_from
 from memlint.semantics.values import Kind, Mode, Value
 
@@ -86,7 +85,7 @@ def _is_nobodys_business(module: Module, owner: Scope, store: Store, attribute: 
     if any(box.bounded or box.returned or box.escaped for box in boxes):
         return False
     filled = {id(other.target) for other in module.stores if other.boxes & store.boxes}
-    return all(id(read) in filled for read in _plain_reads(module, attribute))
+    return all(id(read) in filled for read in module.once(_Reads).plain(attribute))
 
 
 # --- single slots ---
@@ -102,7 +101,7 @@ def _in_slots(module: Module, owner: Scope, methods: dict[Scope, str]) -> Iterat
         if questions is None or store.value.kind is Kind.CONTAINER:
             continue
         if _nobody_wants_the_graph(module, store, methods):
-            is_run = bool(_detached_reads(module, store.name)) or is_run_in_view(module, owner)
+            is_run = bool(module.once(_Reads).detached(store.name)) or is_run_in_view(module, owner)
             yield KeptActivation(store.node, store.name, owner.name, False, store.source, questions, False, is_run)
 
 
@@ -111,14 +110,14 @@ def _nobody_wants_the_graph(module: Module, store: AttributeStore, methods: dict
 
     What `forward` itself reads is the state of the next step.
     """
-    if _plain_reads(module, store.name):
+    reads = module.once(_Reads)
+    if reads.plain(store.name):
         return False
     elsewhere = _is_mentioned_elsewhere(module, store.name)
-    detached = _detached_reads(module, store.name)
+    detached = reads.detached(store.name)
     if not detached:
         return elsewhere is False and not store.guarded
-    inside = {id(node) for scope in methods for node in walk(scope.node)}
-    return elsewhere is not True and not any(id(node) in inside for node in detached)
+    return elsewhere is not True and all(detached.isdisjoint(nodes_within(scope.node)) for scope in methods)
 
 
 def _is_switched(store: AttributeStore) -> bool:
@@ -146,60 +145,67 @@ def _attribute(path: str | None) -> str | None:
     return attribute if owner == "self" and attribute.isidentifier() else None
 
 
-def _detached_reads(module: Module, attribute: str) -> list[cst.BaseExpression]:
-    """`self.attention` of `self.attention.detach()`, or where grad mode is off."""
-    reads = [
-        node.value
-        for node in walk(module.tree)
-        if isinstance(node, cst.Attribute) and node.attr.value in _DETACHED and _is_named(node.value, attribute)
-    ]
-    seen = {id(node) for node in reads}
-    for part in _without_grad(module, attribute):
-        targets = {
-            id(inner)
-            for node in walk(part)
-            if isinstance(node, (cst.AssignTarget, cst.AnnAssign, cst.AugAssign, cst.Return))
-            for inner in walk(node.value if isinstance(node, cst.Return) and node.value else node)
-        }
-        for node in walk(part):
-            if _is_named(node, attribute) and id(node) not in seen | targets:
-                seen.add(id(node))
-                reads.append(cast("cst.BaseExpression", node))
-    return reads
+class _Reads:
+    """Who reads the attributes of a file, by their names: listed once, however many are asked for."""
+
+    def __init__(self, module: Module) -> None:
+        self._named: dict[str, list[cst.Attribute]] = {}
+        self._cut: dict[str, set[int]] = {}
+        """`self.attention` of `self.attention.detach()`."""
+        for node in nodes_of(module.tree, cst.Attribute):
+            self._named.setdefault(node.attr.value, []).append(node)
+            if node.attr.value in _DETACHED and isinstance(node.value, cst.Attribute):
+                self._cut.setdefault(node.value.attr.value, set()).add(id(node.value))
+        targets = [node.target for node in nodes_of(module.tree, cst.AssignTarget)]
+        targets += [node.target for node in nodes_of(module.tree, cst.AnnAssign)]
+        self._bound = {id(part) for target in targets for part in (target, *_elements(target))}
+        # A string of the name is a read too (`getattr`).
+        self._strings: dict[str | bytes, list[cst.CSTNode]] = {}
+        for literal in nodes_of(module.tree, cst.SimpleString):
+            self._strings.setdefault(literal.evaluated_value, []).append(literal)
+        self._without_grad = list(_without_grad(module))
+
+    def detached(self, attribute: str) -> frozenset[int]:
+        """The nodes that take it out of its graph, or read it where grad mode is off."""
+        cut = self._cut.get(attribute, set())
+        named = {id(node) for node in self._named.get(attribute, ())}
+        reads = [named & inside for words, inside in self._without_grad if words is None or attribute in words]
+        return frozenset(cut.union(*reads))
+
+    def plain(self, attribute: str) -> list[cst.CSTNode]:
+        """All other reads."""
+        no_reads = self._bound | self.detached(attribute)
+        reads = [node for node in self._named.get(attribute, ()) if id(node) not in no_reads]
+        return [*reads, *self._strings.get(attribute, ())]
 
 
-def _without_grad(module: Module, attribute: str) -> Iterator[cst.CSTNode]:
-    """The functions and `with` blocks that run with grad mode off and mention the attribute.
+def _elements(target: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    if isinstance(target, (cst.Tuple, cst.List)):
+        yield from (element.value for element in target.elements)
 
-    What they return may be the value itself.
+
+def _without_grad(module: Module) -> Iterator[tuple[Set[str] | None, frozenset[int]]]:
+    """The nodes of the functions and `with` blocks that run with grad mode off, but for what is set or returned there.
+
+    What they return may be the value itself. With each function its words: what it does not mention it does not read.
     """
     facts = module.facts.functions
     for scope in module.scopes:
-        if scope.is_function and attribute in scope.words:
-            known = facts.get(scope.qualname)
-            if known is not None and known.entry == Mode.OFF.value:
-                yield scope.node
+        known = facts.get(scope.qualname) if scope.is_function else None
+        if known is not None and known.entry == Mode.OFF.value:
+            yield scope.words, _read_in(scope.node)
     for node, _, value in module.withs:
         if value.kind is Kind.CONTEXT and value.mode is Mode.OFF:
-            yield node.body
+            yield None, _read_in(node.body)
 
 
-def _plain_reads(module: Module, attribute: str) -> list[cst.CSTNode]:
-    """All other reads; a string of this name is one too (`getattr`)."""
-    no_reads = {id(node) for node in _detached_reads(module, attribute)}
-    reads: list[cst.CSTNode] = []
-    for node in walk(module.tree):
-        if isinstance(node, (cst.AssignTarget, cst.AnnAssign)):
-            no_reads.add(id(node.target))
-            if isinstance(node.target, (cst.Tuple, cst.List)):
-                no_reads.update(id(element.value) for element in node.target.elements)
-        elif _is_named(node, attribute) or (isinstance(node, cst.SimpleString) and node.evaluated_value == attribute):
-            reads.append(node)
-    return [node for node in reads if id(node) not in no_reads]
-
-
-def _is_named(node: cst.CSTNode, attribute: str) -> bool:
-    return isinstance(node, cst.Attribute) and node.attr.value == attribute
+def _read_in(part: cst.CSTNode) -> frozenset[int]:
+    handed_on: set[int] = set()
+    for node in walk(part):
+        if isinstance(node, (cst.AssignTarget, cst.AnnAssign, cst.AugAssign, cst.Return)):
+            whole = node.value if isinstance(node, cst.Return) and node.value else node
+            handed_on.update(map(id, walk(whole)))
+    return frozenset(id(node) for node in walk(part)) - handed_on
 
 
 def _is_mentioned_elsewhere(module: Module, attribute: str) -> bool | None:

@@ -124,15 +124,12 @@ def path_of(node: cst.CSTNode) -> str | None:
         return node.value  # type: ignore[attr-defined, no-any-return]
     if kind is not cst.Attribute:
         return None
-    parts: list[str] = []
-    while kind is cst.Attribute:
-        parts.append(node.attr.value)  # type: ignore[attr-defined]
-        node = node.value  # type: ignore[attr-defined]
-        kind = type(node)
-    if kind is not cst.Name:
-        return None
-    parts.append(node.value)  # type: ignore[attr-defined]
-    return ".".join(reversed(parts))
+    path: str = node.attr.value  # type: ignore[attr-defined]
+    node = node.value  # type: ignore[attr-defined]
+    while type(node) is cst.Attribute:
+        path = f"{node.attr.value}.{path}"
+        node = node.value
+    return f"{node.value}.{path}" if type(node) is cst.Name else None
 
 
 GRADIENT_SWITCHES = frozenset({"requires_grad", "requires_grad_", "autograd"})
