@@ -28,7 +28,7 @@ TOLERATED = 2.6
 """Linear is 2, quadratic is 4."""
 SIZES = (64, 128, 256)
 DEPTHS = (4, 8, 16)
-FILES = (20, 40, 80)
+FILES = (10, 20, 40)
 
 HEAD = """import torch
 from torch import nn
@@ -259,9 +259,9 @@ _EVALUATION = """{head}def evaluate{i}(model, loader):
 
 
 class Trainer{i}:
-    def validate(self, other, model, loader):
+    def validate{i}(self, other, model, loader):
         evaluate{i}(model, loader)
-        return other.validate(self, model, loader)
+        return other.validate{i}(self, model, loader)
 """
 
 
@@ -270,7 +270,7 @@ def _evaluating(i: int) -> str:
 
 
 def apart(files: int) -> dict[str, str]:
-    """Files that have nothing to do with each other but the names of their methods."""
+    """Files that have nothing to do with each other."""
     return {f"file{i}.py": _evaluating(i) for i in range(files)}
 
 

@@ -48,15 +48,16 @@ def by_the_hundred() -> Iterator[fuzz.Program]:
     helped = "y = helper(model, x)"  # graph_ends
     loads = "model.load_state_dict(torch.load(path))"  # checkpoints
     copies = "v{i} = x.clone().detach()"  # graph_signs
-    yield from (fuzz.repeated((form,), fuzz.in_function) for form in (handles, helped, loads, copies))
+    some = (32, 64, 128)
+    yield from (fuzz.repeated((form,), fuzz.in_function, some) for form in (handles, helped, loads, copies))
     returns = "self.a{i} = loss\nif flags[{i}]:\n    return loss"  # flow
     statistics = "self.mean += 0.1 * model(x)"  # running_stats
-    yield from (fuzz.repeated((form,), fuzz.in_method) for form in (returns, statistics))
+    yield from (fuzz.repeated((form,), fuzz.in_method, some) for form in (returns, statistics))
     suppressed = "total += criterion(model(x), y)  # noqa: MEM101", "# memlint: ignore[MEM101]\nv{i} = {i}"
-    yield from (fuzz.repeated((form,), fuzz.in_loop) for form in suppressed)
+    yield from (fuzz.repeated((form,), fuzz.in_loop, some) for form in suppressed)
     attribute = "self.a{i} = model(x)"  # classes
-    yield fuzz.methods((attribute,))
-    yield fuzz.classes(("y = model(x)",))  # analysis: methods of one name
+    yield fuzz.methods((attribute,), some)
+    yield fuzz.classes(("y = model(x)",), some)  # analysis: methods of one name
 
 
 @pytest.mark.parametrize(

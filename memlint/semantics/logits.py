@@ -21,7 +21,7 @@ from memlint.semantics.knowledge import vocabulary
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.outputs import is_over_characters, is_token_shift, is_vocabulary_size
-from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, assignments_in, path_of, walk
 from memlint.semantics.values import Kind
 
 _PARTS = ("logit", "vocab", "lm_head", "ntoken")
@@ -324,8 +324,7 @@ def _is_made_as_head(module: Module, call: Call) -> bool:
     owner, path = call.scope.enclosing_class(), path_of(call.call.func)
     if owner is None or path is None or not path.startswith("self."):
         return False
-    assigned = (node for node in walk(owner.node) if isinstance(node, cst.Assign))
-    made = [node.value for node in assigned if any(path_of(item.target) == path for item in node.targets)]
+    made = [node.value for node in assignments_in(owner.node).get(path, ())]
     return bool(made) and all(_is_linear_over_vocabulary(module, module.call_at(node)) for node in made)
 
 
