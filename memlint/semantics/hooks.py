@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,9 +87,15 @@ def _is_returned(call: Call) -> bool:
     if not isinstance(statement, cst.Assign) or statement.value is not call.node or len(statement.targets) != 1:
         return False
     name = path_of(statement.targets[0].target)
-    returned = [node for node in walk(call.scope.node) if isinstance(node, cst.Return) and node.value is not None]
-    reads = sum(isinstance(node, cst.Name) and node.value == name for node in walk(call.scope.node)) - 1
-    return reads == len(returned) == sum(path_of(node.value) == name for node in returned if node.value is not None)
+    returned = [node.value for node in nodes_of(call.scope.node, cst.Return) if node.value is not None]
+    reads = _named_in(call.scope.node)[name] - 1
+    return reads == len(returned) == sum(path_of(value) == name for value in returned)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _named_in(function: cst.CSTNode) -> Counter[str | None]:
+    """How often each name stands in a function."""
+    return Counter(node.value for node in nodes_of(function, cst.Name))
 
 
 def _is_in_forgotten_list(call: Call) -> bool:
