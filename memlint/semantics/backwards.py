@@ -11,7 +11,7 @@ import libcst as cst
 from memlint.semantics.events import Backward, Call, Loop
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
-from memlint.semantics.naming import words_of
+from memlint.semantics.naming import is_model_name, words_of
 from memlint.semantics.questions import Question, ResultNotDifferentiated
 from memlint.semantics.recurrent import retains_for_state
 from memlint.semantics.retention import differentiated_losses, makes_leaf
@@ -66,7 +66,7 @@ def needless_retains(module: Module) -> Iterator[NeedlessRetain]:
 
 def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg) -> NeedlessRetain | None:
     """None where the graph may be needed again."""
-    loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots - _iterated(backward))
+    loop, graph = _step_loop(backward), _saved(module, backward.differentiated.roots - _iterated(module, backward))
     if not graph or (loop is None and not _is_step(module, flow, backward)):
         return None  # the caller may differentiate again
     inside = _read_anew(module, flow, loop)
@@ -142,10 +142,24 @@ def _is_step(module: Module, flow: Flow, backward: Backward) -> bool:
     return not backward.call.positional or backward.differentiated is not backward.call.receiver  # no `gradient`
 
 
-def _iterated(backward: Backward) -> frozenset[int]:
-    """What the loops around it iterate over, and what they are given of it."""
+def _iterated(module: Module, backward: Backward) -> frozenset[int]:
+    """What the loops around it iterate over, and what they are given of it, where that is data."""
     loops = backward.loop.outer() if backward.loop is not None else ()
-    return frozenset(root for loop in loops for root in loop.iterates.roots | {loop.element})
+    return frozenset(root for loop in loops if _goes_over_data(module, loop) for root in loop.sources | {loop.element})
+
+
+def _goes_over_data(module: Module, loop: Loop) -> bool:
+    """No outputs of a model, `for row in model(x)`, to whose graph each iteration comes back."""
+    held = (root for box in loop.iterates.boxes for root in module.box(box).content.roots)
+    return not any(_is_output(module, root) for root in (*loop.sources, *held))
+
+
+def _is_output(module: Module, root: int) -> bool:
+    made = module.analysis.roots[root]
+    call = module.call_at(made.node)
+    if made.saves or call is None:
+        return made.saves
+    return call.is_forward or is_model_name((path_of(call.call.func) or "").rpartition(".")[2])
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)
@@ -208,7 +222,8 @@ class _Outside:
     def may_carry(self) -> bool:
         """Whether any of it may carry a graph. What the loop iterates over is data, and so is a leaf."""
         return any(
-            self._carries(root, set()) for root in self._backward.differentiated.roots - _iterated(self._backward)
+            self._carries(root, set())
+            for root in self._backward.differentiated.roots - _iterated(self._module, self._backward)
         )
 
     def _carries(self, root: int, seen: set[int]) -> bool:

@@ -29,6 +29,8 @@ class Loop:
     iterable: cst.BaseExpression | None
     element: int
     """The root that stands for what one iteration is given."""
+    drawn_from: frozenset[int] = frozenset()
+    """Definitions of the iterators of which the body takes the next item: `next(batches)`."""
     feeds_forward: bool = False
     """What the iteration is given reaches the call of a module."""
     has_forward: bool = False
@@ -46,6 +48,11 @@ class Loop:
     """Markers of the values that one iteration finds as the one before it left them."""
     filters: int = 0
     """How many conditions ask, where its body is being read, which of what it goes through it is given."""
+
+    @property
+    def sources(self) -> frozenset[int]:
+        """Definitions of what the iterations are given something of."""
+        return self.iterates.roots | self.drawn_from
 
     @property
     def is_comprehension(self) -> bool:

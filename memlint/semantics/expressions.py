@@ -517,7 +517,7 @@ class Expressions(Effects):
         return value
 
     def new_loop(self, node: cst.CSTNode, iterated: Value, iterable: cst.BaseExpression | None) -> Loop:
-        element = self.analysis.marker_for(iterable) if iterable is not None else -1
+        element = self.analysis.marker_for(node if iterable is None else iterable)
         loop = Loop(node, self.scope, self.loop, iterated, iterable, element)
         loop.draws_from_loader = iterated.kind is Kind.LOADER
         if not self.quiet:

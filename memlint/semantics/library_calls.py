@@ -465,7 +465,11 @@ def _next(flow: Flow, reading: Reading, qual: str) -> Value:
             loop.draws_from_loader = True
             loop = loop.parent
         return first.elements[0] if first.elements else Value(Kind.UNKNOWN, roots=first.roots)
-    return flow.element_of(first, reading.node)
+    drawn = flow.element_of(first, reading.node)
+    if flow.loop is None:
+        return drawn
+    flow.loop.drawn_from |= first.roots | first.idents
+    return drawn.with_roots(frozenset({flow.loop.element}))
 
 
 _RECORDS = frozenset({"collections.namedtuple()"})

@@ -180,7 +180,7 @@ class Making:
     def _iterated(self) -> frozenset[int]:
         """What the loops around iterate over: `batch.target` of each batch is data, whatever made the batches."""
         loops = self.loop.outer() if self.loop is not None else ()
-        return frozenset().union(*(loop.iterates.roots for loop in loops))
+        return frozenset().union(*(loop.sources for loop in loops))
 
     def _at_times(
         self, kind: Kind, node: cst.CSTNode, operands: Iterable[Value], roots: frozenset[int], ident: int | None

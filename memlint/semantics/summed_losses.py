@@ -169,7 +169,7 @@ def _shares_graph(module: Module, flow: Flow, value: Value, inside: frozenset[in
     """Whether a part of the graph may have been built before the loop: then its terms are not independent."""
     own = nodes_within(flow.scope.node)
     elements = {item.element for item in loop.outer()}
-    iterated = frozenset().union(*(item.iterates.roots for item in loop.outer()))
+    iterated = frozenset().union(*(item.sources for item in loop.outer()))
     for root in _roots(module, value) - elements:
         made = module.analysis.roots[root]
         if not made.may_carry or id(made.node) in inside or id(made.node) not in own:
