@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from recordings import MIB, Run
@@ -71,7 +72,9 @@ def test_every_option_stands_on_a_page(name: str) -> None:
     root = Path(__file__).resolve().parent.parent.parent
     pages = [root / "docs" / page for page in ("measure.md", "confirm.md")[: 1 if name == "measure" else 2]]
     text = "".join(page.read_text("utf-8") for page in pages)
-    options = [option for param in command.commands[name].params for option in param.opts if option.startswith("--")]
+    named = command.get_command(click.Context(command), name)
+    assert named is not None
+    options = [option for param in named.params for option in param.opts if option.startswith("--")]
     assert options and [option for option in options if option not in text] == []
 
 
