@@ -57,6 +57,10 @@ class Analysis(Classes):
         """`view` is the project as the file sees it; with `only`, nothing but that function is read."""
         super().__init__(tree, view)
         self.handed_over: set[str] = set()
+        self.run_in_any_mode: set[str] = set()
+        """Those of the functions handed over of which nobody knows in which grad mode they run."""
+        self.lambdas_run_here: set[Scope] = set()
+        """Those that a function of this file gets which leaves grad mode alone."""
         self.switches_grad_off = False
         self._done: dict[Scope, dict[int, ParameterEffects]] = {}
         self._seeds: dict[Scope, dict[str, Value]] = {}
@@ -190,6 +194,12 @@ class Analysis(Classes):
             flow.has_step,
         )
 
+    def note_run(self, function: Scope, caller: Scope, mode: Mode) -> None:
+        """A function of this file runs here, by way of another one."""
+        self._sites.append((function.qualname, caller.qualname, mode))
+        if isinstance(function.node, cst.Lambda):
+            self.lambdas_run_here.add(function)
+
     # --- for other files ---
 
     def summary(self, qualname: str, seeds: Iterable[tuple[str, Kind]]) -> FunctionSummary | None:
@@ -233,12 +243,14 @@ class Analysis(Classes):
 
     def facts(self) -> ModuleFacts:
         """The plain data from which open questions are answered."""
+        # A lambda is made to be handed over; all those of a function have one name.
+        lambdas = (scope for scope in self.scopes if isinstance(scope.node, cst.Lambda))
+        given_away = self.run_in_any_mode | {scope.qualname for scope in lambdas if scope not in self.lambdas_run_here}
         functions = {
             scope.qualname: FunctionFacts(
                 scope.qualname,
                 entry_mode(self, scope).value,
-                # A lambda is made to be handed over.
-                scope.qualname in self.handed_over or isinstance(scope.node, cst.Lambda),
+                scope.qualname in given_away,
                 _is_method(scope),
             )
             for scope in self.scopes

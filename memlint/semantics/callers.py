@@ -16,10 +16,11 @@ from pathlib import PurePosixPath
 from memlint.project.files import MAX_TEXT_BYTES
 from memlint.project.names import Names, file_of, is_symbol, name_in_file
 from memlint.project.reads import Memo, Read, Reads, digest_of_texts
-from memlint.project.surface import FUNCTIONS, dotted, words_of
+from memlint.project.surface import FUNCTIONS, decorators_of, dotted, words_of
 from memlint.project.texts import Texts
 from memlint.semantics.grad_effects import (
     GRAD_MODE_WORDS,
+    definition,
     effect_as_context,
     effect_as_decorator,
     is_context_manager,
@@ -114,6 +115,12 @@ class Callers:
     def entry_mode(self, symbol: str) -> Mode:
         """What decorators, bases and frameworks say of the grad mode in which a function of the project runs."""
         return self.reads.once(self._entries, symbol, lambda: self._entry(symbol))
+
+    def is_nested(self, symbol: str) -> bool:
+        """Whether it is no function of a file's top level and no method of a class there."""
+        owner, _, name = name_in_file(symbol).rpartition(".")
+        cls = self.names.surface(file_of(symbol)).classes.get(owner)
+        return bool(owner) and (cls is None or name not in cls.methods)
 
     # --- text ---
 
@@ -350,9 +357,15 @@ class Callers:
             return Mode.UNKNOWN if function is None else self._decorated(file, function.decorators)
         cls = surface.classes.get(owner)
         if cls is None or name not in cls.methods:
-            return Mode.UNKNOWN  # a nested function
+            return self._nested_entry(symbol)
         mode = self._decorated(file, cls.methods[name].decorators)
         return mode if mode is not Mode.ENTRY else method_mode(name, frozenset(self.names.bases(f"@{file}:{owner}")))
+
+    def _nested_entry(self, symbol: str) -> Mode:
+        """Of a function in a function: its decorators say, or nobody knows who calls it."""
+        node = definition(self.names, symbol)
+        mode = self._decorated(file_of(symbol), decorators_of(node)) if node is not None else Mode.ENTRY
+        return Mode.UNKNOWN if mode is Mode.ENTRY else mode
 
     def _decorated(self, file: str, decorators: tuple[str, ...]) -> Mode:
         for decorator in decorators:

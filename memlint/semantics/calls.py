@@ -10,9 +10,10 @@ from memlint.semantics.call_events import call_event
 from memlint.semantics.differentiating_calls import backward_call, differentiates
 from memlint.semantics.events import Argument
 from memlint.semantics.forward_calls import forward_call, note_forward
+from memlint.semantics.grad_effects import GRAD_MODE_WORDS
 from memlint.semantics.held_models import shows_module
 from memlint.semantics.imports import imported_call
-from memlint.semantics.knowledge import frameworks
+from memlint.semantics.knowledge import frameworks, threads, training
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import library_call
@@ -80,8 +81,9 @@ def _parts(flow: Flow, node: cst.Call) -> Reading:
 
 def _use_arguments(flow: Flow, reading: Reading) -> None:
     if not reading.callee.quals or not reading.callee.quals <= frameworks.LAUNCHERS:
+        in_known_mode = _runs_with_grad(reading) or _runs_in_mode_of_caller(flow, reading)
         for value in reading.values:
-            flow.hand_over(value)
+            flow.hand_over(value, in_known_mode=in_known_mode)
     if flow.quiet:
         return
     names = sorted(reading.callee.quals)
@@ -90,6 +92,30 @@ def _use_arguments(flow: Flow, reading: Reading) -> None:
         detail = "." + reading.method
     for argument in reading.arguments:
         flow.use(argument.value, "argument", detail, reading.node)
+
+
+def _runs_with_grad(reading: Reading) -> bool:
+    """Whether a function that is given runs in a thread of its own, which starts with grad on, or is what is returned.
+
+    (`threads.py` has the check.)
+    """
+    if reading.callee.quals:
+        return reading.callee.quals <= threads.STARTERS.keys() | training.COMPILES
+    return reading.method in threads.QUEUEING_METHODS
+
+
+def _runs_in_mode_of_caller(flow: Flow, reading: Reading) -> bool:
+    """`timed(lambda: net(x))`, where a function of this file that does not speak of grad mode gets the lambda."""
+    scopes = [flow.analysis.scope_named(qual) for qual in reading.callee.quals]
+    if not scopes or not all(scope is not None and scope.is_function for scope in scopes):
+        return False
+    if any(scope is not None and scope.words_within & GRAD_MODE_WORDS for scope in scopes):
+        return False
+    given = [flow.analysis.function_given(argument) for argument in reading.arguments]
+    for function in given:
+        if function is not None and not flow.quiet:
+            flow.analysis.note_run(function, flow.scope, flow.state.mode)
+    return True
 
 
 def _method_callee(flow: Flow, func: cst.Attribute, receiver: Value) -> Value:

@@ -41,10 +41,13 @@ class Effects(Making):
         for ident in value.idents:
             self.analysis.uses.setdefault(ident, []).append(use)
 
-    def hand_over(self, value: Value) -> None:
-        """A function of this file used as a value: somebody unseen may call it."""
+    def hand_over(self, value: Value, *, in_known_mode: bool = False) -> None:
+        """A function of this file used as a value: somebody unseen may call it, in whatever grad mode."""
         if value.kind is Kind.CALLABLE:
-            self.analysis.handed_over.update(qual for qual in value.quals if qual.startswith(":"))
+            own = [qual for qual in value.quals if qual.startswith(":")]
+            self.analysis.handed_over.update(own)
+            if not in_known_mode:
+                self.analysis.run_in_any_mode.update(own)
 
     def escape(self, value: Value) -> None:
         """The value goes to code out of view, which may keep or differentiate it."""

@@ -14,7 +14,7 @@ from memlint.semantics.grad_effects import GRAD_MODE_WORDS, context_effect, deco
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.frameworks import is_of_plain_library
 from memlint.semantics.modes import is_layer_method, library_decorator_mode, method_mode
-from memlint.semantics.naming import words_of
+from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.values import Mode
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from memlint.semantics.classes import Classes
 
 
-_PREDICTING_WORDS = frozenset({"predict", "prediction", "infer", "inference"})
 _HOOK_WORDS = frozenset({"step", "on", "batch", "epoch", "hook"})
 
 
@@ -143,10 +142,10 @@ def _method_mode(classes: Classes, scope: Scope, owner: Scope) -> Mode:
 def _runs_an_evaluation(scope: Scope) -> bool:
     """A method that puts a model into eval mode and loops: what a framework does around its hooks, it does itself.
 
-    So does `predict_proba`, with one pass.
+    So do `predict_proba` and `val`, with one pass.
     """
     if not any("eval" in methods for methods in scope.methods_called.values()):
         return False
     words = words_of(scope.name)
-    predicts = not words.isdisjoint(_PREDICTING_WORDS) and words.isdisjoint(_HOOK_WORDS)
-    return predicts or any(isinstance(node, cst.For) for node in walk(scope.node))
+    evaluates = not words.isdisjoint(EVALUATION_WORDS) and words.isdisjoint(_HOOK_WORDS)
+    return evaluates or any(isinstance(node, cst.For) for node in walk(scope.node))

@@ -35,7 +35,7 @@ from memlint.semantics.mode_flags import EvaluatingRun, evaluating_runs
 from memlint.semantics.model_inputs import takes_data
 from memlint.semantics.module import Module
 from memlint.semantics.naming import EVALUATION_WORDS, words_of
-from memlint.semantics.output_evidence import SHOWING_WORDS, acts, by_acting, by_output
+from memlint.semantics.output_evidence import SHOWING_WORDS, acts, by_acting, by_output, makers_of
 from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, graph_leaves
 from memlint.semantics.purpose import CALLED_IN_TRAINING, by_purpose, is_inference
 from memlint.semantics.questions import GradOnEntry, Question
@@ -280,7 +280,7 @@ def _region(
         questions,
         function,
         statement,
-        one_off or any(_may_need_grad(module, run) for run in runs),
+        one_off or any(_may_need_grad(module, run) or (not is_strong and _may_be_wrapped(module, run)) for run in runs),
         unused and direct,
     )
 
@@ -399,6 +399,15 @@ def _may_need_grad(module: Module, run: Run) -> bool:
     if not is_symbol(cls) or not view.leaves_forward_open(cls):
         return False
     return any(view.is_mentioned(text) for text in PROJECT_DIFFERENTIATES)
+
+
+def _may_be_wrapped(module: Module, run: Run) -> bool:
+    """What a function of the project makes may switch grad off itself, where some `__call__` of the project does."""
+    view = module.analysis.view
+    if view is None or run.call is None or run.call.callee.cls is not None:
+        return False
+    makers = (qual for call in makers_of(module, run.call) for qual in call.callee.quals)
+    return any(is_symbol(qual) for qual in makers) and view.mentions_gradients("__call__") is True
 
 
 def _by_name(module: Module, flow: Flow, loop: Loop | None, call: Call) -> str | None:

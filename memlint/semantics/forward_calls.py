@@ -8,6 +8,7 @@ import libcst as cst
 
 from memlint.semantics.imports import keeps_graph
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.parameterless import has_no_parameters
 from memlint.semantics.reading import Reading
 from memlint.semantics.values import (
     NOTHING,
@@ -76,6 +77,9 @@ def _forward_in_view(flow: Flow, reading: Reading, callee: Callee | None, roots:
     if returned.elements is not None:
         elements = _forward_elements(flow, node, returned.elements, roots | {root})
         return Value(Kind.CONTAINER, roots=roots | {root}, elements=elements, idents=frozenset({root}))
+    cls = reading.callee.cls
+    if returned.grad is Grad.YES and cls is not None and has_no_parameters(flow.analysis, cls):
+        return flow.derived(returned.kind, node, reading.values, root)
     return _forward_element(flow, node, returned, roots | {root}, root)
 
 

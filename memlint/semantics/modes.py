@@ -7,7 +7,7 @@ from collections.abc import Set
 from memlint.semantics.knowledge import frameworks, libraries
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Role
-from memlint.semantics.naming import EVALUATION_WORDS, words_of
+from memlint.semantics.naming import is_entered_with_grad, words_of
 from memlint.semantics.values import Mode
 
 # What switches grad mode says so: `evaluating`, `inference_ctx`, `frozen`, `no_sync`. Nor does a name that says nothing
@@ -22,8 +22,6 @@ _SPEAKING_WORDS = frozenset(
 )
 # Of these it is known, whatever else the name says.
 _NEUTRAL_WORDS = frozenset("autocast amp precision profile profiler profiling timer timing progress".split())
-
-_DRIVING_WORDS = frozenset("fit train training run main learn finetune pretrain".split())
 
 
 def may_switch_grad_mode(name: str) -> bool:
@@ -53,15 +51,9 @@ def method_mode(name: str, bases: Set[str]) -> Mode:
         return Mode.OFF
     if any(libraries.runs_grad_off(base, name) for base in bases):
         return Mode.OFF
-    if not _is_entered_with_grad(name) and not all(is_known_base(base) for base in bases):
+    if not is_entered_with_grad(name) and not all(is_known_base(base) for base in bases):
         return Mode.UNKNOWN
     return Mode.ENTRY
-
-
-def _is_entered_with_grad(name: str) -> bool:
-    """`fit`, `train_epoch`, `run`: whatever a framework does around its hooks, nobody trains with grad off."""
-    words = words_of(name)
-    return name == "__init__" or (not words.isdisjoint(_DRIVING_WORDS) and words.isdisjoint(EVALUATION_WORDS))
 
 
 def is_layer_method(name: str, words: Set[str]) -> bool:

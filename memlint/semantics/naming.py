@@ -11,6 +11,7 @@ EVALUATION_WORDS = frozenset(
     """val valid validation validate validating eval evaluate evaluation evaluating test testing dev predict prediction
     predictions infer inference accuracy perplexity""".split()
 )
+_DRIVING_WORDS = frozenset("fit train training run main learn finetune pretrain".split())
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
@@ -18,6 +19,13 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 def words_of(name: str) -> frozenset[str]:
     """`valLoader`, `val_loader` -> {val, loader}."""
     return frozenset(_split(name))
+
+
+@cache
+def is_entered_with_grad(name: str) -> bool:
+    """`fit`, `train_epoch`, `run`: whatever a framework does around its hooks, nobody trains with grad off."""
+    words = words_of(name)
+    return name == "__init__" or (not words.isdisjoint(_DRIVING_WORDS) and words.isdisjoint(EVALUATION_WORDS))
 
 
 @cache

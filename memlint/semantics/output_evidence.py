@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import libcst as cst
 
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
@@ -13,7 +15,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.output_takers import TEST_WORDS, goes_to_watchers, graph_leaves, is_put_away
-from memlint.semantics.scopes import Scope, path_of
+from memlint.semantics.scopes import Scope, chain_of, path_of
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
 from memlint.semantics.values import Grad
 
@@ -61,12 +63,17 @@ def by_output(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: S
 
 
 def _by_weights(module: Module, flow: Flow, loop: Loop | None, call: Call, runs: Sequence[Run]) -> str | None:
-    """Weights are loaded into the model, in a file that trains nothing, and what it gives is only saved or shown."""
+    """A model with its weights is loaded, in a file that trains nothing, and what it gives is only saved or shown."""
     if module.is_test_file or not module.words.isdisjoint(_TRAINING_WORDS) or _is_own_business(module, call):
         return None
-    loaded = (run.model for run in runs if run.model is not None and _takes_weights(call.scope, run.model))
-    model = next(loaded, None)
-    return f"weights are loaded into `{model}`" if model and goes_to_watchers(module, flow, loop, call) else None
+    if not goes_to_watchers(module, flow, loop, call):
+        return None
+    for run in runs:
+        if run.model is not None and _takes_weights(call.scope, run.model):
+            return f"weights are loaded into `{run.model}`"
+        if run.call is not None and _is_loaded_whole(module, run.call):
+            return f"`{_model_path(run.call)}` is loaded with its weights"
+    return None
 
 
 def _by_data(module: Module, flow: Flow, call: Call) -> str | None:
@@ -80,6 +87,30 @@ def _by_data(module: Module, flow: Flow, call: Call) -> str | None:
 
 def _takes_weights(scope: Scope, model: str) -> bool:
     return "load_state_dict" in scope.methods_called.get(model, ())
+
+
+def _is_loaded_whole(module: Module, forward: Call) -> bool:
+    """`model = torch.jit.load(path)`, `self.model = AutoModel.from_pretrained(name).to(device)`."""
+    return any(call.names(known.LOADS_MODEL) or call.method == "from_pretrained" for call in makers_of(module, forward))
+
+
+def makers_of(module: Module, forward: Call) -> Iterator[Call]:
+    """The calls whose results the function, or the methods of its class, call the model that runs here."""
+    path = _model_path(forward)
+    owner = forward.scope.enclosing_class() if path.startswith("self.") else None
+    for scope in owner.children if owner is not None else (forward.scope,):
+        for call in module.calls_in(scope):
+            statement = call.statement
+            if not isinstance(statement, cst.Assign) or path not in {
+                path_of(item.target) for item in statement.targets
+            }:
+                continue
+            if any(item is call.node for item in (statement.value, *chain_of(statement.value))):
+                yield call
+
+
+def _model_path(forward: Call) -> str:
+    return (path_of(forward.call.func) or "").removesuffix(".forward")
 
 
 def _by_ends(module: Module, flow: Flow, loop: Loop | None, call: Call, ends: Ends) -> str | None:

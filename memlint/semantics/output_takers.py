@@ -16,7 +16,7 @@ _WATCHING_WORDS = frozenset(
     """metric metrics meter meters measure measurer evaluator evaluate eval accuracy acc score scores psnr ssim lpips
     iou miou dice auc auroc f1 precision recall mae mse rmse error errors confusion perplexity bleu wer cer visualize
     visualizer visualise vis plot draw show imshow display save write writer log logger summary image images imwrite
-    stats statistics topk rank ranking nms suppression postprocess postprocessing""".split()
+    print check stats statistics topk rank ranking nms suppression postprocess postprocessing""".split()
 )
 # `memory.log_probs.append(...)`: what `memory` is nobody knows.
 _PUTTING_METHODS = frozenset({"append", "extend", "insert", "appendleft"})

@@ -278,6 +278,11 @@ class View:
         return self._project.callers.entry_mode(symbol)
 
     @asked
+    def is_nested(self, symbol: str) -> bool:
+        """Whether it is a function in a function of the project."""
+        return self._project.callers.is_nested(symbol)
+
+    @asked
     def result_is_clean(self, site: Site) -> bool:
         """Nothing in the caller differentiates what the call returns, or hands it on."""
         return self._project.callers.result_is_clean(site)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from memlint.semantics.naming import EVALUATION_WORDS, is_entered_with_grad, words_of
 
 if TYPE_CHECKING:
     from memlint.semantics.answers import WatchedSites
@@ -98,6 +100,8 @@ class Outside(Protocol):
 
     def result_is_clean(self, site: Site) -> bool: ...
 
+    def is_nested(self, symbol: str) -> bool: ...
+
     def local(self, symbol: str) -> str: ...
 
 
@@ -106,6 +110,9 @@ _MAX_CALLERS = 100
 # The name of a method that so many places call is a common word (`predict`): what stands at such a call counts, who
 # calls its caller does not.
 _MAX_BY_NAME = 20
+# One that so few places call is hardly the name of something else, too.
+_FEW_BY_NAME = 3
+_HOOK_WORDS = frozenset({"on", "hook", "callback", "step"})
 
 
 def answer(question: Question, facts: ModuleFacts, outside: Outside | None = None) -> bool:
@@ -132,38 +139,93 @@ def _sites(function: str, outside: Outside | None) -> WatchedSites | tuple[()] |
 
 
 def _grad_on_entry(function: str, facts: ModuleFacts, outside: Outside | None) -> bool:
-    """Every caller, and its callers while they run in their caller's mode, must run with grad on."""
-    pending, asked = [function], {function}
+    """Every call must be in grad mode on, or in that of its caller, of whose calls none is known to be off.
+
+    Who calls the callers may be out of view, where their names say that they are no part of an evaluation.
+    """
+    first = _Caller(function, is_sure=True)
+    pending, asked = [first], {first}
     while pending:
-        name = pending.pop()
-        entry = _entry(name, facts, outside)
-        if entry == "on" or (entry == "unknown" and name.startswith("@") and _in_tests(name)):
-            continue  # a test runs with grad on, whatever its decorators and base classes are
-        sites = _sites(name, outside)
-        if entry != "entry" or sites is None or len(asked) > _MAX_CALLERS:
+        caller = pending.pop()
+        callers = _callers(caller, facts, outside, is_near=caller is first)
+        if callers is None or len(asked) > _MAX_CALLERS:
             return False
-        calls = facts.calls_of(name)
-        if any(call.mode not in ("on", "entry") for call in calls):
-            return False
-        if any(_may_switch_off(site) for site in sites):
-            return False
-        callers = {call.caller for call in calls if call.mode == "entry"}
-        by_name = sum(not site.certain for site in sites)
-        callers |= {
-            outside.local(site.caller)
-            for site in sites
-            if site.mode.value == "entry" and outside is not None and (site.certain or by_name <= _MAX_BY_NAME)
-        }
         pending.extend(callers - asked)  # recursion adds no caller of its own
         asked |= callers
     return True
 
 
-def _may_switch_off(site: Site) -> bool:
+class _Caller(NamedTuple):
+    """A function that runs the one in question."""
+
+    name: str
+    is_sure: bool
+    """No call on the way from it is one by its name alone."""
+
+
+def _callers(
+    callee: _Caller, facts: ModuleFacts, outside: Outside | None, *, is_near: bool
+) -> frozenset[_Caller] | None:
+    """Those whose grad mode is that of the callee; None where a call is not in grad mode on, or may not be.
+
+    Of what is only called by its name from something that is, again, only called by its name, nothing follows, unless
+    the name is so rare that the call must be one of it.
+    """
+    name = callee.name
+    entry, sites = _entry(name, facts, outside), _sites(name, outside)
+    if entry == "on" or (entry == "unknown" and name.startswith("@") and _in_tests(name)):
+        return frozenset()  # a test runs with grad on, whatever its decorators and base classes are
+    by_name = sum(not site.certain for site in sites or ())
+    is_rare = by_name <= _FEW_BY_NAME
+    calls = [call for call in facts.calls_of(name) if call.certain or callee.is_sure]
+    known = [site for site in sites or () if site.certain or callee.is_sure or is_rare]
+    if entry == "off" or any(call.mode not in ("on", "entry") for call in calls):
+        return None
+    if any(_is_switched_off(site, is_sure=site.certain or (is_near and is_rare)) for site in known):
+        return None
+    is_given_away = _is_given_away(name, facts, outside) or any(_gives_away(site) for site in known)
+    is_out_of_view = entry == "unknown" or sites is None
+    if is_near and (is_given_away or is_out_of_view):
+        return None
+    if callee.is_sure and _may_be_evaluating(name, is_given_away=is_given_away, is_out_of_view=is_out_of_view):
+        return None
+    local = {_Caller(call.caller, callee.is_sure and call.certain) for call in calls if call.mode == "entry"}
+    return frozenset(local) | {
+        _Caller(outside.local(site.caller), callee.is_sure and site.certain)
+        for site in known
+        if site.mode.value == "entry" and outside is not None and (site.certain or by_name <= _MAX_BY_NAME)
+    }
+
+
+def _may_be_evaluating(function: str, *, is_given_away: bool, is_out_of_view: bool) -> bool:
+    """Whether who calls it, out of view, may do so with grad off, as its name says.
+
+    Nobody trains so: `main` of a launched process. And what a framework evaluates with is called `validation_step`.
+    """
+    name = function.rpartition(":")[2].rpartition(".")[2]
+    if is_given_away:
+        return not is_entered_with_grad(name)
+    return is_out_of_view and not words_of(name).isdisjoint(EVALUATION_WORDS | _HOOK_WORDS)
+
+
+def _is_given_away(name: str, facts: ModuleFacts, outside: Outside | None) -> bool:
+    """Whether the function is used as a value, or stands in another one that may use it so."""
+    if name.startswith("@"):
+        return outside is not None and outside.is_nested(name)
+    known = facts.functions.get(name)
+    return known is not None and known.handed_over
+
+
+def _gives_away(site: Site) -> bool:
+    # A test that wraps a function says nothing of how it is called elsewhere.
+    return site.place is None and not _in_tests(site.caller)
+
+
+def _is_switched_off(site: Site, *, is_sure: bool) -> bool:
     if site.place is None:
-        return not _in_tests(site.caller)  # a test that wraps a function says nothing of how it is called elsewhere
+        return False
     # Of a call that may be one of something else, and in a mode that is not known, nothing follows.
-    return site.mode.value == "off" or (site.certain and site.mode.value == "unknown")
+    return site.mode.value == "off" or (is_sure and site.mode.value == "unknown")
 
 
 def _in_tests(symbol: str) -> bool:

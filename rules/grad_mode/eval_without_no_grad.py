@@ -10,6 +10,7 @@ from memlint.linting.rule import Draft, FixDraft, Rule, safe_fix, unsafe_fix
 from memlint.semantics.evaluation import PROJECT_DIFFERENTIATES, EvaluationRegion, evaluation_regions
 from memlint.semantics.graph_ends import NUMBER_WORDS
 from memlint.semantics.module import Module
+from memlint.semantics.threads import unswitched_forwards
 
 
 class EvalWithoutNoGrad(Rule):
@@ -23,7 +24,8 @@ class EvalWithoutNoGrad(Rule):
     (`run_epoch(..., train=False)`, `optimizer=None`, `phase == "val"`, `model.eval()` where the function asks `if
     model.training:`); or the function takes nothing but numbers or arrays from the output (`.item()`, `argmax`,
     `.detach().cpu()`), itself or by a helper of the file, or returns detached copies of what it samples; or weights are
-    loaded into the model, in a file that trains nothing, and what comes out is only saved or shown; or the function is
+    loaded into the model, or it is loaded whole, in a file that trains nothing, and what comes out is only saved or
+    shown; or the function is
     named for what it gives (`reconstruct`), nobody in view trains with it, and one like it beside it runs its model
     with grad off or its callers, all in view, do not hand on what they get. Of a model in eval mode the output may also
     go anywhere where its input was made of arrays or texts: no gradient flows to those. One finding for each such
@@ -91,7 +93,13 @@ class EvalWithoutNoGrad(Rule):
     triggers = NUMBER_WORDS | {"eval", "train", "for", "while", "detach", "data", "if", "return", "load_state_dict"}
 
     def check(self, module: Module) -> Iterator[Draft]:
+        # Of these speaks MEM205.
+        in_threads = {
+            scope for found in unswitched_forwards(module) for scope in (found.start.function, found.forward.scope)
+        }
         for region in evaluation_regions(module):
+            if region.scope in in_threads:
+                continue
             what = module.text(region.first.call.func)
             yield self.finding(
                 region.first.node,

@@ -12,7 +12,7 @@ METHODS_THAT_LOOK = frozenset(
     """parameters parameter params buffers modules module children state dict load save export summary print info set
     config init initialize reset train eval fit compile hook register add remove zero freeze unfreeze requires resize
     update optimizer optimizers configure device dtype cuda cpu half float double bfloat16 size shape dim apply share
-    generate weight weights name names log watch quantize fuse prepare""".split()
+    generate weight weights name names log watch quantize fuse prepare reduce reduction""".split()
 )
 # So does one with one of these, if nothing else in its name says that it runs layers: `get_vocab`, `get_features`.
 # Or it is a whole evaluation, whose grad mode is its own matter: `validation` (BasicSR), but not `validation_step`.

@@ -19,6 +19,8 @@ STARTING_METHODS: dict[str, tuple[int, str, int]] = {
     "map": (0, "fn", -1),
     "run_in_executor": (1, "func", 2),
 }
+# Those of them that are called so nowhere else.
+QUEUEING_METHODS = frozenset({"run_in_executor"})
 # Without one of these words in the file, `submit` and `map` are those of something else.
 EXECUTOR_WORDS = frozenset({"ThreadPoolExecutor", "ThreadPool", "run_in_executor"})
 # Processes; a pool whose threads begin with a function that may switch grad mode off.

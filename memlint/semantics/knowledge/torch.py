@@ -539,6 +539,8 @@ PLAIN_FUNCTIONS = frozenset(
 REDUCTIONS_WITH_INDICES = frozenset({"max", "min", "median", "mode"})
 
 # Functions of other libraries that return a module (their documentation).
+# They return a module with the weights that it was saved with.
+LOADS_MODEL = frozenset({"torch.jit.load", "torch.hub.load"})
 MODULE_BUILDERS = frozenset({"timm.create_model", "timm.models.create_model", "torch.hub.load"})
 
 # Methods and functions that return a tuple of tensors.
