@@ -18,7 +18,7 @@ from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.libraries.rows import Effect
 from memlint.semantics.library_calls import library_call
 from memlint.semantics.library_objects import effect_of, result_of
-from memlint.semantics.method_calls import method_call, note_step
+from memlint.semantics.method_calls import is_loss_scaler, method_call, note_step
 from memlint.semantics.own_calls import applied_call, own_call
 from memlint.semantics.reading import Reading
 from memlint.semantics.scopes import is_property, path_of
@@ -174,6 +174,9 @@ def _result(flow: Flow, reading: Reading) -> Value:
         return value
     if reading.method is not None and reading.receiver is not None:
         return method_call(flow, reading, reading.receiver, reading.method)
+    if is_loss_scaler(reading):
+        note_step(flow)
+        return backward_call(flow, reading, reading.first())
     return unknown_call(flow, reading)
 
 

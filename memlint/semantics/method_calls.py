@@ -258,6 +258,20 @@ def _takes_a_loss(reading: Reading, given: Value) -> bool:
     return is_optimizer and (given.is_tensor or "loss" in _last_words(reading.positional[0].expression))
 
 
+def is_loss_scaler(reading: Reading) -> bool:
+    """`loss_scaler(loss, optimizer, parameters=model.parameters())`: the backward pass and the step in one call.
+
+    Source: `NativeScaler` of timm/utils/cuda.py, which MAE and what came after it took over.
+    """
+    if len(reading.positional) < 2 or "scaler" not in _last_words(reading.node.func):
+        return False
+    loss, optimizer = reading.positional[:2]
+    is_optimizer = (
+        optimizer.value.kind is Kind.OPTIMIZER or _last_words(optimizer.expression) & training.OPTIMIZER_WORDS
+    )
+    return bool(is_optimizer) and (loss.value.is_tensor or "loss" in _last_words(loss.expression))
+
+
 def _is_profiler(reading: Reading) -> bool:
     """`prof.step()` of `torch.profiler` says that an iteration is over, in evaluations too."""
     return not _last_words(reading.receiver_node).isdisjoint(known.PROFILER_WORDS)
