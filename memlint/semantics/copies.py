@@ -216,6 +216,8 @@ def _gives_a_tensor(module: Module, copy: Call, argument: Argument) -> Call | No
     nodes = module.definitions(argument.value)
     if len(nodes) != 1 or not isinstance(nodes[0], cst.Param) or path_of(argument.expression) != nodes[0].name.value:
         return None
+    if copy.guarded:
+        return None  # `if as_array:`: what is copied there need not be what that call gives
     name = nodes[0].name.value
     calls = module.once(_calls_by_function).get(copy.scope.qualname, ())
     giving = next((call for call in calls if _gives_tensor_for(copy.scope, call, name)), None)
