@@ -404,7 +404,7 @@ def _may_need_grad(module: Module, run: Run) -> bool:
 def _may_be_wrapped(module: Module, run: Run) -> bool:
     """What a function of the project makes may switch grad off itself, where some `__call__` of the project does."""
     view = module.analysis.view
-    if view is None or run.call is None or run.call.callee.cls is not None:
+    if view is None or run.call is None or run.call.callee.cls is not None or run.call.method == "forward":
         return False
     makers = (qual for call in makers_of(module, run.call) for qual in call.callee.quals)
     return any(is_symbol(qual) for qual in makers) and view.mentions_gradients("__call__") is True
