@@ -25,7 +25,7 @@ _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.GeneratorExp)
 _Seek = Callable[[cst.BaseExpression, Mapping[str, cst.BaseExpression]], frozenset[str]]
 
 
-@lru_cache(maxsize=64 * NODES_REMEMBERED)
+@lru_cache(maxsize=NODES_REMEMBERED)
 def frozen_paths(scope: Scope) -> frozenset[str]:
     """Access paths of modules that the scope's own code freezes as a whole, be it under a condition.
 
