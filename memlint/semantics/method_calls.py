@@ -259,17 +259,15 @@ def _takes_a_loss(reading: Reading, given: Value) -> bool:
 
 
 def is_loss_scaler(reading: Reading) -> bool:
-    """`loss_scaler(loss, optimizer, parameters=model.parameters())`: the backward pass and the step in one call.
-
-    Source: `NativeScaler` of timm/utils/cuda.py, which MAE and what came after it took over.
-    """
-    if len(reading.positional) < 2 or "scaler" not in _last_words(reading.node.func):
+    """`loss_scaler(loss, optimizer, parameters=model.parameters())`: the backward pass and the step in one call."""
+    called = (path_of(reading.node.func) or "").rpartition(".")[2]
+    if called not in known.LOSS_SCALERS or len(reading.positional) < 2:
         return False
     loss, optimizer = reading.positional[:2]
-    is_optimizer = (
-        optimizer.value.kind is Kind.OPTIMIZER or _last_words(optimizer.expression) & training.OPTIMIZER_WORDS
+    named = not _last_words(optimizer.expression).isdisjoint(training.OPTIMIZER_WORDS)
+    return (named or optimizer.value.kind is Kind.OPTIMIZER) and (
+        loss.value.is_tensor or "loss" in _last_words(loss.expression)
     )
-    return bool(is_optimizer) and (loss.value.is_tensor or "loss" in _last_words(loss.expression))
 
 
 def _is_profiler(reading: Reading) -> bool:

@@ -393,6 +393,8 @@ def _takes_loss(node: cst.CSTNode | None) -> bool:
 
 def _is_over_vocabulary(module: Module, code: _Code, names: list[str]) -> bool:
     """What the code does with it: flattens it to the size of a vocabulary, or shifts it by one token."""
+    if module.words & vocabulary.ACTIONS:
+        return False
     if not code.wide.isdisjoint(names):
         return True
     if module.words & vocabulary.FEW_CLASSES:

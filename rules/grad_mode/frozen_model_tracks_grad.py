@@ -9,6 +9,7 @@ from memlint.linting.edits import InsertAfter
 from memlint.linting.finding import Confidence, Cost, CostClass
 from memlint.linting.rule import Draft, FixDraft, Rule, unsafe_fix
 from memlint.semantics.detached_outputs import detached_forwards
+from memlint.semantics.knowledge.torch import BACKWARD_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.target_networks import target_forwards
 from memlint.semantics.untrained import UntrainedForward, averaged_copies, untrained_forwards
@@ -100,7 +101,7 @@ class FrozenModelTracksGrad(Rule):
     code = "MEM204"
     name = "frozen-model-tracks-grad"
     since = "0.1"
-    triggers = frozenset({"backward", "manual_backward", "training_step", "compute_loss", "detach", "deepcopy"})
+    triggers = BACKWARD_WORDS | {"training_step", "compute_loss", "detach", "deepcopy"}
 
     def check(self, module: Module) -> Iterator[Draft]:
         told: set[int] = set()

@@ -527,7 +527,13 @@ PLAIN_TENSOR_ATTRIBUTES = frozenset(
 # engine.backward).
 BACKWARD_METHODS = frozenset({"backward", "manual_backward"})
 DIFFERENTIATING_FUNCTIONS = frozenset({"torch.autograd.backward", "torch.autograd.grad"})
-BACKWARD_WORDS = BACKWARD_METHODS | {name.rpartition(".")[2] for name in DIFFERENTIATING_FUNCTIONS}
+# Called with a loss and an optimizer, they run the backward pass and the step: `NativeScaler` of timm/utils/cuda.py,
+# which MAE and what came after it took over, under one of these names.
+LOSS_SCALERS = frozenset({"loss_scaler", "scaler", "grad_scaler", "amp_scaler"})
+# `step`: the optimizers of some projects are given the loss.
+BACKWARD_WORDS = (
+    BACKWARD_METHODS | LOSS_SCALERS | {"step"} | {name.rpartition(".")[2] for name in DIFFERENTIATING_FUNCTIONS}
+)
 """One of them stands in every file that starts a backward pass."""
 FUNCTIONAL_AUTOGRAD_PREFIXES = ("torch.func.", "torch.autograd.functional.", "functorch.")
 

@@ -36,6 +36,8 @@ FEW_CLASSES = frozenset(
     """num_labels num_classes n_classes nclasses num_class n_class class_names label2id id2label
     AutoModelForSequenceClassification AutoModelForTokenClassification""".split()
 )
+# Where these stand, what a policy gives is a number for each action.
+ACTIONS = frozenset("action_space action_dim act_dim num_actions n_actions action_shape act_shape".split())
 # Names that stand where the vocabulary is made of the characters of a text.
 ALPHABETS = frozenset({"stoi", "itos", "chars", "char_to_idx", "idx_to_char", "char2idx", "idx2char", "char2int"})
 # Names that only a language model's training script has.
