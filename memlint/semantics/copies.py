@@ -220,16 +220,21 @@ def _gives_a_tensor(module: Module, copy: Call, argument: Argument) -> Call | No
         return None  # `if as_array:`: what is copied there need not be what that call gives
     name = nodes[0].name.value
     calls = module.once(_calls_by_function).get(copy.scope.qualname, ())
-    giving = next((call for call in calls if _gives_tensor_for(copy.scope, call, name)), None)
+    giving = next((call for call in calls if _gives_tensor_for(module, copy.scope, call, name)), None)
     if giving is None or any(mentions(test, name) for test in _conditions(copy.scope.node)):
         return None  # where the function asks something of it, not all that it is given is copied
     return giving
 
 
-def _gives_tensor_for(function: Scope, call: Call, name: str) -> bool:
+def _gives_tensor_for(module: Module, function: Scope, call: Call, name: str) -> bool:
+    """A tensor that is computed: a parameter that is only annotated so may hold something else."""
     given = () if call.unpacks else (*call.positional, *call.keywords.values())
-    tensors = (argument for argument in given if argument.value.kind is Kind.TENSOR)
-    return any(bound_parameter(function, call, argument) == name for argument in tensors)
+    return any(
+        bound_parameter(function, call, argument) == name
+        for argument in given
+        if argument.value.kind is Kind.TENSOR
+        and not any(isinstance(node, cst.Param) for node in module.definitions(argument.value))
+    )
 
 
 def _conditions(inside: cst.CSTNode) -> Iterator[cst.BaseExpression]:
