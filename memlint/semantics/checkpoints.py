@@ -72,8 +72,7 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         restoring = _restoring(module, call.root)
         asked = _ignored_parameter(call)
         evidence = next(iter(restoring), None) or _shown_by(module, call.root) or asked
-        # `map_location="cpu" if args.map_to_cpu else None` of a conversion is a choice.
-        by_name = evidence is None and known.MAP_LOCATION not in call.keywords and _is_named_checkpoint(call)
+        by_name = evidence is None and not _is_chosen(call) and _is_named_checkpoint(call)
         if evidence is None and not (by_name and call.scope.is_function and not _is_one_tensor(call, uses)):
             continue
         adopted = _is_used_as_module(uses) or (bool(restoring) and all(_adopts(module, node) for node in restoring))
@@ -133,6 +132,12 @@ def _adopts(module: Module, node: cst.CSTNode) -> bool:
         return False
     name = (path_of(call.receiver_node) or "").rpartition(".")[2]
     return call.receiver.kind is Kind.OPTIMIZER or not words_of(name).isdisjoint(OPTIMIZER_WORDS)
+
+
+def _is_chosen(load: Call) -> bool:
+    """`map_location="cpu" if args.map_to_cpu else None` of a conversion."""
+    given = load.keywords.get(known.MAP_LOCATION)
+    return given is not None and path_of(given.expression) != "None"
 
 
 def _is_used_as_module(uses: list[Use]) -> bool:
