@@ -74,9 +74,9 @@ class Results:
     def _find(self, wanted: list[Wanted]) -> list[Known]:
         """The same for files of one project."""
         project, nothing = self._project(wanted[0][1]), list[Known]([None] * len(wanted))
-        return (
-            nothing if project is None else self._stores.guarded(project.folder, lambda: project.find(wanted), nothing)
-        )
+        if project is None:
+            return nothing
+        return self._stores.guarded(project.folder, lambda: project.find(wanted), nothing)
 
     def keep(self, policy: Policy, examined: Examined) -> None:
         project = self._project(policy)

@@ -16,7 +16,7 @@ class TensorCopyConstructed(Rule):
 
     ## What it does
     Flags `torch.tensor(t)` where `t` is proven to be a tensor, or is a parameter that a call in the same file gives a
-    tensor. torch warns about it at run time.
+    tensor that it computes. torch warns about it at run time.
 
     ## What it costs
     A second tensor of the same size, also where dtype and device are right already. Where no second tensor is
@@ -49,7 +49,8 @@ class TensorCopyConstructed(Rule):
     ## When it stays silent
     When the kind of the argument is unknown on any path, for lists of tensors, numbers, NumPy arrays and values
     taken out of a tensor; for what arrays can do as well (`x.nonzero()`), unless `x` is known to be a tensor; for
-    `torch.as_tensor` and `torch.asarray`, which share memory where they can.
+    `torch.as_tensor` and `torch.asarray`, which share memory where they can; for a parameter that the function asks
+    something of, or copies on a condition, and where what the call gives is only annotated as a tensor.
 
     ## References
     - `torch.tensor` documentation: "torch.tensor() always copies data"; its UserWarning

@@ -63,7 +63,8 @@ class OutputOutlivesLoss(Rule):
     ## When it stays silent
     When the name is read after the backward pass, in the next round or after the loop, caught by a function, deleted
     or bound anew; when nothing says that the output goes over a vocabulary: the model's class, a
-    `view(-1, vocab_size)`, a shift by one token, or the name `logits` in a script that knows a `vocab_size`.
+    `view(-1, vocab_size)`, a shift by one token, or the name `logits` in a script that knows a `vocab_size`;
+    in a file that speaks of an `action_space` or of a number of actions: there it goes over those.
 
     ## References
     - PyTorch FAQ, "Don't hold onto tensors and variables you don't need"

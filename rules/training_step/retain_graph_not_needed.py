@@ -51,7 +51,8 @@ class RetainGraphNotNeeded(Rule):
 
     ## When it stays silent
     When another backward pass or `autograd.grad` follows on the same graph (GAN steps, per-task gradients, gradient
-    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration:
+    penalties); when the graph, or a part of it, comes from outside the loop or is carried from iteration to iteration,
+    as where a loop goes through the outputs of a model:
     a parameter that some caller gives something with a graph, or whose callers are out of view and whose name does not
     say that it is data, an attribute that other methods set; when it is returned to a caller that may differentiate it,
     stored on an object or handed to code out of view, unless an optimizer's step has followed (it changes the
