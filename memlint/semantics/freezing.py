@@ -11,7 +11,16 @@ from functools import lru_cache
 import libcst as cst
 
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import NODES_REMEMBERED, Scope, before_moves, parameters, path_of, target_names, walk
+from memlint.semantics.scopes import (
+    NODES_REMEMBERED,
+    Scope,
+    before_moves,
+    parameters,
+    path_of,
+    target_names,
+    walk,
+    walk_outside,
+)
 
 _SWITCHES = frozenset({"requires_grad", "requires_grad_", "detach_", "setattr"})
 # They give what they are given, item by item.
@@ -21,6 +30,8 @@ _PARTS = frozenset({"modules", "named_modules", "children", "named_children"})
 # Words of the name of a function that freezes a model as a whole.
 _WHOLE = frozenset("freeze all model models module modules net nets network networks params parameters weights".split())
 _SWITCHING = frozenset({"requires", "grad"})
+# What they freeze, they freeze when they are called.
+_DEFINITIONS = frozenset({cst.FunctionDef, cst.ClassDef})
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.GeneratorExp)
 _Seek = Callable[[cst.BaseExpression, Mapping[str, cst.BaseExpression]], frozenset[str]]
 
@@ -33,7 +44,7 @@ def frozen_paths(scope: Scope) -> frozenset[str]:
     """
     if scope.words_within.isdisjoint(_SWITCHES):
         return frozenset()
-    nodes = list(_own_nodes(scope))
+    nodes = list(walk_outside(scope.node, _DEFINITIONS))
     names = _lists(nodes)
     found: set[str] = set()
     for node in reversed(nodes):  # what a loop does to its items is known before the loop
@@ -71,7 +82,7 @@ def frozen_by_helpers(scope: Scope, helpers: Mapping[str, Scope]) -> frozenset[s
         return frozenset()
     found: set[str] = set()
     switched_on: set[str] = set()
-    for node in _own_nodes(scope):
+    for node in walk_outside(scope.node, _DEFINITIONS):
         if not isinstance(node, cst.Call):
             continue
         owner = node.func.value if isinstance(node.func, cst.Attribute) else None
@@ -119,13 +130,6 @@ def paths_in(node: cst.BaseExpression) -> frozenset[str]:
     elements = node.elements if isinstance(node, (cst.List, cst.Tuple, cst.Set)) else None
     inner = [node] if elements is None else [element.value for element in elements]
     return frozenset(path for item in inner if (path := path_of(before_moves(item))) is not None)
-
-
-def _own_nodes(scope: Scope) -> Iterator[cst.CSTNode]:
-    """What stands in the scope, without the functions and classes in it."""
-    nested = [child.node for child in scope.children if not isinstance(child.node, cst.Lambda)]
-    outside = {id(inner) for node in nested for inner in walk(node)}
-    return (node for node in walk(scope.node) if id(node) not in outside)
 
 
 def _lists(nodes: list[cst.CSTNode]) -> Mapping[str, cst.BaseExpression]:

@@ -77,6 +77,15 @@ def parts_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
             yield part
 
 
+def walk_outside(node: cst.CSTNode, apart: frozenset[type[cst.CSTNode]]) -> Iterator[cst.CSTNode]:
+    """As `walk`, but what is of these classes below the node is left out, with all that is in it."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack.extend(reversed([part for part in parts_of(current) if type(part) not in apart]))
+
+
 # Questions about one node come together: the last answers are kept, and with each the node.
 NODES_REMEMBERED = 8
 
