@@ -100,7 +100,9 @@ def _of_poetry(dependencies: Mapping[str, object]) -> Iterator[str]:
 
 
 def _of_setup_cfg(text: str) -> Iterator[str]:
-    import configparser  # few projects have the file
+    if "torch" not in text.lower():
+        return  # most are of other tools: the parser need not be imported
+    import configparser
 
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:

@@ -11,7 +11,7 @@ from memlint.semantics.naming import words_of
 from memlint.semantics.scopes import NODES_REMEMBERED, target_names, walk, walk_outside
 
 # What stands in a loop or function inside the loop is not its own.
-_APART = frozenset({cst.For, cst.While, cst.FunctionDef, cst.ClassDef, cst.Lambda})
+_APART: frozenset[type[cst.CSTNode]] = frozenset({cst.For, cst.While, cst.FunctionDef, cst.ClassDef, cst.Lambda})
 _BATCH_WORDS = frozenset({"batch", "minibatch"})
 # `for batch_size in sizes`
 _ABOUT_BATCHES = frozenset({"size", "sizes", "norm", "norms", "count", "counts", "total"})

@@ -31,19 +31,21 @@ _PARTS = frozenset({"modules", "named_modules", "children", "named_children"})
 _WHOLE = frozenset("freeze all model models module modules net nets network networks params parameters weights".split())
 _SWITCHING = frozenset({"requires", "grad"})
 # What they freeze, they freeze when they are called.
-_DEFINITIONS = frozenset({cst.FunctionDef, cst.ClassDef})
+_DEFINITIONS: frozenset[type[cst.CSTNode]] = frozenset({cst.FunctionDef, cst.ClassDef})
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.GeneratorExp)
 _Seek = Callable[[cst.BaseExpression, Mapping[str, cst.BaseExpression]], frozenset[str]]
 
 
-@lru_cache(maxsize=NODES_REMEMBERED)
 def frozen_paths(scope: Scope) -> frozenset[str]:
     """Access paths of modules that the scope's own code freezes as a whole, be it under a condition.
 
     Also of parameters that hold such modules: `models` of `for model in models: model.requires_grad_(False)`.
     """
-    if scope.words_within.isdisjoint(_SWITCHES):
-        return frozenset()
+    return frozenset() if scope.words_within.isdisjoint(_SWITCHES) else _frozen_paths(scope)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _frozen_paths(scope: Scope) -> frozenset[str]:
     nodes = list(walk_outside(scope.node, _DEFINITIONS))
     names = _lists(nodes)
     found: set[str] = set()

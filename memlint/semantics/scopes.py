@@ -26,7 +26,10 @@ _NO_MEANING = frozenset(
         "operator", "type_parameters",
     }
 )  # fmt: skip
-_LEAVES = (cst.Integer, cst.Float, cst.Imaginary, cst.SimpleString, cst.Ellipsis, cst.Pass, cst.Break, cst.Continue)
+_LEAVES = (
+    cst.Name, cst.Integer, cst.Float, cst.Imaginary, cst.SimpleString, cst.FormattedStringText, cst.Ellipsis, cst.Pass,
+    cst.Break, cst.Continue,
+)  # fmt: skip
 
 _SCOPES = frozenset({cst.FunctionDef, cst.ClassDef, cst.Lambda})
 _NO_NODES = frozenset({str, bool, int, cst.MaybeSentinel})
