@@ -156,7 +156,7 @@ def _is_long(loop: Loop) -> bool:
         return False
     if any(isinstance(node, cst.Break) for node in walk(loop.node.body)):
         return False
-    return not _is_few(loop.iterable)
+    return not _is_few(loop.source)
 
 
 def _is_few(iterable: cst.BaseExpression | None) -> bool:

@@ -31,7 +31,7 @@ _OF_TENSORS = (
     | torch_known.MULTI_RESULT_METHODS
     | torch_known.NEVER_GRAD_METHODS
 )
-_SAME_ORDER = frozenset({"enumerate", "reversed", "list", "tuple"})
+_SAME_ORDER = frozenset({"enumerate", "reversed", "list", "tuple", "tqdm"})
 
 
 @dataclass(frozen=True, eq=False)

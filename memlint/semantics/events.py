@@ -29,6 +29,11 @@ class Loop:
     iterable: cst.BaseExpression | None
     element: int
     """The root that stands for what one iteration is given."""
+    source: cst.BaseExpression | None
+    """What it goes through, whatever counts it: `batches` of `enumerate(tqdm(batches))`."""
+    source_value: Value
+    item: cst.BaseExpression | None
+    """What one item is bound to: `batch` of `for number, batch in enumerate(batches)`."""
     drawn_from: frozenset[int] = frozenset()
     """Definitions of the iterators of which the body takes the next item: `next(batches)`."""
     feeds_forward: bool = False
@@ -69,9 +74,8 @@ class Loop:
 
     def gives_keys_of(self, path: str, name: str) -> bool:
         """`for name in losses:`, `for name in sorted(losses.keys()):`"""
-        source = self.iterable
-        target = self.node.target if isinstance(self.node, cst.For) else None
-        if not isinstance(target, cst.Name) or target.value != name:
+        source = self.source
+        if not isinstance(self.node, cst.For) or not isinstance(self.item, cst.Name) or self.item.value != name:
             return False
         while isinstance(source, cst.Call):
             if isinstance(source.func, cst.Attribute) and source.func.attr.value == "keys":

@@ -500,7 +500,7 @@ class Expressions(Effects):
         while current is not None:
             iterated = self.eval(current.iter)
             self.use(iterated, "iterate", "", current)
-            loop = self.new_loop(node if first is None else current, iterated, current.iter)
+            loop = self.new_loop(node if first is None else current, iterated, current)
             first = first or loop
             self.loop = loop
             self.assign_element(current.target, iterated, loop, current.iter)
@@ -516,13 +516,31 @@ class Expressions(Effects):
         self.state.vars = outer_vars
         return value
 
-    def new_loop(self, node: cst.CSTNode, iterated: Value, iterable: cst.BaseExpression | None) -> Loop:
+    def new_loop(self, node: cst.CSTNode, iterated: Value, clause: cst.For | cst.CompFor | None) -> Loop:
+        iterable = clause.iter if clause is not None else None
         element = self.analysis.marker_for(node if iterable is None else iterable)
-        loop = Loop(node, self.scope, self.loop, iterated, iterable, element)
+        source, item = self._source(clause.iter, clause.target) if clause is not None else (None, None)
+        value = self.reread(source) if source is not None and source is not iterable else iterated
+        loop = Loop(node, self.scope, self.loop, iterated, iterable, element, source, value, item)
         loop.draws_from_loader = iterated.kind is Kind.LOADER
         if not self.quiet:
             self.loops.append(loop)
         return loop
+
+    def _source(
+        self, iterable: cst.BaseExpression, target: cst.BaseExpression
+    ) -> tuple[cst.BaseExpression, cst.BaseExpression]:
+        """What a loop goes through, and what it binds an item of that to, without what counts or draws a bar."""
+        while isinstance(iterable, cst.Call) and iterable.args and iterable.args[0].star == "":
+            quals = self.reread(iterable.func).quals
+            if quals and quals <= known.COUNTING_WRAPPERS:
+                if not isinstance(target, cst.Tuple) or len(target.elements) != 2:
+                    break
+                target = target.elements[1].value
+            elif not quals or not quals <= known.WATCHING_WRAPPERS:
+                break
+            iterable = iterable.args[0].value
+        return iterable, target
 
     def assign_element(
         self, target: cst.BaseExpression, iterated: Value, loop: Loop, iterable: cst.BaseExpression
@@ -533,13 +551,13 @@ class Expressions(Effects):
     def _element(self, iterated: Value, loop: Loop, node: cst.CSTNode) -> Value:
         mark = frozenset({loop.element})
         if iterated.kind is Kind.LOADER:
-            return _marked(iterated.elements[0], mark) if iterated.elements else Value(Kind.UNKNOWN, roots=mark)
+            return iterated.elements[0].holding(mark) if iterated.elements else Value(Kind.UNKNOWN, roots=mark)
         if iterated.kind is Kind.NUMBER:
             return NUMBER
         if iterated.elements is not None and iterated.mode is Mode.KEEP:  # an iteration wrapper: its one element
-            return _marked(iterated.elements[0], mark)
+            return iterated.elements[0].holding(mark)
         element = self.element_of(iterated, node)
-        return _marked(element, mark)
+        return element.holding(mark)
 
     # --- the rest ---
 
@@ -623,10 +641,6 @@ def _literal_place(node: cst.CSTNode) -> str | None:
     """`0` of `outputs[0]`: the place of what stands before the first star of a tuple."""
     index = literal_index(node) if isinstance(node, cst.Subscript) else None
     return None if index is None else str(index)
-
-
-def _marked(value: Value, mark: frozenset[int]) -> Value:
-    return value if value.kind in (Kind.NUMBER, Kind.PLAIN) else value.with_roots(mark)
 
 
 # `x = (x, x)` in a row doubles each time; nobody unpacks deeper than this.

@@ -446,7 +446,7 @@ class Flow(Expressions):
         self._loop(
             node,
             iterated,
-            node.iter,
+            node,
             lambda loop: self.assign_element(node.target, iterated, loop, node.iter),
             node.body,
         )
@@ -465,11 +465,11 @@ class Flow(Expressions):
         self,
         node: cst.For | cst.While,
         iterated: Value,
-        iterable: cst.BaseExpression | None,
+        clause: cst.For | None,
         enter: Callable[[Loop], None],
         body: cst.BaseSuite,
     ) -> None:
-        loop = self.new_loop(node, iterated, iterable)
+        loop = self.new_loop(node, iterated, clause)
         guards, self.guards = self.guards, 0
         guarded, self.state.guarded = self.state.guarded, False
         before = self.state

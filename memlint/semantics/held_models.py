@@ -15,6 +15,7 @@ from memlint.semantics.scopes import NODES_REMEMBERED, Scope, chain_of, path_of,
 if TYPE_CHECKING:
     from memlint.semantics.events import Loop
 
+_AROUND = frozenset({"list", "tuple", "enumerate", "tqdm"})
 _ANY = "[*]"
 _SWITCHES = frozenset({"eval", "train"})
 # Somebody may freeze one of them.
@@ -42,13 +43,16 @@ def covers(path: str, model: str) -> bool:
 def item_in_loop(loop: Loop | None, name: str | None) -> str | None:
     """`nets[*]` for the `net` of `for net in nets.values()`."""
     for around in loop.outer() if loop is not None else ():
-        node = around.node
-        if isinstance(node, cst.For) and any(name == target for target in target_names(node.target)):
-            return _items_of(node.iter)
+        if not isinstance(around.node, cst.For) or around.item is None or around.source is None:
+            continue
+        if any(name == target for target in target_names(around.item)):
+            return _items_of(around.source)
     return None
 
 
 def _items_of(iterable: cst.BaseExpression) -> str | None:
+    while isinstance(iterable, cst.Call) and path_of(iterable.func) in _AROUND and len(iterable.args) == 1:
+        iterable = iterable.args[0].value
     if isinstance(iterable, cst.Call) and isinstance(iterable.func, cst.Attribute) and not iterable.args:
         iterable = iterable.func.value if iterable.func.attr.value in ("values", "items") else iterable
     container = path_of(iterable)

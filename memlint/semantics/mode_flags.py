@@ -119,15 +119,14 @@ def _called_in_eval(module: Module, flow: Flow, call: Call) -> tuple[str, _Setti
 def _as_looped(flow: Flow) -> Iterator[EvaluatingRun]:
     """As its own loops run their bodies: `for phase in ("train", "val")`."""
     for loop in flow.loops:
-        node = loop.node
-        if not isinstance(node, cst.For) or not isinstance(node.target, cst.Name):
+        if not isinstance(loop.node, cst.For) or not isinstance(loop.item, cst.Name):
             continue
-        if not isinstance(node.iter, (cst.List, cst.Tuple)):
+        if not isinstance(loop.source, (cst.List, cst.Tuple)):
             continue
-        for element in node.iter.elements:
+        for element in loop.source.elements:
             value = _value(element.value, {})
             if value is False or (isinstance(value, str) and not words_of(value).isdisjoint(EVALUATION_WORDS)):
-                yield EvaluatingRun(flow, f"`{node.target.value}` is also {value!r}", {node.target.value: value})
+                yield EvaluatingRun(flow, f"`{loop.item.value}` is also {value!r}", {loop.item.value: value})
 
 
 def _given(flow: Flow, call: Call) -> dict[str, object]:

@@ -383,12 +383,11 @@ def _slices_by(target: cst.BaseExpression, body: cst.CSTNode) -> bool:
 
 def _cuts_one_input(module: Module, loop: Loop) -> bool:
     """`model(rays[i : i + 1024])`, `for piece in rays.split(1024)`, with no move to the device in the loop."""
-    node, call = loop.node, module.call_at(loop.iterable) if loop.iterable is not None else None
-    if call is None or not isinstance(node, (cst.For, cst.ListComp)):
+    node, call = loop.node, module.call_at(loop.source) if loop.source is not None else None
+    if call is None or loop.item is None or not isinstance(node, (cst.For, cst.ListComp)):
         return False
-    target = node.target if isinstance(node, cst.For) else node.for_in.target
     cut = call.names(known.SPLITS) or (call.method in known.SPLITTING_METHODS and not call.callee.quals)
-    if not cut and not (call.names({"range"}) and _slices_by(target, node)):
+    if not cut and not (call.names({"range"}) and _slices_by(loop.item, node)):
         return False
     inside = [item for item in module.calls_in(loop.scope) if _within(item, loop)]
     every = (*inside, *_calls_in_callees(module, inside))

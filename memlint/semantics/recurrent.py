@@ -118,7 +118,7 @@ def _is_certain(call: Call, loop: Loop, roots: frozenset[int]) -> bool:
 
 def _counts_steps(loop: Loop, roots: frozenset[int]) -> bool:
     """`for t in range(x.size(0))`, where a loop around it makes the state anew for each sequence `x`."""
-    return loop.iterates.kind is Kind.NUMBER and any(not outer.carried & roots for outer in loop.outer()[1:])
+    return loop.source_value.kind is Kind.NUMBER and any(not outer.carried & roots for outer in loop.outer()[1:])
 
 
 def _walks_back(backward: Backward, loop: Loop, call: Call) -> bool:

@@ -11,7 +11,7 @@ from memlint.semantics.events import Argument, Call
 from memlint.semantics.loaders import hands_out_few, is_named_loader
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import path_of
 from memlint.semantics.values import Kind, Value
 
 # itertools documentation: cycle "saving a copy of each" element, tee keeps what one of its iterators has not taken yet.
@@ -49,7 +49,7 @@ def remembered_batches(module: Module) -> Iterator[RememberedBatches]:
             continue
         if argument.value.kind in (Kind.LOADER, Kind.DATASET):
             yield RememberedBatches(call, argument.expression, call.names(_EVERY_ITEM), argument.value.weak)
-        elif _is_cycle_by_hand(call):
+        elif _is_cycle_by_hand(module, call):
             yield RememberedBatches(call, argument.expression, False, True, True)
         elif is_named_loader(module, argument.expression, argument.value) or _is_shown_loader(module, argument):
             yield RememberedBatches(call, argument.expression, call.names(_EVERY_ITEM), True)
@@ -89,7 +89,7 @@ def _words(expression: cst.BaseExpression) -> frozenset[str]:
     return words_of((path_of(expression) or "").rpartition(".")[2])
 
 
-def _is_cycle_by_hand(call: Call) -> bool:
+def _is_cycle_by_hand(module: Module, call: Call) -> bool:
     """Each pass reads one copy to its end, so the other one remembers every item; the next pass starts from that."""
     loop, statement = call.loop, call.statement
     if loop is None or not isinstance(loop.node, cst.While) or not isinstance(statement, cst.Assign):
@@ -101,4 +101,5 @@ def _is_cycle_by_hand(call: Call) -> bool:
     copies = names - {path_of(call.positional[0].expression)}
     if len(copies) == len(names):
         return False
-    return any(isinstance(node, cst.For) and path_of(node.iter) in copies for node in walk(loop.node))
+    inner = (item for item in module.loops if loop in item.outer() and isinstance(item.node, cst.For))
+    return any(item.source is not None and path_of(item.source) in copies for item in inner)

@@ -473,14 +473,14 @@ def _averaged_in_place(module: Module, flow: Flow, call: Call, average: cst.Name
     An average that is a parameter itself must be frozen: else torch raises.
     """
     loop = call.loop
-    if loop is None or not isinstance(loop.node, cst.For) or not isinstance(loop.node.target, cst.Tuple):
+    if loop is None or not isinstance(loop.node, cst.For) or not isinstance(loop.item, cst.Tuple):
         return None
-    zipped = loop.iterable if isinstance(loop.iterable, cst.Call) and path_of(loop.iterable.func) == "zip" else None
-    if zipped is None or len(zipped.args) != len(loop.node.target.elements):
+    zipped = loop.source if isinstance(loop.source, cst.Call) and path_of(loop.source.func) == "zip" else None
+    if zipped is None or len(zipped.args) != len(loop.item.elements):
         return None
     sources = {
         path_of(element.value): argument.value
-        for element, argument in zip(loop.node.target.elements, zipped.args, strict=True)
+        for element, argument in zip(loop.item.elements, zipped.args, strict=True)
     }
     parameters_of = {name: _module_path(node) for name, node in sources.items()}
     owner = parameters_of.get(average.value)
@@ -517,15 +517,12 @@ def _resolved(node: cst.BaseExpression, loop: Loop) -> cst.BinaryOperation | Non
 
 def _parameter_names(loop: Loop) -> frozenset[str]:
     """The names that are parameters in `for name, p in model.named_parameters()`."""
-    iterable, node = loop.iterable, loop.node
-    if (
-        not isinstance(node, cst.For)
-        or not isinstance(iterable, cst.Call)
-        or not isinstance(iterable.func, cst.Attribute)
-    ):
+    source, target = loop.source, loop.item
+    if not isinstance(loop.node, cst.For) or not isinstance(source, cst.Call):
         return frozenset()
-    method = iterable.func.attr.value
-    target: cst.BaseExpression = node.target
+    if not isinstance(source.func, cst.Attribute):
+        return frozenset()
+    method = source.func.attr.value
     if method == "named_parameters" and isinstance(target, cst.Tuple) and len(target.elements) == 2:
         target = target.elements[1].value
     elif method != "parameters":

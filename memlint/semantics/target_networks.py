@@ -133,15 +133,14 @@ def _copies(module: Module) -> Iterator[Sync]:
 def _copied_parameters(module: Module) -> Iterator[Sync]:
     """`for t, p in zip(target.parameters(), net.parameters()): t.data.copy_(...)`"""
     for loop in module.loops:
-        node = loop.node
-        if not isinstance(node, cst.For) or not isinstance(node.target, (cst.Tuple, cst.List)):
+        node, call = loop.node, loop.source
+        if not isinstance(node, cst.For) or not isinstance(loop.item, (cst.Tuple, cst.List)):
             continue
-        call = node.iter
         if not isinstance(call, cst.Call) or path_of(call.func) != "zip":
             continue
         zipped = [argument.value for argument in call.args if argument.keyword is None]  # not `strict=False`
         owners = [_owner(item, "parameters", "named_parameters") for item in zipped]
-        names = [path_of(element.value) for element in node.target.elements]
+        names = [path_of(element.value) for element in loop.item.elements]
         written = _written_to(node.body)
         if len(names) != 2 or len(owners) != 2 or None in owners or names[0] == names[1] or owners[0] == owners[1]:
             continue

@@ -146,6 +146,10 @@ class Value:
         self.partly = partly
         """Of `grad` MIXED: what must hold for it to carry a graph whenever one of several branches was taken."""
 
+    def holding(self, more: frozenset[int]) -> Value:
+        """`with_roots` of whatever can hold a definition: no number does."""
+        return self if self.kind in (Kind.NUMBER, Kind.PLAIN) else self.with_roots(more)
+
     def with_roots(self, more: frozenset[int]) -> Value:
         """The same value, which may hold these definitions too."""
         return Value(
@@ -156,7 +160,7 @@ class Value:
             idents=self.idents,
             quals=self.quals,
             cls=self.cls,
-            elements=None if self.elements is None else tuple(element.with_roots(more) for element in self.elements),
+            elements=None if self.elements is None else tuple(part.holding(more) for part in self.elements),
             boxes=self.boxes,
             mode=self.mode,
             literal=self.literal,

@@ -271,6 +271,17 @@ ITERATION_WRAPPERS = frozenset(
     }
 )
 
+# Those that count the items of what they are given, or draw a progress bar.
+COUNTING_WRAPPERS = frozenset({"enumerate", "tqdm.contrib.tenumerate"})
+WATCHING_WRAPPERS = ITERATION_WRAPPERS - {
+    "zip",
+    "reversed",
+    "itertools.islice",
+    "itertools.cycle",
+    "itertools.chain",
+    "itertools.tee",
+}
+
 # Tensor methods whose result carries no graph although it holds the values (torch.Tensor documentation).
 DETACHING_METHODS = frozenset({"detach", "detach_"})
 # Methods that leave the tensor world; the result can hold no graph. numpy() raises on a tensor that requires grad.
