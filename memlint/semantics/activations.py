@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import libcst as cst
@@ -19,7 +20,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question
 from memlint.semantics.running import is_run_in_view
-from memlint.semantics.scopes import Scope, nodes_of, nodes_within, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_of, nodes_within, path_of, walk
 from memlint.semantics.step_outputs import is_emptied, reached_from
 from memlint.semantics.values import Kind, Mode, Value
 
@@ -84,7 +85,13 @@ def _is_nobodys_business(module: Module, owner: Scope, store: Store, attribute: 
     boxes = [module.box(index) for index in store.boxes]
     if any(box.bounded or box.returned or box.escaped for box in boxes):
         return False
-    filled = {id(other.target) for other in module.stores if other.boxes & store.boxes}
+    return _is_only_filled(module, store.boxes, attribute)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _is_only_filled(module: Module, boxes: frozenset[int], attribute: str) -> bool:
+    """Whether all who read the attribute put something into these containers."""
+    filled = {id(store.target) for store in module.stores if store.boxes & boxes}
     return all(id(read) in filled for read in module.once(_Reads).plain(attribute))
 
 
@@ -164,19 +171,26 @@ class _Reads:
         for literal in nodes_of(module.tree, cst.SimpleString):
             self._strings.setdefault(literal.evaluated_value, []).append(literal)
         self._without_grad = list(_without_grad(module))
+        self._detached: dict[str, frozenset[int]] = {}
+        self._plain: dict[str, list[cst.CSTNode]] = {}
 
     def detached(self, attribute: str) -> frozenset[int]:
         """The nodes that take it out of its graph, or read it where grad mode is off."""
-        cut = self._cut.get(attribute, set())
-        named = {id(node) for node in self._named.get(attribute, ())}
-        reads = [named & inside for words, inside in self._without_grad if words is None or attribute in words]
-        return frozenset(cut.union(*reads))
+        if attribute not in self._detached:
+            cut = self._cut.get(attribute, set())
+            named = {id(node) for node in self._named.get(attribute, ())}
+            reads = [named & inside for words, inside in self._without_grad if words is None or attribute in words]
+            self._detached[attribute] = frozenset(cut.union(*reads))
+        return self._detached[attribute]
 
     def plain(self, attribute: str) -> list[cst.CSTNode]:
         """All other reads."""
-        no_reads = self._bound | self.detached(attribute)
-        reads = [node for node in self._named.get(attribute, ()) if id(node) not in no_reads]
-        return [*reads, *self._strings.get(attribute, ())]
+        if attribute not in self._plain:
+            detached = self.detached(attribute)
+            named = (node for node in self._named.get(attribute, ()) if id(node) not in self._bound)
+            reads = [node for node in named if id(node) not in detached]
+            self._plain[attribute] = [*reads, *self._strings.get(attribute, ())]
+        return self._plain[attribute]
 
 
 def _elements(target: cst.BaseExpression) -> Iterator[cst.BaseExpression]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
+from typing import NamedTuple
 
 import libcst as cst
 
@@ -79,9 +81,9 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
         return None
     if loop is not None and loop.carried & backward.differentiated.roots:
         return None  # a hidden state, a running sum: the next iteration walks this graph again
-    over_it = (item for item in module.backwards_over(graph) if item.scope is flow.scope)
-    others = [item for item in over_it if item is not backward]
-    if any(item.order > backward.order or item.guarded for item in others):
+    spans = _backward_spans(flow)
+    over_it = [spans[root] for root in graph & spans.keys()]
+    if any(span.last > backward.order or span.first_guarded < backward.order for span in over_it):
         return None  # GAN steps, per-task gradients, gradient penalties
     if _handed_on(module, flow, backward, graph):
         return None
@@ -91,7 +93,28 @@ def _needless(module: Module, flow: Flow, backward: Backward, argument: cst.Arg)
             part for part in returned if not part.idents or not part.idents <= module.once(differentiated_losses)
         ]
     questions = frozenset({ResultNotDifferentiated(backward.scope.qualname)} if returned else ())
-    return NeedlessRetain(backward, argument, bool(others), questions, loop is not None and not outside.by_name)
+    others = any(span.first < backward.order for span in over_it)
+    return NeedlessRetain(backward, argument, others, questions, loop is not None and not outside.by_name)
+
+
+class _Span(NamedTuple):
+    """The orders of the backward passes of a function that reach one definition."""
+
+    first: int
+    last: int
+    first_guarded: float
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _backward_spans(flow: Flow) -> dict[int, _Span]:
+    spans: dict[int, _Span] = {}
+    for backward in flow.backwards:
+        order = backward.order
+        for root in backward.differentiated.roots:
+            known = spans.get(root, _Span(order, order, inf))
+            guarded = min(known.first_guarded, order) if backward.guarded else known.first_guarded
+            spans[root] = _Span(known.first, order, guarded)
+    return spans
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)

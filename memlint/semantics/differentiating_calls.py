@@ -150,8 +150,15 @@ def _note_grad_on(flow: Flow, target: Value) -> None:
     rests_on = flow.analysis.foundations(target.conditions)
     if GradOnEntry(function) not in rests_on and not _is_of_entry_mode(flow, target):
         return
-    flow.differentiating.add(flow.branches)
-    if any(_in_each_branch(branches, flow.differentiating) for branches in flow.differentiating):
+    branches = flow.branches
+    if branches in flow.differentiating:
+        return
+    flow.differentiating.add(branches)
+    for statement, _ in branches:
+        flow.differentiating_in.setdefault(statement, []).append(branches)
+    # Those that it may complete are in the same `if` as it.
+    beside = flow.differentiating_in[branches[-1][0]] if branches else [branches]
+    if any(_in_each_branch(each, flow.differentiating) for each in beside):
         flow.analysis.grad_on.add(function)
 
 

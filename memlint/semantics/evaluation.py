@@ -477,12 +477,17 @@ def _is_out_of_view(module: Module, call: Call, *, own_object: bool) -> bool:
 
 def _cannot_notice(module: Module, flow: Flow, loop: Loop | None) -> bool:
     """The rest of the proof that grad mode is not needed (fix-safety.md, row on `@torch.no_grad()`)."""
+    if loop is not None and isinstance(loop.node, cst.GeneratorExp):
+        return False
+    return _function_cannot_notice(module, flow)
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _function_cannot_notice(module: Module, flow: Flow) -> bool:
     node = flow.scope.node
     if isinstance(node, cst.FunctionDef) and (
         node.asynchronous is not None or flow.scope.has_yield or module.is_compiled(flow.scope)
     ):
-        return False
-    if loop is not None and isinstance(loop.node, cst.GeneratorExp):
         return False
     if module.words & (_FAST_PATH_WORDS | _NOTICING_WORDS) or module.mentions(PROJECT_DIFFERENTIATES):
         return False

@@ -81,6 +81,8 @@ class Flow(Expressions):
         """Those that hold what is compared: `out > 0.5`."""
         self.differentiating: set[tuple[tuple[int, int], ...]] = set()
         """The branches in which something computed in the caller's grad mode is differentiated."""
+        self.differentiating_in: dict[int, list[tuple[tuple[int, int], ...]]] = {}
+        """Those of each `if`, by its number."""
         self.backed_at_end: frozenset[int] | None = None
         self._made_at_end: set[int] = set()
         self.final: dict[str, Value] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from memlint.semantics.events import Call, Loop
 from memlint.semantics.flow import Flow
@@ -13,9 +15,9 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.output_takers import TEST_WORDS, watches
 from memlint.semantics.paths import head_of
-from memlint.semantics.scopes import Scope, path_of
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of
 from memlint.semantics.summaries import DIFFERENTIATING_WORDS
-from memlint.semantics.values import Kind
+from memlint.semantics.values import Kind, Value
 
 # What takes gradients with respect to the input says so.
 _ATTACK_WORDS = frozenset(
@@ -45,25 +47,53 @@ def somebody_may_differentiate(flow: Flow, loop: Loop | None, forward: Call) -> 
     """
     if _returns_densities_of_samples(flow, forward):
         return True
+    given = _given_out_of_view(flow)
+    if loop in given.models:
+        return True
     inputs = frozenset().union(*(argument.value.idents for argument in forward.positional))
-    for call in flow.calls:
-        if call.is_forward or call.callee.kind is Kind.MODULE or (loop is not None and loop not in loops_around(call)):
+    for call in given.by_root.get(forward.root, ()):
+        if loop is not None and loop not in loops_around(call):
             continue
-        if (
-            call.root not in flow.analysis.unseen
-            or call.root in flow.analysis.losses
-            or call.names(known.EXPORTING_FUNCTIONS)
-        ):
-            continue
-        given = [argument.value for argument in (*call.positional, *call.keywords.values())]
-        if any(value.kind is Kind.MODULE for value in given):
-            return True
-        if watches(call):
-            continue
-        gets_output = any(forward.root in value.roots and not value.idents & inputs for value in given)
-        if gets_output and any(value.idents & inputs for value in given) and not _evaluates(flow, loop, call):
+        values = _given(call)
+        gets_output = any(forward.root in value.roots and not value.idents & inputs for value in values)
+        if gets_output and any(value.idents & inputs for value in values) and not _evaluates(flow, loop, call):
             return True
     return False
+
+
+class _GivenOutOfView(NamedTuple):
+    """What a function gives to code out of view, which may differentiate it."""
+
+    models: frozenset[Loop | None]
+    """The loops in which that code is given a module; None: anywhere in the function."""
+    by_root: dict[int, list[Call]]
+    """Definition -> the calls that are given it, but for those that only watch."""
+
+
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _given_out_of_view(flow: Flow) -> _GivenOutOfView:
+    models: set[Loop | None] = set()
+    by_root: dict[int, list[Call]] = {}
+    for call in flow.calls:
+        if not _is_out_of_view(flow, call):
+            continue
+        values = _given(call)
+        if any(value.kind is Kind.MODULE for value in values):
+            models.update((None, *loops_around(call)))
+        elif not watches(call):
+            for root in frozenset().union(*(value.roots for value in values)):
+                by_root.setdefault(root, []).append(call)
+    return _GivenOutOfView(frozenset(models), by_root)
+
+
+def _is_out_of_view(flow: Flow, call: Call) -> bool:
+    if call.is_forward or call.callee.kind is Kind.MODULE or call.names(known.EXPORTING_FUNCTIONS):
+        return False
+    return call.root in flow.analysis.unseen and call.root not in flow.analysis.losses
+
+
+def _given(call: Call) -> list[Value]:
+    return [argument.value for argument in (*call.positional, *call.keywords.values())]
 
 
 def _evaluates(flow: Flow, loop: Loop | None, call: Call) -> bool:
@@ -91,16 +121,14 @@ def _adapting(module: Module) -> frozenset[Scope]:
 def _learns_from_output(flow: Flow, call: Call) -> bool:
     if words_of(call.method or "").isdisjoint(_LEARNING_WORDS):
         return False
-    given = (argument.value for argument in (*call.positional, *call.keywords.values()))
-    return any(flow.analysis.roots[root].is_forward for value in given for root in flow.all_roots(value))
+    return any(flow.analysis.roots[root].is_forward for value in _given(call) for root in flow.all_roots(value))
 
 
 def holder_gets(flow: Flow, forward: Call, runs: Sequence[Run]) -> bool:
     """Whether the object that holds the model is called with its output: `explainer(label, explainer.model(x))`."""
     holders = {run.model.rpartition(".")[0] for run in runs if run.model is not None} - {"", "self"}
-    return any(
-        path_of(call.call.func) in holders
-        and any(forward.root in argument.value.roots for argument in (*call.positional, *call.keywords.values()))
+    return bool(holders) and any(
+        path_of(call.call.func) in holders and any(forward.root in value.roots for value in _given(call))
         for call in flow.calls
     )
 

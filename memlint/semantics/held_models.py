@@ -34,10 +34,18 @@ def item_path(node: cst.CSTNode) -> str | None:
     return f"{base}[{key if key is not None else index}]" if key is not None or index is not None else base + _ANY
 
 
-def covers(path: str, model: str) -> bool:
-    """Whether what is done to the modules of a path is done to this one: `self` has `self.nets`, that its items."""
-    every = path.removesuffix(_ANY) + "["
-    return model == path or model.startswith((path + ".", every))
+def covering(model: str) -> frozenset[str]:
+    """The paths of which what is done to their modules is done to this one.
+
+    `self` has `self.nets`, that its items: `self.nets[*]` and `self.nets[generator]`.
+    """
+    paths = {model}
+    for end, sign in enumerate(model):
+        if sign in ".[":
+            paths.add(model[:end])
+        if sign == "[":
+            paths.add(model[:end] + _ANY)
+    return frozenset(paths)
 
 
 def item_in_loop(loop: Loop | None, name: str | None) -> str | None:
@@ -70,7 +78,7 @@ def shows_module(scope: Scope, item: cst.Subscript) -> bool:
         return False
     called = _called_on_items(within.node)
     proofs: Set[str] = known.MODULE_METHODS
-    return any(covers(of, path) and not proofs.isdisjoint(methods) for of, methods in called.items())
+    return any(not proofs.isdisjoint(called.get(of, ())) for of in covering(path))
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)

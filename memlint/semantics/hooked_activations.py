@@ -207,7 +207,7 @@ def _piled_up(module: Module, hook: _Hook) -> Iterator[HookedActivation]:
     owner, flow = hook.scope.parent, module.flow_of(hook.scope)
     if owner is None or not owner.is_class or flow is None or "remove" in owner.words_within:
         return  # the hook goes, and the object mostly with it
-    if not any(_runs_it(call) for method in owner.children for call in module.calls_in(method)):
+    if owner not in module.once(_running_models):
         return
     for store in flow.stores:
         attribute = attribute_of(store)
@@ -218,6 +218,11 @@ def _piled_up(module: Module, hook: _Hook) -> Iterator[HookedActivation]:
             continue
         if not is_emptied(module, owner, attribute, store):
             yield HookedActivation(store.node, store.value_node, store.path or "", Left.PILED_UP)
+
+
+def _running_models(module: Module) -> frozenset[Scope | None]:
+    """The classes of which a method runs a model."""
+    return frozenset(call.scope.parent for call in module.calls if _runs_it(call))
 
 
 def _runs_it(call: Call) -> bool:

@@ -213,11 +213,12 @@ def _blocks_of(node: cst.CSTNode) -> Iterator[cst.BaseSuite]:
     body = getattr(node, "body", None)
     if isinstance(body, cst.BaseSuite):
         yield body
+    while isinstance(node, cst.If) and isinstance(node.orelse, cst.If):
+        node = node.orelse
+        yield node.body
     for name in ("orelse", "finalbody"):
         following = getattr(node, name, None)
-        if isinstance(following, cst.If):
-            yield from _blocks_of(following)
-        elif following is not None:
+        if following is not None:
             yield following.body
     for handler in getattr(node, "handlers", ()):
         yield handler.body

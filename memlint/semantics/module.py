@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
 from functools import cached_property
+from math import inf
 from typing import TypeVar, cast
 
 import libcst as cst
@@ -11,16 +12,16 @@ import libcst as cst
 from memlint.semantics.analysis import Analysis
 from memlint.semantics.definitions import Box
 from memlint.semantics.entry_modes import decorators
-from memlint.semantics.events import Argument, AttributeStore, Backward, Call, Loop, Store, Use
+from memlint.semantics.events import AttributeStore, Backward, Call, Loop, Store, Use
 from memlint.semantics.flow import Flow
-from memlint.semantics.held_models import covers, item_in_loop, item_path
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.knowledge.frameworks import is_torch_code
 from memlint.semantics.naming import EVALUATION_WORDS, words_of
 from memlint.semantics.paths import head_of
 from memlint.semantics.project import View
 from memlint.semantics.questions import ModuleFacts, Question, answer
-from memlint.semantics.scopes import Scope, chain_of, path_of, walk
+from memlint.semantics.scopes import Scope, walk
+from memlint.semantics.switches import Switches
 from memlint.semantics.values import Condition, Mode, Proof, Value
 
 # `predict` alone may hold predictions; `val_loader`, `test_batches` hold data.
@@ -54,7 +55,7 @@ class Module:
         self.analysis = Analysis(tree, view)
         self._done: dict[Callable[[Module], object], object] = {}
         self._calls_of: dict[frozenset[str], list[Call]] = {}
-        self._switches: dict[Scope, list[tuple[Call, str]]] = {}
+        self._switches: dict[Scope, Switches] = {}
 
     def release(self) -> None:
         """Take the analysis apart: its objects refer to each other, and would wait for the garbage collector.
@@ -310,31 +311,21 @@ class Module:
         With `model`, one that covers it: `self.eval()` puts `self.net` into eval mode too. With `before`, the last
         word before that call.
         """
-        in_eval: dict[str, bool] = {}
-        last = before.order if before is not None and before.scope is scope else None
-        for call, path in self._switches_of(scope):
-            if (last is not None and call.order >= last) or (loop is not None and self._is_after(call, loop)):
-                break
-            in_eval[path] = call.method == "eval" or _is_false(call.positional)
-        paths = [path for path, is_eval in in_eval.items() if is_eval]
+        switches = self._switches_of(scope)
+        until = before.order if before is not None and before.scope is scope else inf
+        if loop is not None:
+            until = min(until, self._last_in_loop.get(id(loop.node), inf) + 1)
         if model is None:
-            return paths[-1] if paths else None
-        # The longest path is the most specific: `self.train()`, then `self.backbone.eval()`.
-        known = max((path for path in in_eval if covers(path, model)), key=len, default=None)
+            return next((path for path in switches.begun(until) if switches.is_in_eval(path, until)), None)
+        known = switches.most_specific(model, until)
         if known is None and scope.parent is not None and head_of(model) not in scope.bound:
             return self.put_into_eval(scope.parent, None, model)
-        return known if known is not None and in_eval[known] else None
+        return known if known is not None and switches.is_in_eval(known, until) else None
 
-    def _switches_of(self, scope: Scope) -> list[tuple[Call, str]]:
-        """The calls that switch a module to or from evaluation, with its path."""
+    def _switches_of(self, scope: Scope) -> Switches:
         if scope not in self._switches:
-            found = ((call, _switched_path(call)) for call in self.calls_in(scope))
-            self._switches[scope] = [(call, path) for call, path in found if path is not None]
+            self._switches[scope] = Switches(self.calls_in(scope))
         return self._switches[scope]
-
-    def _is_after(self, call: Call, loop: Loop) -> bool:
-        last = self._last_in_loop.get(id(loop.node))
-        return last is not None and call.order > last
 
     @cached_property
     def _last_in_loop(self) -> dict[int, int]:
@@ -356,26 +347,6 @@ class Module:
             if isinstance(node, cst.SimpleString) and words_of(node.raw_value) & EVALUATION_WORDS:
                 return node.raw_value
         return None
-
-
-def _switched_path(call: Call) -> str | None:
-    """The module that `.eval()` or `.train()` switches: `net.eval()`, `net.cuda().eval()`, `net = build().eval()`."""
-    if call.method not in ("eval", "train") or call.receiver_node is None or len(call.positional) > 1:
-        return None
-    if call.method == "eval" and call.positional:
-        return None
-    statement = call.statement
-    if isinstance(statement, cst.Assign) and any(item is call.node for item in chain_of(statement.value)):
-        return path_of(statement.targets[0].target)
-    node = call.receiver_node
-    for inner in chain_of(node):
-        node = inner.func.value  # type: ignore[attr-defined]
-    path = item_path(node)
-    return item_in_loop(call.loop, path) or path
-
-
-def _is_false(arguments: tuple[Argument, ...]) -> bool:
-    return bool(arguments) and arguments[0].value.literal is False
 
 
 def _inverted(pairs: Iterable[tuple[str, Iterable[int]]]) -> dict[int, frozenset[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -16,7 +17,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retentions
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, path_of, walk
 from memlint.semantics.values import Kind, Mode, Proof, Value
 
 _STEPPED = frozenset({"step"})
@@ -206,6 +207,7 @@ def _detaches(call: Call, root: int) -> bool:
     return call.method in DETACHING_METHODS and call.receiver is not None and root in call.receiver.roots
 
 
+@lru_cache(maxsize=NODES_REMEMBERED)
 def _cut_of_all(module: Module, name: str) -> cst.CSTNode | None:
     """Where what the attribute holds is detached, if every read of it is."""
     reads = module.once(AttributeReads)

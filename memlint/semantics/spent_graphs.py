@@ -7,7 +7,7 @@ import libcst as cst
 from memlint.semantics.events import Backward
 from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
-from memlint.semantics.scopes import nodes_within, path_of, walk
+from memlint.semantics.scopes import Scope, nodes_within, path_of, walk
 from memlint.semantics.values import Grad, Kind
 
 
@@ -24,14 +24,19 @@ def only_in_spent_attributes(module: Module, flow: Flow, backward: Backward, gra
 
 def is_stepped_after(module: Module, backward: Backward) -> bool:
     """An optimizer changes the parameters afterwards: whoever differentiated the loss once more would get an error."""
-    return any(
-        call.method == "step"
-        and call.order > backward.order
+    return backward.order < module.once(_last_steps).get(backward.scope, 0)
+
+
+def _last_steps(module: Module) -> dict[Scope, int]:
+    """By function: the order of the last step of an optimizer that no condition guards."""
+    return {
+        call.scope: call.order
+        for call in module.calls
+        if call.method == "step"
         and not call.guarded
         and call.receiver is not None
         and call.receiver.kind in (Kind.OPTIMIZER, Kind.SCALER)
-        for call in module.calls_in(backward.scope)
-    )
+    }
 
 
 def set_by_forward(module: Module, backward: Backward, root: int) -> bool:
