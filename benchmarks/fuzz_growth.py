@@ -3,7 +3,7 @@
     python benchmarks/fuzz_growth.py [--seed N] [--programs N] [--seconds N]
 
 Programs are made of the statement forms below, one to three of them repeated in one of the frames, or nested in each
-other; projects are a file for each repetition. Each is read at four sizes, and the work is counted, not timed
+other; shapes are whole files (`growth_shapes.md`); projects are a file for each repetition. Each is read at four sizes, and the work is counted, not timed
 (`steps.py`). Where the work grows as the code does, doubling the code doubles what is added to it. Prints what adds
 more than `TOLERATED` times as much, twice in a row; the exit status is 1 where there is such a program.
 """
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
+import string
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -295,6 +298,36 @@ def of_one_helper(files: int) -> dict[str, str]:
 PROJECTS = tuple(Project(write.__name__, FILES, write) for write in (apart, chained, in_a_ring, of_one_helper))
 
 
+# --- files as people and generators write them ---
+
+# What comes before them.
+_SHAPE_HEAD = """import torch
+from torch import nn
+import torch.nn.functional as F
+
+
+def differentiate(loss):
+    loss.backward()
+
+
+"""
+
+
+def shapes(sizes: tuple[int, ...] = SIZES) -> Iterator[Program]:
+    """Those of growth_shapes.md."""
+    text = Path(__file__).with_name("growth_shapes.md").read_text(encoding="utf-8")
+    for name, code in re.findall(r"^## (.+?)\n+```python\n(.*?\n)```$", text, re.MULTILINE | re.DOTALL):
+        yield Program(f"shape: {name}", sizes, partial(_shaped, code))
+
+
+def _shaped(code: str, size: int) -> str:
+    head, _, rest = code.partition("«")
+    item, _, tail = rest.partition("»")
+    repeat = string.Template(item).substitute
+    items = (repeat(i=i, p=max(0, i - 1), n=min(size - 1, i + 1), h=i // 2) for i in range(size))
+    return f"{_SHAPE_HEAD}{head}{''.join(items)}{tail}"
+
+
 def nested(blocks: tuple[str, ...], form: str) -> Program:
     def write(depth: int) -> str:
         text = ""
@@ -326,6 +359,7 @@ def programs(random_: random.Random) -> Iterator[Program | Project]:
     for form in FORMS:
         yield from (repeated((form,), frame) for frame in FRAMES)
         yield from (each((form,)) for each in (functions, methods, classes))
+    yield from shapes()
     yield from PROJECTS
     for block in BLOCKS:
         yield from (nested((block,), form) for form in FORMS[:6])
