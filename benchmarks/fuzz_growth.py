@@ -205,6 +205,7 @@ class Project:
             (root / "pyproject.toml").touch()
             files = {root / name: text for name, text in self.write(size).items()}
             for path, text in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
             policies = {path: EVERY_RULE._replace(project=folder, file=path) for path in files}
             forget_projects()

@@ -54,6 +54,7 @@ class Names:
         self._trees: dict[str, ast.Module | None] = {}
         self._canonical: Memo[tuple[str, str], str] = {}
         self._bases: Memo[str, tuple[str, ...]] = {}
+        self._imported: Memo[str, frozenset[str]] = {}
         self._methods: Memo[tuple[str, str], str | None] = {}
         self._bodies: dict[str, ClassBody] = {}
         self._folders: dict[str, frozenset[str]] = {}
@@ -325,8 +326,10 @@ class Names:
 
     def imports_from(self, file: str, other: str) -> bool:
         """Whether one file imports from the other, or imports it."""
-        imports = self.surface(file).imports.values()
-        return any(file_of(self.canonical(file, name)) == other for name in imports)
+        return other in self.reads.once(self._imported, file, lambda: self._files_imported_by(file))
+
+    def _files_imported_by(self, file: str) -> frozenset[str]:
+        return frozenset(file_of(self.canonical(file, name)) for name in self.surface(file).imports.values())
 
     # --- classes ---
 

@@ -107,6 +107,7 @@ class Callers:
         self._switching: Memo[str, bool] = {}
         self._speaking: Memo[str, bool | None] = {}
         self._known: Memo[tuple[str, str], bool] = {}
+        self._on_others: Memo[tuple[str, str], bool] = {}
 
     def sites(self, symbol: str, *, outside: str = "") -> Sites | None:
         """The calls in the project's files, those in the file `outside` left out; None where they cannot be told."""
@@ -340,11 +341,15 @@ class Callers:
 
     def _may_call(self, file: str, symbol: str, name: str) -> bool:
         """Judged from the text: `self.evaluate()` in a class that is no relation of the method's is no call of it."""
-        text, owner = self.names.text(file), symbol.rpartition(".")[0]
-        if text.count(f".{name}(".encode()) != text.count(f"self.{name}(".encode()):
+        if self.reads.once(self._on_others, (file, name), lambda: self._is_called_on_others(file, name)):
             return True
+        owner = symbol.rpartition(".")[0]
         own_line = [item for item in (owner, *self.names.bases(owner)) if is_symbol(item)]
-        return any(file == file_of(item) for item in own_line) or name_in_file(owner).encode() in text
+        return any(file == file_of(item) for item in own_line) or name_in_file(owner).encode() in self.names.text(file)
+
+    def _is_called_on_others(self, file: str, name: str) -> bool:
+        text = self.names.text(file)
+        return text.count(f".{name}(".encode()) != text.count(f"self.{name}(".encode())
 
     def _entry(self, symbol: str) -> Mode:
         file, path = file_of(symbol), name_in_file(symbol)

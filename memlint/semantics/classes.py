@@ -52,6 +52,8 @@ class Classes(Definitions):
         self._records: dict[str, tuple[str, ...] | None] = {}
         self._members: dict[tuple[str, str], Value | None] = {}
         self._bases: dict[str, frozenset[str]] = {}
+        self._named_bases: dict[str, list[str]] = {}
+        """Those that each class names itself."""
         self._methods: dict[tuple[str, str], Scope | None] = {}
         self._called_in_class: dict[tuple[Scope, str], set[str]] = {}
         self._shown_by_use: dict[tuple[Scope, str], Value | None] = {}
@@ -163,16 +165,17 @@ class Classes(Definitions):
             return found
         self._bases[qualname] = frozenset()
         scope = self._by_name.get(qualname)
-        names: set[str] = set()
+        named: list[str] = []
         if scope is not None and isinstance(scope.node, cst.ClassDef):
-            for base in scope.node.bases:
-                expression = base.value.value if isinstance(base.value, cst.Subscript) else base.value
-                name = self.qualify(expression) or "?"
-                names.add(name)
-                if name.startswith(":"):
-                    names |= self.base_names(name)
-                elif self.view is not None and name.startswith("@"):
-                    names.update(self.view.bases(name))
+            bases = (base.value for base in scope.node.bases)
+            named = [self.qualify(base.value if isinstance(base, cst.Subscript) else base) or "?" for base in bases]
+        names = set(named)
+        for name in named:
+            if name.startswith(":"):
+                names |= self.base_names(name)
+            elif self.view is not None and name.startswith("@"):
+                names.update(self.view.bases(name))
+        self._named_bases[qualname] = named
         self._bases[qualname] = frozenset(names)
         return self._bases[qualname]
 
@@ -386,10 +389,10 @@ class Classes(Definitions):
             methods |= self.view.methods_called(base, path)
         return methods
 
-    def _project_bases(self, owner: Scope) -> list[str]:
-        if self.view is None:
-            return []
-        return [base for base in self.base_names(owner.qualname) if base.startswith("@")]
+    def _project_bases(self, owner: Scope) -> Iterator[str]:
+        """The classes of the project that the class, or a base of it in this file, derives from: they have theirs."""
+        for name in (owner.qualname, *self.base_names(owner.qualname)):
+            yield from (base for base in self._named_bases.get(name, ()) if base.startswith("@"))
 
     def kind_of_annotation(self, quals: frozenset[str]) -> Value | None:
         for qual in quals:
