@@ -3,9 +3,10 @@
     python benchmarks/fuzz_growth.py [--seed N] [--programs N] [--seconds N]
 
 Programs are made of the statement forms below, one to three of them repeated in one of the frames, or nested in each
-other; shapes are whole files (`growth_shapes.md`); projects are a file for each repetition. Each is read at four sizes, and the work is counted, not timed
-(`steps.py`). Where the work grows as the code does, doubling the code doubles what is added to it. Prints what adds
-more than `TOLERATED` times as much, twice in a row; the exit status is 1 where there is such a program.
+other; shapes are whole files (`growth_shapes.md`); projects are a file for each repetition. Each is read at four sizes,
+and the work is counted, not timed (`steps.py`). Where the work grows as the code does, doubling the code doubles what
+is added to it. Prints what adds more than `TOLERATED` times as much, twice in a row; the exit status is 1 where there
+is such a program.
 """
 
 from __future__ import annotations

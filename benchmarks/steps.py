@@ -7,9 +7,9 @@ does not count.
 from __future__ import annotations
 
 import cProfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import libcst
@@ -19,11 +19,13 @@ from memlint.linting.finding import Confidence
 from memlint.linting.policy import Policy
 from memlint.linting.registry import all_rules
 from memlint.semantics import slices
+from memlint.semantics.layers import Roots, Variables
 from memlint.semantics.parsing import parse
-from memlint.semantics.state import State
 from memlint.semantics.values import Value
 
 EVERY_RULE = Policy(frozenset(rule.code for rule in all_rules()), Confidence.LOW)
+
+_Layers = TypeVar("_Layers", Variables, Roots)
 
 # To copy so many facts from set to set takes as long as an average call.
 _FACTS_A_CALL = 32
@@ -37,17 +39,26 @@ class _Facts:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        make, copy = Value.__init__, State.copy
+        make, copy_variables, copy_roots = Value.__init__, Variables.copy, Roots.copy
 
         def making(value: Value, *given: Any, **named: Any) -> None:
             make(value, *given, **named)
             self.made += len(value.roots) + len(value.conditions) + len(value.proves)
 
-        def copying(state: State) -> State:
-            self.made += len(state.vars) + len(state.made) + len(state.backed)
-            return copy(state)
+        def copying(copy: Callable[[_Layers], _Layers]) -> Callable[[_Layers], _Layers]:
+            def counting(layers: _Layers) -> _Layers:
+                shared = layers._shared
+                copied = copy(layers)
+                self.made += len(copied._own) + (len(copied._shared) if copied._shared is not shared else 0)
+                return copied
 
-        with patch.object(Value, "__init__", making), patch.object(State, "copy", copying):
+            return counting
+
+        with (
+            patch.object(Value, "__init__", making),
+            patch.object(Variables, "copy", copying(copy_variables)),
+            patch.object(Roots, "copy", copying(copy_roots)),
+        ):
             yield
 
 

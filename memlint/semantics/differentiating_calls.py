@@ -164,7 +164,7 @@ def _note_grad_on(flow: Flow, target: Value) -> None:
 
 def _is_of_entry_mode(flow: Flow, target: Value) -> bool:
     """Code out of view has computed it here, in the mode in which the function was called: a loss function, a step."""
-    made_here = bool(target.idents) and target.idents <= flow.state.made & flow.analysis.unseen
+    made_here = bool(target.idents) and target.idents <= flow.analysis.unseen and flow.state.made.has_all(target.idents)
     return made_here and flow.state.mode is Mode.ENTRY and flow.scope.words_within.isdisjoint(GRAD_MODE_WORDS)
 
 

@@ -69,7 +69,8 @@ class Expressions(Effects):
         if value is None:
             value = self._outer(name, node)
         elif len(value.idents) > MAX_ALTERNATIVES and value.kind in (Kind.TENSOR, Kind.UNKNOWN):
-            value = self.state.vars[name] = self.unknown(node, value.roots)
+            value = self.unknown(node, value.roots)
+            self.state.vars[name] = value
         if value.kind is Kind.UNKNOWN:
             shown = self.analysis.kind_from_use(self.scope, name)
             if shown is not None:
@@ -247,8 +248,9 @@ class Expressions(Effects):
         for name in names if isinstance(target, cst.Tuple) else ():
             value = self.state.vars[name]
             if value.partly is not None:
-                self.state.vars[name] = Value(value.kind, Grad.MIXED, roots=value.roots)
-                held[self.state.vars[name]] = value
+                hidden = Value(value.kind, Grad.MIXED, roots=value.roots)
+                self.state.vars[name] = hidden
+                held[hidden] = value
         return held
 
     def show_items(self, held: dict[Value, Value], loop: Loop) -> None:
@@ -492,7 +494,7 @@ class Expressions(Effects):
 
     def _comp(self, node: cst.CSTNode, clause: cst.CompFor, results: list[cst.BaseExpression]) -> Value:
         """The elements of a comprehension; its body is a loop whose variables are its own."""
-        outer_vars = dict(self.state.vars)
+        outer_vars = self.state.vars.copy()
         outer_loop, outer_guards = self.loop, self.guards
         self.guards = 0
         current: cst.CompFor | None = clause
@@ -582,9 +584,9 @@ class Expressions(Effects):
         return Value(Kind.CALLABLE, quals=frozenset({"<lambda>"}))
 
     def capture_names(self, words: frozenset[str], node: cst.CSTNode) -> None:
-        for name in self.state.vars.keys() & words:
-            value = self.state.vars[name]
-            if value.idents:
+        for name in words:
+            value = self.state.vars.get(name)
+            if value is not None and value.idents:
                 self.use(value, "captured", name, node)
 
     def _await(self, node: cst.Await) -> Value:

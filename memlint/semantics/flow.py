@@ -17,10 +17,11 @@ from memlint.semantics.entry_modes import context_mode
 from memlint.semantics.events import AttributeStore, Backward, Call, Loop, Store
 from memlint.semantics.expressions import Expressions
 from memlint.semantics.knowledge import torch as known
+from memlint.semantics.layers import Roots, Variables, union
 from memlint.semantics.library_objects import is_neutral_context
 from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import imported_names, path_of
-from memlint.semantics.state import Effect, State, merge
+from memlint.semantics.state import Effect, State, freed, merge
 from memlint.semantics.sums import added_to, joined
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
 
@@ -37,7 +38,7 @@ class Flow(Expressions):
         self.scope = scope
         self.entry = entry
         # Where nobody knows what a framework does, it is asked like a caller's: a backward pass may show it.
-        self.state = State(variables, Mode.ENTRY if entry is Mode.UNKNOWN else entry)
+        self.state = State(Variables({**variables}), Mode.ENTRY if entry is Mode.UNKNOWN else entry)
         self.quiet = 0
         self.tensors_written: list[AttributeStore] = []
         """What carries a graph and is written into an attribute's own memory: `self.mean[:] = value`."""
@@ -84,8 +85,9 @@ class Flow(Expressions):
         self.differentiating_in: dict[int, list[tuple[tuple[int, int], ...]]] = {}
         """Those of each `if`, by its number."""
         self.backed_at_end: frozenset[int] | None = None
-        self._made_at_end: set[int] = set()
-        self.final: dict[str, Value] = {}
+        self._made_at_end = Roots()
+        self.final = Variables({})
+        """What the variables hold where the function ends, on whichever path."""
 
     # --- running ---
 
@@ -94,7 +96,8 @@ class Flow(Expressions):
         self.falls_off = self.state.alive
         if self.state.alive:
             self._leave()
-        self.final = self.state.vars if self.state.alive or not self.final else self.final
+        if self.state.alive or not self.final:
+            self.final = self.state.vars
 
     def run_expression(self, body: cst.BaseExpression) -> None:
         self._return(self.eval(body), body)
@@ -122,20 +125,17 @@ class Flow(Expressions):
 
     def _leave(self) -> None:
         """The end of the function is reached on this path."""
-        backed, made = self.state.backed, self.state.made
+        state = self.state
         if self.backed_at_end is None:
-            self.backed_at_end, self._made_at_end = backed, set(made)
+            self.backed_at_end, self._made_at_end = state.backed, state.made.copy()
         else:
-            before = self.backed_at_end
-            self.backed_at_end = (before - (made - backed)) | (backed - (self._made_at_end - before))
-            self._made_at_end |= made
-        if not self.final:
-            self.final = dict(self.state.vars)
-        else:
-            for path, value in self.state.vars.items():
-                older = self.final.get(path)
-                if older is not value:
-                    self.final[path] = value if older is None else join(older, value)
+            self.backed_at_end = freed(self.backed_at_end, self._made_at_end, state.backed, state.made)
+            self._made_at_end = union(state.made, self._made_at_end)
+        final = state.vars.copy()
+        for path, here, older in state.vars.differing(self.final):
+            if older is not None:
+                final[path] = older if here is None else join(older, here)
+        self.final = final
 
     # --- simple statements ---
 
@@ -285,9 +285,9 @@ class Flow(Expressions):
         if key is not None:
             self._cut_part(target.value, base, "[" + key.rpartition("[")[2], value)
             self.state.bind(key, value)
-        elif path in self.state.vars and value.grad is Grad.NO and self.literal_items(base):
+        elif path is not None and path in self.state.vars and value.grad is Grad.NO and self.literal_items(base):
             # `for name in losses: losses[name] = losses[name].item()`
-            self.state.bind(str(path), Value(base.kind, Grad.MIXED, roots=base.roots, cls=base.cls))
+            self.state.bind(path, Value(base.kind, Grad.MIXED, roots=base.roots, cls=base.cls))
         if key is None or base.boxes:
             # d["loss"] = loss keeps one value; d[step] = loss keeps one a step.
             known = {box: self.analysis.boxes[box].items for box in base.boxes}
@@ -352,7 +352,7 @@ class Flow(Expressions):
             target = element.value
             path = path_of(target)
             if path is not None:
-                value = self.state.vars.pop(path, None)
+                value = self.state.vars.pop(path)
                 if value is not None:
                     self.use(value, "delete", path, node)
             elif isinstance(target, cst.Subscript):
@@ -392,7 +392,7 @@ class Flow(Expressions):
         chain: cst.If | cst.Else | None = node
         guards = 0
         around, statement = self.branches, id(node)
-        fresh, self.state.fresh = self.state.fresh, set()
+        fresh, self.state.fresh = self.state.fresh, Roots()
         self.ifs[statement] = node
         loop = self.loop
         hidden = self.hide_items(node.test, loop.node.target, loop) if loop and isinstance(loop.node, cst.For) else None
@@ -425,7 +425,7 @@ class Flow(Expressions):
             end = merge(state, end)
         if some_left and end.alive:
             end.guarded = True
-        end.fresh |= fresh
+        end.fresh = union(fresh, end.fresh)
         self.state = end
         if loop is not None and hidden is not None and not some_left:
             self.show_items(hidden, loop)
@@ -440,7 +440,7 @@ class Flow(Expressions):
         value = then.vars.get(path_of(test.left) or "")
         if value is not None:
             without = then if isinstance(operator, cst.Is) else otherwise
-            without.made -= value.proves
+            without.made.remove(value.proves)
 
     def _for(self, node: cst.For) -> None:
         iterated = self.eval(node.iter)

@@ -107,7 +107,7 @@ def _note_last(flow: Flow, reading: Reading, name: str, value: Value) -> None:
     if name == "append":
         flow.state.bind(f"{path}[-1]", value)
     else:
-        flow.state.vars.pop(f"{path}[-1]", None)
+        flow.state.vars.pop(f"{path}[-1]")
 
 
 def _container_method(flow: Flow, reading: Reading, receiver: Value, name: str) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from memlint.semantics.layers import Roots, Variables, union
 from memlint.semantics.values import NOTHING, Grad, Kind, Mode, Value, join
 
 
@@ -12,16 +13,16 @@ class State:
 
     __slots__ = ("alive", "backed", "fresh", "guarded", "joined", "made", "mode", "owners", "region", "vars")
 
-    def __init__(self, variables: dict[str, Value], mode: Mode) -> None:
+    def __init__(self, variables: Variables, mode: Mode) -> None:
         self.vars = variables
         self.mode = mode
         self.region: int | None = None
         """Where grad mode is UNKNOWN: the marker of what switched it, the same for all that it switches alike."""
         self.backed: frozenset[int] = NOTHING
         """Definitions whose graph a backward pass has freed on every path on which they were made."""
-        self.made: set[int] = set()
+        self.made = Roots()
         """Definitions made on some path to here."""
-        self.fresh: set[int] = set()
+        self.fresh = Roots()
         """Definitions made in the branch that is being read."""
         self.owners: frozenset[str] = frozenset()
         """Names of which an attribute or item is known: `self` of `self.total`."""
@@ -31,10 +32,10 @@ class State:
         """After a merge: the paths that held something else on one side than on the other."""
 
     def copy(self) -> State:
-        new = State(dict(self.vars), self.mode)
+        new = State(self.vars.copy(), self.mode)
         new.region = self.region
         new.backed = self.backed
-        new.made = set(self.made)
+        new.made = self.made.copy()
         new.owners = self.owners
         new.guarded = self.guarded
         new.alive = self.alive
@@ -52,8 +53,8 @@ class State:
     def bind(self, path: str, value: Value) -> None:
         """Assign; what was known of the old value's attributes and items is forgotten."""
         if path in self.owners:
-            for known in [known for known in self.vars if known.startswith((path + ".", path + "["))]:
-                del self.vars[known]
+            for known in [known for known, _ in self.vars.items() if known.startswith((path + ".", path + "["))]:
+                self.vars.pop(known)
             self.owners = self.owners - {path}
         elif not path.isidentifier():
             owner = path.replace("[", ".").partition(".")[0]
@@ -71,10 +72,10 @@ class Effect:
 
     def applied_to(self, state: State) -> State:
         new = self._after.copy()
-        new.vars = dict(state.vars)
+        new.vars = state.vars.copy()
         for path, value in self._changed.items():
             if value is None:
-                new.vars.pop(path, None)
+                new.vars.pop(path)
             else:
                 new.vars[path] = value
         new.owners = self._after.owners | state.owners
@@ -90,27 +91,33 @@ def merge(a: State, b: State) -> State:
     variables, joined = _merge_vars(a, b)
     merged = State(variables, a.mode if a.mode is b.mode else Mode.UNKNOWN)
     merged.region = a.region if a.region == b.region and a.mode is b.mode else None
-    merged.backed = (a.backed - (b.made - b.backed)) | (b.backed - (a.made - a.backed))
-    merged.made = a.made | b.made
-    merged.fresh = a.fresh | b.fresh
+    merged.backed = freed(a.backed, a.made, b.backed, b.made)
+    merged.made = union(a.made, b.made)
+    merged.fresh = union(a.fresh, b.fresh)
     merged.owners = a.owners | b.owners
     merged.guarded = a.guarded or b.guarded
     merged.joined = joined
     return merged
 
 
-def _merge_vars(a: State, b: State) -> tuple[dict[str, Value], list[str]]:
-    merged, joined = dict(a.vars), []
-    for path, value in b.vars.items():
-        known = merged.get(path)
-        if known is value:
-            continue
-        merged[path] = _either(a, known, b, value) if known is not None else _from_one_side(path, value)
-        joined.append(path)
-    for path in sorted(a.vars.keys() - b.vars.keys()):
-        merged[path] = _from_one_side(path, a.vars[path])
-        joined.append(path)
-    return merged, joined
+def freed(backed: frozenset[int], made: Roots, others: frozenset[int], made_by_others: Roots) -> frozenset[int]:
+    """The definitions that were freed on both of two paths, or on the one on which they were made."""
+    if backed == others:
+        return backed
+    one = frozenset(root for root in backed - others if root not in made_by_others)
+    other = frozenset(root for root in others - backed if root not in made)
+    return one | other | (backed & others)
+
+
+def _merge_vars(a: State, b: State) -> tuple[Variables, list[str]]:
+    merged = a.vars.copy()
+    differing = a.vars.differing(b.vars)
+    for path, of_a, of_b in differing:
+        if of_a is not None and of_b is not None:
+            merged[path] = _either(a, of_a, b, of_b)
+        elif (value := of_a or of_b) is not None:
+            merged[path] = _from_one_side(path, value)
+    return merged, [path for path, _, _ in differing]
 
 
 def _either(a: State, of_a: Value, b: State, of_b: Value) -> Value:
@@ -119,10 +126,10 @@ def _either(a: State, of_a: Value, b: State, of_b: Value) -> Value:
     if value.grad is not Grad.MIXED:
         return value
     for state, one, other in ((a, of_a, of_b), (b, of_b, of_a)):
-        makes_it = one.grad is Grad.YES and bool(one.idents) and one.idents <= state.fresh
+        makes_it = one.grad is Grad.YES and bool(one.idents) and state.fresh.has_all(one.idents)
         if makes_it and other.grad is Grad.NO and other.kind is not Kind.CONTAINER:
             return value.at_times(one.conditions)
-        if one.partly is not None and not one.roots.isdisjoint(state.fresh) and other.kind in (Kind.NUMBER, Kind.NONE):
+        if one.partly is not None and state.fresh.has_any(one.roots) and other.kind in (Kind.NUMBER, Kind.NONE):
             return value.at_times(one.partly)
     return value
 
