@@ -18,7 +18,7 @@ import string
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -317,17 +317,46 @@ def differentiate(loss):
 
 def shapes(sizes: tuple[int, ...] = SIZES) -> Iterator[Program]:
     """Those of growth_shapes.md."""
-    text = Path(__file__).with_name("growth_shapes.md").read_text(encoding="utf-8")
-    for name, code in re.findall(r"^## (.+?)\n+```python\n(.*?\n)```$", text, re.MULTILINE | re.DOTALL):
+    for name, code in _blocks("##", _beside("growth_shapes.md")):
         yield Program(f"shape: {name}", sizes, partial(_shaped, code))
+
+
+def shapes_of_projects(sizes: tuple[int, ...] = FILES) -> Iterator[Project]:
+    """Those of growth_projects.md."""
+    for section in _beside("growth_projects.md").split("\n## ")[1:]:
+        name, _, files = section.partition("\n")
+        yield Project(f"project: {name}", sizes, partial(_shaped_project, list(_blocks("###", files))))
+
+
+def _beside(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _blocks(heading: str, text: str) -> list[tuple[str, str]]:
+    """What the headings say, and the code below each."""
+    return re.findall(rf"^{heading} (.+?)\n+```python\n(.*?\n)```$", text, re.MULTILINE | re.DOTALL)
 
 
 def _shaped(code: str, size: int) -> str:
     head, _, rest = code.partition("«")
     item, _, tail = rest.partition("»")
-    repeat = string.Template(item).substitute
-    items = (repeat(i=i, p=max(0, i - 1), n=min(size - 1, i + 1), h=i // 2) for i in range(size))
-    return f"{_SHAPE_HEAD}{head}{''.join(items)}{tail}"
+    return f"{_SHAPE_HEAD}{head}{''.join(_repeated(item, size))}{tail}"
+
+
+def _repeated(text: str, size: int) -> Iterator[str]:
+    fill = string.Template(text).substitute
+    return (fill(i=i, p=max(0, i - 1), n=min(size - 1, i + 1), h=i // 2) for i in range(size))
+
+
+def _shaped_project(files: Iterable[tuple[str, str]], size: int) -> dict[str, str]:
+    written: dict[str, str] = {}
+    for name, code in files:
+        if "$i" in name:
+            texts = (_SHAPE_HEAD + text for text in _repeated(code, size))
+            written.update(zip(_repeated(name, size), texts, strict=True))
+        else:
+            written[name] = _shaped(code, size)
+    return written
 
 
 def nested(blocks: tuple[str, ...], form: str) -> Program:
@@ -363,6 +392,7 @@ def programs(random_: random.Random) -> Iterator[Program | Project]:
         yield from (each((form,)) for each in (functions, methods, classes))
     yield from shapes()
     yield from PROJECTS
+    yield from shapes_of_projects()
     for block in BLOCKS:
         yield from (nested((block,), form) for form in FORMS[:6])
     yield from (expression((parts,)) for parts in EXPRESSIONS)
