@@ -261,7 +261,7 @@ class DeferredWeights:
             self._assumptions.note_once(
                 "random numbers after the weights are those of another seed, to save drawing them"
             )
-            digest = hashlib.sha256(generator.get_state().numpy().tobytes()).digest()
+            digest = hashlib.sha256(bytes(generator.get_state().tolist())).digest()
             generator.manual_seed(int.from_bytes(digest[:7], "little"))
             return
         buffer = torch.empty(min(_CHUNK, draws), dtype=dtype)
