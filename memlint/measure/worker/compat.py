@@ -95,8 +95,12 @@ ENGINE = torch.autograd.graph._engine_run_backward.__code__
 
 UNKNOWN_VALUE_ERRORS = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
 """What FakeTensorMode raises where an operator's result depends on values."""
-UNKNOWN_OPERATOR_ERRORS = (fake_tensor.UnsupportedOperatorException, fake_tensor.UnsupportedFakeTensorException)
-"""What it raises where an operator says nothing of its results without running."""
+UNKNOWN_OPERATOR_ERRORS = (
+    fake_tensor.UnsupportedOperatorException,
+    fake_tensor.UnsupportedFakeTensorException,
+    torch.AcceleratorError,
+)
+"""What it raises where an operator says nothing of its results without running; a CUDA build then looks for a card."""
 
 WITHOUT_KERNEL = "with arguments from the 'CUDA' backend"
 """What torch says of an operator that was asked to run on what has no values."""

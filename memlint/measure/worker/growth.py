@@ -23,7 +23,7 @@ import torch
 from memlint.measure.recording import Category, Keeper, Place
 from memlint.measure.worker import compat
 from memlint.measure.worker.lines import LiveNode, NodeTags, tagged
-from memlint.measure.worker.names import Namer, is_own, user_frames
+from memlint.measure.worker.names import Namer, is_own, referrers, user_frames
 from memlint.measure.worker.steps import Mark, Span
 from memlint.measure.worker.tracker import Tracker, parts
 
@@ -328,7 +328,7 @@ def _end_of_chain(item: object) -> object:
 
 def _referrers(items: list[object]) -> list[object]:
     """What refers to any of the items, over tuples that the collector does not track (`torch.return_types.max`)."""
-    found = gc.get_referrers(*items)
+    found = referrers(items)
     sought = set(map(id, items))
     for holder in gc.get_objects():
         if any(_is_untracked(held) and any(id(item) in sought for item in held) for held in gc.get_referents(holder)):

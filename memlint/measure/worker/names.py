@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CellType, FrameType, FunctionType, GeneratorType
 from typing import Any
@@ -43,12 +43,19 @@ class Name:
 
 def user_frames() -> Iterator[FrameType]:
     """The frames of the user's code that are running, in all threads, the innermost first."""
-    for frame in sys._current_frames().values():
-        current: FrameType | None = frame
-        while current is not None:
-            if is_user_file(current.f_code.co_filename):
-                yield current
-            current = current.f_back
+    current: FrameType | None = None
+    running = sys._current_frames()
+    try:
+        while running:
+            _, current = running.popitem()
+            while current is not None:
+                if is_user_file(current.f_code.co_filename):
+                    yield current
+                current = current.f_back
+    finally:
+        # One of them is this generator's own: from Python 3.12 on it would keep itself, and what its callers hold.
+        current = None
+        running.clear()
 
 
 def is_own(item: object) -> bool:
@@ -62,6 +69,11 @@ def is_own(item: object) -> bool:
     else:
         return False
     return str(scope.get("__name__", "")).startswith("memlint.")
+
+
+def referrers(items: Sequence[object]) -> list[object]:
+    """What refers to any of the items, less memlint's own frames: one that had itself in a variable would live on."""
+    return [referrer for referrer in gc.get_referrers(*items) if referrer is not items and not is_own(referrer)]
 
 
 def variables(frame: FrameType) -> dict[str, Any]:
@@ -165,8 +177,8 @@ def _names(value: object) -> Iterator[Name]:
         seen.add(id(owners))
         for item, rest in level:
             yield from _locals(item, rest, frames)
-            for referrer in gc.get_referrers(item):
-                if id(referrer) in seen or isinstance(referrer, FrameType) or is_own(referrer):
+            for referrer in referrers([item]):
+                if id(referrer) in seen or isinstance(referrer, FrameType):
                     continue
                 seen.add(id(referrer))
                 yield from _variables_that_hold(referrer, item, rest)
@@ -186,7 +198,7 @@ def _kind(owner: object) -> str:
 
 def _cached_function(container: object) -> FunctionType | None:
     """The function whose `functools.lru_cache` this is, or whose cache's dict."""
-    for item in (container, *gc.get_referrers(container)):
+    for item in (container, *referrers([container])):
         if hasattr(item, "cache_info"):
             wrapped = getattr(item, "__wrapped__", None)
             return wrapped if isinstance(wrapped, FunctionType) else None
