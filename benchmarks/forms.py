@@ -447,7 +447,8 @@ def _packed(line: cst.SimpleStatementLine) -> Node:
 def _annotated(line: cst.SimpleStatementLine) -> Node:
     """`loss: Any = criterion(out, y)`"""
     only = _only(line, cst.Assign)
-    if only is None or len(only.targets) != 1 or not isinstance(only.targets[0].target, (cst.Name, cst.Attribute)):
+    variable = m.AssignTarget(m.Name() | m.Attribute(m.Name("self")))
+    if only is None or not m.matches(only, m.Assign([variable])):
         return line
     return line.with_changes(body=[cst.AnnAssign(only.targets[0].target, cst.Annotation(cst.Name("Any")), only.value)])
 

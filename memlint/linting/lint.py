@@ -40,6 +40,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.parsing import parse
 from memlint.semantics.project import Project, View
 from memlint.semantics.questions import ModuleFacts, Question, answer
+from memlint.semantics.typed_assignments import with_typed_assignments
 from memlint.source import suppressions
 from memlint.source.file import NOTEBOOK_SUFFIX, Comment, SourceFile, UndecodableFile
 from memlint.source.lines import Position
@@ -153,7 +154,7 @@ def _analyse_text(
 ) -> Analysis:
     parse_text = source.parse_text()
     try:
-        tree = parse(parse_text.text)
+        tree = with_typed_assignments(parse(parse_text.text))
     except cst.ParserSyntaxError as error:
         return _syntax_error(source, error)
     except (cst.CSTValidationError, cst.CSTLogicError) as error:  # `"a" b"b"`

@@ -13,6 +13,7 @@ from memlint.semantics.knowledge import caches as known
 from memlint.semantics.knowledge import torch
 from memlint.semantics.module import Module
 from memlint.semantics.scopes import Scope, nodes_of, parameters, path_of, walk
+from memlint.semantics.typed_assignments import TypedAssign
 from memlint.semantics.values import Kind
 
 
@@ -161,7 +162,7 @@ def _stores_tensor(module: Module, cls: Scope) -> bool:
 def _declares_tensors(module: Module, cls: Scope) -> bool:
     """`embeddings: dict[str, torch.Tensor]`, in the class body or on `self`."""
     return any(
-        isinstance(node, cst.AnnAssign)
+        isinstance(node, (cst.AnnAssign, TypedAssign))
         and (isinstance(node.target, cst.Attribute) or _is_field(cls, node))
         and any(
             module.analysis.qualify(part) in known.TENSOR_NAMES
@@ -172,7 +173,7 @@ def _declares_tensors(module: Module, cls: Scope) -> bool:
     )
 
 
-def _is_field(cls: Scope, node: cst.AnnAssign) -> bool:
+def _is_field(cls: Scope, node: cst.AnnAssign | TypedAssign) -> bool:
     """A field of the class, not a variable of one of its methods."""
     return isinstance(node.target, cst.Name) and node.target.value in cls.bound
 

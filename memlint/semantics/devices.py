@@ -11,7 +11,7 @@ from memlint.semantics.events import Call
 from memlint.semantics.knowledge import devices as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import Scope, assignments_in, nodes_of, parameters, path_of
+from memlint.semantics.scopes import Scope, assignments_in, parameters, path_of
 
 
 class Place(Enum):
@@ -119,6 +119,3 @@ def _assigned_in(scope: Scope, path: str) -> Iterator[tuple[Scope, cst.BaseExpre
             if param.name.value == path and param.default is not None:
                 yield scope, param.default
     yield from ((scope, node.value) for node in assignments_in(scope.node).get(path, ()))
-    for node in nodes_of(scope.node, cst.AnnAssign):
-        if node.value is not None and path_of(node.target) == path:
-            yield scope, node.value

@@ -23,6 +23,7 @@ from memlint.semantics.reading import literal_key
 from memlint.semantics.scopes import imported_names, path_of
 from memlint.semantics.state import Effect, State, freed, merge
 from memlint.semantics.sums import added_to, joined
+from memlint.semantics.typed_assignments import TypedAssign
 from memlint.semantics.values import NONE, NOTHING, PLAIN, Grad, Kind, Mode, Value, join
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ class Flow(Expressions):
 
     def _assign(self, node: cst.Assign) -> None:
         value = self.eval(node.value)
+        if isinstance(node, TypedAssign):
+            annotated = self.annotated(node.annotation.annotation)
+            value = self.with_kind(value, annotated) if annotated and value.kind is Kind.UNKNOWN else value
         if len(node.targets) > 1:
             for each in node.targets:
                 self.assign(each.target, value, node.value)
@@ -194,13 +198,10 @@ class Flow(Expressions):
         self.assign(target, value.with_roots(held.roots) if value.idents and is_own else held, source)
 
     def _ann_assign(self, node: cst.AnnAssign) -> None:
-        annotated = self.annotated(node.annotation.annotation)
-        if node.value is None:
-            return
-        value = self.eval(node.value)
-        if annotated is not None and value.kind is Kind.UNKNOWN:
-            value = self.with_kind(value, annotated)
-        self.assign(node.target, value, node.value)
+        """A variable that is declared, or a field of a class."""
+        self.annotated(node.annotation.annotation)
+        if node.value is not None:
+            self.assign(node.target, self.eval(node.value), node.value)
 
     def assign(self, target: cst.BaseExpression, value: Value, source: cst.BaseExpression) -> None:
         if isinstance(target, cst.Name):
@@ -709,6 +710,7 @@ _LINES = frozenset({cst.SimpleStatementLine, cst.SimpleStatementSuite, cst.Inden
 _STATEMENTS: dict[type, Callable[..., None]] = {
     cst.Expr: Flow._expr,
     cst.Assign: Flow._assign,
+    TypedAssign: Flow._assign,
     cst.AnnAssign: Flow._ann_assign,
     cst.AugAssign: Flow._aug_assign,
     cst.Return: Flow._return_statement,

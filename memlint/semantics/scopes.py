@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import libcst as cst
 
 from memlint.semantics.naming import is_model_name
+from memlint.semantics.typed_assignments import TypedAssign
 
 _Node = TypeVar("_Node", bound=cst.CSTNode)
 
@@ -103,7 +104,8 @@ def nodes_within(node: cst.CSTNode) -> frozenset[int]:
 def _by_kind(node: cst.CSTNode) -> dict[type[cst.CSTNode], list[Any]]:
     found: dict[type[cst.CSTNode], list[Any]] = {}
     for part in walk(node):
-        found.setdefault(type(part), []).append(part)
+        kind = type(part)
+        found.setdefault(cst.Assign if kind is TypedAssign else kind, []).append(part)
     return found
 
 
@@ -498,6 +500,7 @@ def _on_call(scope: Scope, node: cst.CSTNode) -> None:
 
 _SPECIAL = {
     cst.Assign: _on_assign,
+    TypedAssign: _on_assign,
     cst.AnnAssign: _on_single_target,
     cst.AugAssign: _on_single_target,
     cst.NamedExpr: _on_single_target,

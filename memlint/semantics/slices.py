@@ -19,6 +19,7 @@ from memlint.project.names import Names, file_of, name_in_file
 from memlint.project.reads import Read
 from memlint.project.surface import FUNCTIONS, Definition, top_level, words_of
 from memlint.semantics.parsing import parse
+from memlint.semantics.typed_assignments import with_typed_assignments
 
 # Whatever leads to more code than this is not worth reading for one call.
 _MAX_LINES = 4_000
@@ -181,7 +182,7 @@ class _File:
         if spans not in self._parsed:
             lines = [line for start, end in spans for line in self._lines[start - 1 : end]]
             self.lines_held += len(lines)
-            self._parsed[spans] = parse("".join(lines)).body
+            self._parsed[spans] = with_typed_assignments(parse("".join(lines))).body
         return self._parsed[spans]
 
 
