@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import SequenceMatcher
 from statistics import median
 from typing import Any
 
@@ -70,8 +69,7 @@ def agreement(ours: Sequence[int], theirs: Sequence[int]) -> Row:
 
     What only the allocator has seen are workspaces of kernels; what only we have is a mistake of ours.
     """
-    blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
-    common = sum(block.size for block in blocks)
+    common = longest_common_subsequence(ours, theirs)
     return {
         "ours": len(ours),
         "theirs": len(theirs),
@@ -80,6 +78,19 @@ def agreement(ours: Sequence[int], theirs: Sequence[int]) -> Row:
         "only_theirs": len(theirs) - common,
         "percent_of_ours": round(100 * common / len(ours), 3) if ours else 100.0,
     }
+
+
+def longest_common_subsequence(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """How many items the longest one has: exact, by bit operations (Hyyrö 2004), which difflib's blocks are not."""
+    places: dict[int, int] = {}
+    for place, item in enumerate(ours):
+        places[item] = places.get(item, 0) | 1 << place
+    everything = (1 << len(ours)) - 1
+    unmatched = everything
+    for item in theirs:
+        matching = unmatched & places.get(item, 0)
+        unmatched = ((unmatched + matching) | (unmatched - matching)) & everything
+    return len(ours) - unmatched.bit_count()
 
 
 def slug(*words: str) -> str:

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from gpu_figures import Row
 
 from memlint.measure.devices import CARDS
 from memlint.measure.job import BackendName, Job, Layer, Target
@@ -21,7 +23,7 @@ from memlint.measure.report.subject import Subject
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SIZE = os.environ.get("MEMLINT_SIZE", "full")
-AT_ONCE = max(1, min(6, (os.cpu_count() or 2) // 2))
+AT_ONCE = max(1, min(8, (os.cpu_count() or 2) // 2))
 """Processes at a time. Each counts its own allocations, so that they do not disturb one another."""
 STEPS = 4
 TIMEOUT_SECONDS = 240.0
@@ -64,13 +66,18 @@ def rule_pair(folder: Path, side: str, backend: BackendName) -> Job:
 
 
 def this_card() -> str | None:
-    """The name under which memlint knows the card that is here, so that `fake` pretends the same."""
+    """The name under which memlint knows the card that is here, so that `fake` pretends the same.
+
+    Of a card that it does not know: one that computes alike. A part of a card is called as the card, and more.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return None
-    name = torch.cuda.get_device_name(0)
-    return next((key for key, card in CARDS.items() if card.name == name), None)
+    name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+    known = [key for key, card in CARDS.items() if name.startswith(card.name)]
+    alike = [key for key, card in CARDS.items() if card.capability == capability]
+    return next(iter(known + alike), None)
 
 
 class Runs:
@@ -96,12 +103,28 @@ class Runs:
             for job, outcome in zip(jobs, self.outcomes(jobs), strict=True)
         ]
 
-    def subjects(self, jobs: Sequence[Job]) -> list[Subject]:
+    def all_of(self, jobs: Sequence[Job]) -> list[Subject]:
         """What each job measured. Raises AssertionError with what went wrong in any of them."""
-        attempts = self.attempts(jobs)
-        wrong = [attempt for attempt in attempts if isinstance(attempt, str)]
-        assert not wrong, "\n".join(wrong)
-        return [attempt for attempt in attempts if not isinstance(attempt, str)]
+        measured, failed = self.groups({"all": jobs})
+        assert not failed, failed
+        return measured["all"]
+
+    def groups(self, groups: Mapping[str, Sequence[Job]]) -> tuple[dict[str, list[Subject]], list[Row]]:
+        """What the jobs of each group measured; of groups in which one could not be measured: why, a row each.
+
+        All jobs run at a time, and a failure takes nothing from the other groups.
+        """
+        attempts = iter(self.attempts([job for jobs in groups.values() for job in jobs]))
+        measured: dict[str, list[Subject]] = {}
+        failed: list[Row] = []
+        for name, jobs in groups.items():
+            found = [next(attempts) for _ in jobs]
+            subjects = [attempt for attempt in found if not isinstance(attempt, str)]
+            if len(subjects) == len(jobs):
+                measured[name] = subjects
+            else:
+                failed.append({"of": name, "failed": [why for why in found if isinstance(why, str)]})
+        return measured, failed
 
 
 def _named(job: Job) -> str:

@@ -101,6 +101,7 @@ class Request:
         return _size(self.options.budget, "budget")
 
     def job(self, backend: BackendName) -> Job:
+        from memlint.measure.devices import in_this_machine
         from memlint.measure.job import Job
 
         options = self.options
@@ -108,7 +109,7 @@ class Request:
             "steps": options.steps,
             "with_evaluation": options.with_evaluation,
             "warmup": options.warmup,
-            "device": options.device,
+            "device": options.device or (in_this_machine() if backend == "fake" else None),
             "seed": options.seed,
             "timeout_seconds": options.timeout,
             "host_memory_limit_bytes": _size(options.memory_limit, "memory-limit"),

@@ -202,10 +202,16 @@ class Replay:
 
 
 def replay(recording: Recording, settings: Settings | None = None) -> Replay:
-    """What the allocator does with the recording's allocations and releases, in their order."""
+    """What the allocator does with the recording's allocations and releases, in their order.
+
+    The workspaces of libraries are allocated, too, under negative numbers.
+    """
     sizes = {storage.id: storage.size for storage in recording.storages}
     allocator = CachingAllocator(settings or Settings())
-    for event in recording.events:
+    workspaces = sorted(recording.workspaces, key=lambda workspace: workspace.born)
+    for time, event in enumerate(recording.events):
+        while workspaces and workspaces[0].born <= time:
+            allocator.allocate(-len(workspaces), workspaces.pop(0).size)
         if event < 0:
             allocator.free(~event)
         elif sizes[event]:

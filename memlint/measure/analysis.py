@@ -105,6 +105,16 @@ def peak(recording: Recording) -> Peak:
     return Peak(event, highest, step_of(recording, event))
 
 
+def workspace_bytes(recording: Recording) -> int:
+    """By how much the peak is higher with what libraries take of the allocator for themselves."""
+    live = live_bytes(recording) or [0]
+    with_workspaces = list(live)
+    for workspace in recording.workspaces:
+        for event in range(min(workspace.born, len(live) - 1), len(live)):
+            with_workspaces[event] += block_bytes(workspace.size)
+    return max(with_workspaces) - max(live)
+
+
 def step_of(recording: Recording, event: int) -> int:
     """The number of the step that an event belongs to; of what follows the last step, that of the next one."""
     starts = [step.start for step in recording.steps]

@@ -8,7 +8,10 @@ several the least is taken. Compute capability: NVIDIA's list, developer.nvidia.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from memlint.measure.recording import DeviceInfo
 
@@ -46,6 +49,25 @@ CARDS: dict[str, Card] = {
     "rtx-a4000-16gb": _card("NVIDIA RTX A4000", (8, 6), 15.61, "DengKaiCQ/VGGT-Long#6"),
 }
 DEFAULT = "a100-80gb"
+
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+"""Where NVIDIA's driver for Linux says which cards there are."""
+
+
+def in_this_machine(driver: Path = _DRIVER) -> str | None:
+    """The card that is here, by the name under which memlint knows it; None where there is none, or several kinds.
+
+    Asks the driver's files: nothing is woken.
+    """
+    models = set()
+    for file in driver.glob("*/information"):
+        with suppress(OSError):
+            found = re.search(r"^Model:\s*(.+?)\s*$", file.read_text("utf-8", "replace"), re.MULTILINE)
+            models.add(found[1] if found else "")
+    if len(models) != 1:
+        return None
+    (model,) = models
+    return next((name for name, card in CARDS.items() if model.startswith(card.name)), None)
 
 
 def pretended(name: str | None) -> DeviceInfo:

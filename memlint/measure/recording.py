@@ -173,6 +173,15 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """What a library would take of the allocator for itself, and keep. `born` as that of a storage."""
+
+    library: str
+    size: int
+    born: int
+
+
+@dataclass(frozen=True)
 class ProcessMemory:
     """What NVML says of the card, in bytes. None: it would not say."""
 
@@ -242,6 +251,8 @@ class Recording:
     ran_lines: dict[str, frozenset[int]] = field(default_factory=dict)
     """Every user's file that was loaded, by absolute path, and which of the lines that `Job.watched` names ran in it.
     A line that never ran is never priced."""
+    workspaces: list[Workspace] = field(default_factory=list)
+    """Those of cuBLAS, on `fake`. They are no storages of the program's: the peak is without them."""
     allocator_settings: str = ""
     """What `PYTORCH_ALLOC_CONF` or `PYTORCH_CUDA_ALLOC_CONF` said in the worker when the run ended."""
     fingerprints: Fingerprints | None = None

@@ -15,8 +15,10 @@ from recordings import MIB, leaking_training
 from memlint.measure.recording import AllocatorPeaks, DeviceInfo, OutOfMemory, ProcessMemory
 from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Unsupported
+from memlint.measure.worker.backends import cuda as cuda_backend
 from memlint.measure.worker.backends.cuda import CudaBackend, Peaks
 from memlint.measure.worker.nvml import Card, ProcessWatch
+from memlint.measure.worker.tracker import Tracker
 
 UUID = "5f9c0d7e-0000-1111-2222-333344445555"
 CONTEXT = 400 * MIB
@@ -329,3 +331,31 @@ def test_the_history_is_torch_s_own_snapshot(monkeypatch: pytest.MonkeyPatch) ->
     backend.finish(recording)
     assert recording.memory_history is not None
     assert pickle.loads(recording.memory_history) == {"segments": [], "device_traces": [[]]}
+
+
+def test_where_results_are_to_repeat_attention_s_backward_pass_is_told_strictly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes by a switch that would make others raise: a program may ask for what has no deterministic kernel."""
+    seen = []
+
+    def operator(name: str) -> Any:
+        def run(*_args: Any, **_kwargs: Any) -> str:
+            seen.append((name, torch.is_deterministic_algorithms_warn_only_enabled()))
+            return name
+
+        return run
+
+    fused, other = operator("fused"), operator("other")
+    monkeypatch.setattr(cuda_backend, "_ATTENTION_BACKWARD", {fused})
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        backend = backend_on(Cuda(), None)
+        tracker = Tracker(backend, None)
+        with backend.running(tracker):
+            assert tracker.operate(fused, (), None) == "fused"
+            assert tracker.operate(other, (), {}) == "other"
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [("fused", False), ("other", True)]

@@ -17,6 +17,7 @@ from gpu_findings import Findings
 from gpu_programs import PAIRS, PROGRAMS, ZOO
 from gpu_runs import program
 from hypothesis import given, settings
+from hypothesis.strategies import integers, lists
 from recordings import leaking_training, recordings
 
 from memlint.measure.allocator import Settings, replay
@@ -74,6 +75,16 @@ def test_another_order_is_one() -> None:
     assert found["in_order"] == 3
     assert found["percent_of_ours"] == 75.0
     assert gpu_figures.agreement([], [])["percent_of_ours"] == 100.0
+
+
+@settings(max_examples=100)
+@given(lists(integers(1, 4)), lists(integers(1, 4)))
+def test_the_longest_common_subsequence(ours: list[int], theirs: list[int]) -> None:
+    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
+    for i, one in enumerate(ours):
+        for j, other in enumerate(theirs):
+            lengths[i + 1][j + 1] = lengths[i][j] + 1 if one == other else max(lengths[i][j + 1], lengths[i + 1][j])
+    assert gpu_figures.longest_common_subsequence(ours, theirs) == lengths[-1][-1]
 
 
 def test_tables_have_every_column_of_every_row() -> None:

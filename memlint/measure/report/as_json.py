@@ -43,6 +43,7 @@ def measurement(subject: Subject) -> dict[str, object]:
         "peak_requested_bytes": subject.counted.requested if subject.counted else None,
         "peak_step": subject.tracked_peak.step,
         "untracked_bytes": subject.untracked_bytes,
+        "workspace_bytes": subject.workspace_bytes,
         "growth_bytes_per_step": subject.growth.bytes_per_step,
         "growth": [_growth(subject, growth.kind, line) for growth, line in subject.growing],
         "growth_of_kinds": [

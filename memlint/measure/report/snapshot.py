@@ -39,7 +39,7 @@ def snapshot(subject: Subject) -> dict[str, Any]:
 
 def _entries(action: allocator.Action, storages: dict[int, Storage], time: int) -> list[dict[str, object]]:
     kinds = ["free_requested", "free_completed"] if action.kind == "free" else [action.kind]
-    storage = None if action.storage is None else storages[action.storage]
+    storage = _storage(storages, action.storage)
     entry = {
         "addr": action.address,
         "size": action.size,
@@ -47,7 +47,7 @@ def _entries(action: allocator.Action, storages: dict[int, Storage], time: int) 
         "device": 0,
         # The order is all that was recorded of time.
         "time_us": time,
-        "frames": [] if storage is None else _frames(storage),
+        "frames": _frames(storage),
         "category": "unknown" if storage is None else storage.category.value,
     }
     return [{"action": kind, **entry} for kind in kinds]
@@ -76,15 +76,22 @@ def _segment(
                 "size": block.size,
                 "requested_size": block.requested,
                 "state": "inactive" if block.storage is None else "active_allocated",
-                "frames": [] if block.storage is None else _frames(storages[block.storage]),
+                "frames": _frames(_storage(storages, block.storage)),
             }
             for block in segment.blocks
         ],
     }
 
 
-def _frames(storage: Storage) -> list[dict[str, object]]:
+def _storage(storages: dict[int, Storage], number: int | None) -> Storage | None:
+    """The program's storage of that number; None for what is free, and for the workspace of a library."""
+    return None if number is None else storages.get(number)
+
+
+def _frames(storage: Storage | None) -> list[dict[str, object]]:
     """Innermost first: the operator, the line it belongs to, and the line that was running, where that is another."""
+    if storage is None:
+        return []
     places = [place for place in dict.fromkeys((storage.place, storage.caller)) if place is not None]
     return [
         {"filename": "??", "line": 0, "name": storage.operator},

@@ -104,6 +104,11 @@ class Subject:
     def peak_allocated_bytes(self) -> int:
         return self.counted.allocated if self.counted else self.tracked_peak.bytes
 
+    @cached_property
+    def workspace_bytes(self) -> int:
+        """What cuBLAS is predicted to take beside the peak; 0 where the peak was measured."""
+        return analysis.workspace_bytes(self.recording)
+
     @property
     def peak_reserved_bytes(self) -> int | None:
         if self.counted:

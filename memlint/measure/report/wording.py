@@ -30,6 +30,10 @@ def facts(subject: Subject) -> Iterator[Fact]:
         note = f"asked for, of {words(end.card_free)} that the card had left ({basis})"
         yield Fact("out of memory", words(end.requested), note, alarm=True)
     yield _allocated(subject)
+    if subject.workspace_bytes > 0:
+        count = len(subject.recording.workspaces)
+        note = f"{subject.basis}: {count} workspace{'s' if count > 1 else ''} of cuBLAS, which a card's counts contain"
+        yield Fact("and beside it", words(subject.workspace_bytes), note)
     yield _reserved(subject)
     if subject.untracked_bytes > 0:
         note = f"{basis}: workspaces of kernels, blocks left whole"
@@ -57,7 +61,7 @@ def during(step: int) -> str:
 def _allocated(subject: Subject) -> Fact:
     peak, card = subject.peak_allocated_bytes, subject.card_bytes
     note = f"{subject.basis}, {during(subject.tracked_peak.step)}{_reserve(subject)}"
-    if card is None or peak <= card:
+    if card is None or peak + subject.workspace_bytes <= card:
         return Fact("peak allocated", words(peak), note)
     return Fact("peak allocated", words(peak), f"{note}; does not fit on {subject.recording.device.name}", alarm=True)
 
@@ -75,7 +79,7 @@ def _reserved(subject: Subject) -> Fact:
         return Fact(title, "-", "has no meaning here: the CPU has no caching allocator")
     if subject.replayed is None:
         return Fact(title, words(reserved), subject.basis)
-    spare = words(reserved - subject.peak_allocated_bytes)
+    spare = words(reserved - subject.peak_allocated_bytes - subject.workspace_bytes)
     note = f"{subject.basis} by replaying the caching allocator; {spare} of it fragmentation and rounding"
     return Fact(title, words(reserved), note)
 

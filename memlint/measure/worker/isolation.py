@@ -43,10 +43,12 @@ def seed(number: int) -> None:
 def be_deterministic() -> None:
     """Kernels that give the same bits each time, where there are some: pytorch.org/docs/stable/notes/randomness.html.
 
-    They may need more memory than the others, so a run with them is not the one that is priced.
+    They may need more memory than the others, so a run with them is not the one that is priced. Of the fused kernels of
+    attention, cuDNN's has no such backward pass, and the others need to be told (`backends.cuda`).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 

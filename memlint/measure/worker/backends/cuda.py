@@ -19,6 +19,7 @@ from memlint.measure.worker import compat
 from memlint.measure.worker.backend import Meter, Unsupported
 from memlint.measure.worker.nvml import Card, ProcessWatch
 from memlint.measure.worker.patching import Patches
+from memlint.measure.worker.tracker import Tracker
 
 
 def make(job: Job) -> CudaBackend:
@@ -46,8 +47,10 @@ class CudaBackend:
             raise Unsupported("torch finds no GPU that it can use", "try `--backend fake`, which predicts for one")
 
     @contextmanager
-    def running(self, _meter: Meter) -> Iterator[None]:
+    def running(self, meter: Meter) -> Iterator[None]:
         self._open_context()
+        if isinstance(meter, Tracker) and torch.are_deterministic_algorithms_enabled():
+            meter.operate = _strictly
         compat.on_out_of_memory(self._ran_out)
         if self._keep_history:
             compat.record_memory_history()
@@ -166,6 +169,25 @@ class Peaks:
 
 
 _KINDS = ("allocated", "reserved", "requested", "active")
+
+_ATTENTION_BACKWARD = frozenset(
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kind}_attention_backward").default for kind in ("flash", "efficient")
+)
+
+
+def _strictly(operator: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operation, and fused attention's backward pass in its deterministic form.
+
+    It has one, and takes it only where `warn_only` is off (`_flash_attention_backward` in attention_backward.cu).
+    """
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    if operator not in _ATTENTION_BACKWARD or not lenient:
+        return operator(*args, **(kwargs or {}))
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    try:
+        return operator(*args, **(kwargs or {}))
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _pynvml() -> ModuleType | None:

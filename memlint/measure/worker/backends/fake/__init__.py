@@ -22,13 +22,15 @@ from memlint.measure.worker.backends.fake.mode import Calls, OnlyCudaIsFake
 from memlint.measure.worker.backends.fake.patches import patched_tensors
 from memlint.measure.worker.backends.fake.selftest import check
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
+from memlint.measure.worker.backends.fake.workspaces import UsedWorkspaces
 from memlint.measure.worker.lines import Frames, running_node_place
 from memlint.measure.worker.patching import Patches
 from memlint.measure.worker.tracker import Tracker
+from memlint.measure.workspaces import Workspaces
 
 EXCLUDED = (
     "the CUDA context (hundreds of MiB outside PyTorch's allocator)",
-    "workspaces of cuBLAS (8.1 MiB a handle and stream, 32 MiB on Hopper) and cuDNN",
+    "workspaces of cuDNN; those of cuBLAS are not in the allocated peak, but beside it, and in the reserved one",
     "what kernels allocate for themselves while they run (sorts, convolution searches, attention's backward pass)",
     "cuDNN's reserve space of recurrent layers: predicted by PyTorch's own CUDA cells",
     "NCCL's buffers and other libraries that do not allocate through PyTorch",
@@ -51,6 +53,7 @@ class FakeBackend:
         self._assumptions = Assumptions(place)
         self._host = HostMemory(place)
         self._routes = Routes(device.capability, place)
+        self._workspaces: UsedWorkspaces | None = None
 
     def self_test(self) -> None:
         """Raises Unsupported where this torch cannot pretend, or a known program's peak comes out wrong."""
@@ -70,9 +73,11 @@ class FakeBackend:
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
             stack.enter_context(compat.fake_errors_told_once())
-            mode = stack.enter_context(OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes, self._host))
+            mode = OnlyCudaIsFake(KnownValues(), self._assumptions, self._routes, self._host)
+            stack.enter_context(mode)
             stack.enter_context(Calls(mode))
             if isinstance(meter, Tracker):
+                mode.workspaces = self._workspaces = UsedWorkspaces(Workspaces.of(self._device.capability), meter.time)
                 patches.set(meter, "route", self._route)
             yield
 
@@ -93,8 +98,10 @@ class FakeBackend:
     def step_ended(self, _number: int) -> None:
         """There is no allocator to ask."""
 
-    def finish(self, _recording: Recording) -> None:
-        """The recording has all that is known."""
+    def finish(self, recording: Recording) -> None:
+        if self._workspaces is not None:
+            last = len(recording.events)
+            recording.workspaces = [made for made in self._workspaces.made if made.born <= last]
 
     @property
     def device(self) -> DeviceInfo:

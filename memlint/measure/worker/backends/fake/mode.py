@@ -18,6 +18,7 @@ from memlint.measure.worker.backends.fake.kernels import Routes
 from memlint.measure.worker.backends.fake.patches import unpinned
 from memlint.measure.worker.backends.fake.unknown import answer_for
 from memlint.measure.worker.backends.fake.values import Assumptions, KnownValues
+from memlint.measure.worker.backends.fake.workspaces import UsedWorkspaces
 from memlint.measure.worker.compat import (
     UNKNOWN_OPERATOR_ERRORS,
     UNKNOWN_VALUE_ERRORS,
@@ -39,6 +40,7 @@ class OnlyCudaIsFake(TorchDispatchMode):
         self.assumptions = assumptions
         self.deferred = DeferredWeights(assumptions, host)
         self._routes = routes
+        self.workspaces: UsedWorkspaces | None = None
         self.fake_mode = OneFakeMode()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -55,6 +57,8 @@ class OnlyCudaIsFake(TorchDispatchMode):
             with self:
                 return route(*args, **kwargs)
         result = self.run_fake(func, args, kwargs)
+        if self.workspaces is not None:
+            self.workspaces.note(func, args)
         self.values.follow(func, args, kwargs, result)
         return result
 

@@ -152,7 +152,25 @@ def _masked_select(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str
     return _new(mode, (shape.numel(),), args[0].dtype)
 
 
-@_answers_to("_unique2.default", "_unique.default", "unique_consecutive.default")
+@_answers_to("unique_consecutive.default")
+def _unique_consecutive(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What is kept is cut out of a block of the input's size (`unique_consecutive_cpu_template`, `compute_unique`)."""
+    given = mode.values.given(func, args, kwargs)
+    if given is None:
+        return _unique(mode, func, args, kwargs)
+    return tuple(_in_a_block(mode, item, args[0].numel()) for item in func(*given[0], **given[1]))
+
+
+def _in_a_block(mode: Any, real: torch.Tensor, elements: int) -> torch.Tensor:
+    """A known tensor on the device that keeps a block of so many elements, if it has any."""
+    whole = _new(mode, (elements if real.numel() else 0,), real.dtype)
+    with mode.fake_mode.turn, mode.fake_mode:
+        fake = whole.resize_(real.shape)
+    mode.values.learn(fake, real)
+    return fake
+
+
+@_answers_to("_unique2.default", "_unique.default")
 def _unique(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     known = _known_result(mode, func, args, kwargs)
     if known is not None:
