@@ -29,7 +29,7 @@ from speed import every_rule
 
 from memlint.linting import lint as core
 from memlint.linting.finding import Finding
-from memlint.linting.rule import Rule
+from memlint.linting.registry import Traced
 from memlint.semantics.parsing import parse
 
 _TWICE = 20
@@ -55,10 +55,10 @@ def without_skipping() -> AbstractContextManager[object]:
 class Runs:
     """Lets every rule run, and notes those that usually would not."""
 
-    usual: Callable[[Rule, frozenset[str]], bool] = core._may_find
+    usual: Callable[[Traced, frozenset[str]], bool] = core._may_find
     skipped: set[str] = field(default_factory=set)
 
-    def __call__(self, rule: Rule, words: frozenset[str]) -> bool:
+    def __call__(self, rule: Traced, words: frozenset[str]) -> bool:
         if not self.usual(rule, words):
             self.skipped.add(rule.code)
         return True

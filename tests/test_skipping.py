@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from growth import functions
 
 import mdtest
 from memlint.linting import lint as core
+from memlint.linting import registry
 from memlint.linting.finding import Confidence, Finding
 from memlint.linting.policy import Policy
 from memlint.linting.registry import all_rules
@@ -57,8 +61,9 @@ def test_the_comparison_over_the_corpus_notices_a_loss(
     path = tmp_path / "train.py"
     path.write_text(functions(12))
     assert skipping.compare(path, twice=twice).skipping == skipping.compare(path).everything
-    rule = next(rule for rule in core._rules(EVERY_RULE.codes, ()) if rule.code == "MEM101")
-    monkeypatch.setattr(type(rule), "triggers", frozenset({"a word that stands nowhere"}))
+    never = frozenset({"a word that stands nowhere"})
+    rules = [replace(rule, triggers=never) if rule.code == "MEM101" else rule for rule in all_rules()]
+    monkeypatch.setattr(registry, "_traced", rules)
     compared = skipping.compare(path, twice=twice)
     assert {finding.code for finding in {*compared.everything} - {*compared.skipping}} == {"MEM101"}
 
@@ -72,3 +77,34 @@ def test_no_package_of_the_corpus_differs() -> None:
     rows = [json.loads(line) for line in (ROOT / "benchmarks" / "skipping.jsonl").read_text("utf-8").splitlines()]
     assert {(row["package"], row["version"]) for row in rows} <= {(item.name, item.version) for item in packages()}
     assert all(not row["differing_files"] and row["findings"] == row["findings_without_skipping"] for row in rows)
+
+
+_LINT_WITH_KNOWN_RULES = """
+import json, sys
+from memlint.cache.store import KnownRule
+from memlint.linting.finding import Confidence
+from memlint.linting.lint import lint
+from memlint.linting.policy import Policy
+from memlint.linting.registry import trust
+
+rules = [KnownRule(*rule) for rule in json.loads(sys.argv[1])]
+trust(rules)
+policy = Policy(frozenset(rule.code for rule in rules), Confidence.LOW)
+found = lint("train.py", sys.argv[2].encode(), policy).findings
+imported = [rule.code for rule in rules if rule.module in sys.modules]
+print(json.dumps([[[finding.code, finding.start.line] for finding in found], imported]))
+"""
+
+
+def test_of_known_rules_only_those_that_a_file_calls_for_are_imported() -> None:
+    code = functions(12)
+    rules = [
+        (rule.code, rule.name, rule.family, rule.on_by_default, rule.module, sorted(rule.triggers))
+        for rule in all_rules()
+    ]
+    program = [sys.executable, "-c", _LINT_WITH_KNOWN_RULES, json.dumps(rules), code]
+    found, imported = json.loads(subprocess.run(program, check=True, capture_output=True, text=True).stdout)
+    here = core.lint("train.py", code.encode(), EVERY_RULE).findings
+    assert found == [[finding.code, finding.start.line] for finding in here] != []
+    assert "MEM101" in imported
+    assert "MEM801" not in imported

@@ -380,7 +380,9 @@ def _rules_in(store: Store) -> list[KnownRule]:
 def _all_rules() -> Iterator[KnownRule]:
     from memlint.linting.registry import all_rules
 
-    return (KnownRule(rule.code, rule.name, rule.family, rule.on_by_default) for rule in all_rules())
+    for rule in all_rules():
+        triggers = sorted(rule.triggers)
+        yield KnownRule(rule.code, rule.name, rule.family, rule.on_by_default, rule.module, triggers)
 
 
 _NOTHING_CHANGED = Changes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 FOLDER = ".memlint_cache"
 _DATABASE = "results.sqlite"
 # Raised whenever the tables, or what is written in them, mean something else.
-_FORM = 5
+_FORM = 6
 # Another run writes for milliseconds; whoever waits longer goes without.
 _WAIT_SECONDS = 2.0
 _SNAPSHOTS_KEPT = 64
@@ -51,12 +51,14 @@ class Damaged(Unusable):
 
 
 class KnownRule(NamedTuple):
-    """What settings need to know of a rule."""
+    """What a run needs to know of a rule that it may not have to import."""
 
     code: str
     name: str
     family: str
     on_by_default: bool
+    module: str
+    triggers: Sequence[str]
 
 
 class Stored(NamedTuple):

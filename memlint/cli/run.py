@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -30,8 +31,8 @@ from memlint.source.lines import Position
 
 if TYPE_CHECKING:
     from memlint.cache.results import Results
+    from memlint.cache.store import KnownRule
     from memlint.cache.stores import Stores
-    from memlint.config.selectors import SelectableRule
     from memlint.linting.pool import Lost
 
 STDIN = "-"
@@ -73,6 +74,8 @@ class Means:
 
     processes: int = 1
     results: Results | None = None
+    rules: Sequence[KnownRule] = ()
+    """All but local ones, as an earlier run has found them: to import them all takes longer than to look up results."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def plan(
     forget_files()  # a process may run several times, as `--watch` does
     resolver = SettingsResolver(overrides)
     means = _means(running, stores, uses_stdin=STDIN in paths)
-    policies = PolicyMaker(resolver, _known_rules(means))
+    policies = PolicyMaker(resolver, means.rules)
     settings = resolver.for_folder(Path.cwd())
     policies.validate(settings)
     if settings.refused_local_rules:
@@ -134,17 +137,13 @@ def _means(running: Running, stores: Stores | None, *, uses_stdin: bool) -> Mean
     from memlint.cache.results import Results
     from memlint.cli.again import new_stores
 
-    return Means(processes, Results(stores or new_stores()))
+    results = Results(stores or new_stores())
+    return Means(processes, results, results.rules(project_root(Path.cwd())))
 
 
 def _cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _known_rules(means: Means) -> Sequence[SelectableRule]:
-    """The rules as an earlier run has found them: to import them all takes longer than to look up all results."""
-    return means.results.rules(project_root(Path.cwd())) if means.results is not None else ()
 
 
 def _stdin_jobs(
@@ -186,7 +185,7 @@ def _checked(jobs: Sequence[Job], means: Means) -> Iterator[FileResult]:
         for job, result in zip(jobs, known, strict=True)
         if not isinstance(result, FileResult)
     ]
-    examined = _outcomes(waiting, _examine_one, lambda lost: Examined("", _lost(lost)), means.processes)
+    examined = _outcomes(waiting, _examine_one, lambda lost: Examined("", _lost(lost)), means)
     for job, result in zip(jobs, known, strict=True):
         if isinstance(result, FileResult):
             yield result
@@ -203,7 +202,7 @@ def _fixed(jobs: Sequence[Job], means: Means) -> Iterator[FixResult]:
     known = _known_results(jobs, means)
     nothing = [isinstance(one, FileResult) and not any(finding.fix for finding in one.findings) for one in known]
     waiting = [job for job, done in zip(jobs, nothing, strict=True) if not done]
-    fixed = _outcomes(waiting, _fix_one, lambda lost: _unfixed(_lost(lost)), means.processes)
+    fixed = _outcomes(waiting, _fix_one, lambda lost: _unfixed(_lost(lost)), means)
     for result, done in zip(known, nothing, strict=True):
         yield _unfixed(result) if done and isinstance(result, FileResult) else next(fixed)
 
@@ -216,18 +215,19 @@ def _known_results(jobs: Sequence[Job], means: Means) -> Sequence[FileResult | E
 
 
 def _outcomes(
-    jobs: Sequence[Job], work: Callable[[Job], _Result], when_lost: Callable[[Lost[Job]], _Result], most: int
+    jobs: Sequence[Job], work: Callable[[Job], _Result], when_lost: Callable[[Lost[Job]], _Result], means: Means
 ) -> Iterator[_Result]:
-    """The outcomes in the order of the jobs, by at most so many processes."""
+    """The outcomes in the order of the jobs."""
     from memlint.linting.child import FORKS
     from memlint.linting.pool import Lost, WorkerDidNotStart, run_side_by_side
 
-    processes = _processes(jobs, most)
+    processes = _processes(jobs, means.processes)
+    prepare = partial(_prepare, means.rules if processes == 1 else ())
     if processes > 1 and FORKS:
-        _prepare()  # once, before the workers are forked
+        prepare()  # once, before the workers are forked
     try:
         for timeout, group in groupby(jobs, key=lambda job: job.timeout_seconds):
-            outcomes = run_side_by_side(list(group), work, timeout=timeout, processes=processes, prepare=_prepare)
+            outcomes = run_side_by_side(list(group), work, timeout=timeout, processes=processes, prepare=prepare)
             for outcome in outcomes:
                 yield when_lost(outcome) if isinstance(outcome, Lost) else outcome
     except WorkerDidNotStart as error:
@@ -249,17 +249,23 @@ def _size(job: Job) -> int:
         return 0
 
 
-def _prepare() -> None:
-    """Runs in a worker before its first file: what takes long to import is not on the file's clock."""
+def _prepare(rules: Sequence[KnownRule]) -> None:
+    """Runs in a worker before its first file: what takes long to import is not on the file's clock.
+
+    Rules that are known are imported when a file calls for them: a few files need not call for all.
+    """
     from memlint.linting.child import FORKS
 
     if not FORKS:  # else it is as in the process that it was forked from
         compile_methods_late()
     import_metadata_late()
     import memlint.linting.examine  # noqa: F401
-    from memlint.linting.registry import rule_classes
+    from memlint.linting.registry import rule_classes, trust
 
-    rule_classes()
+    if rules:
+        trust(rules)
+    else:
+        rule_classes()
 
 
 def _examine_one(job: Job) -> Examined:

@@ -30,7 +30,7 @@ from memlint.linting.finding import (
     Related,
 )
 from memlint.linting.policy import ALWAYS_ON, Policy
-from memlint.linting.registry import all_rules, own_name, rule_classes
+from memlint.linting.registry import Traced, own_name, rule_of, traced_rules
 from memlint.linting.rule import Draft, FixDraft, Rule
 from memlint.project.files import forget_files
 from memlint.semantics.answers import Remembered
@@ -126,9 +126,8 @@ def analyse(path: str, raw: bytes, policy: Policy, view: View | None = None) -> 
     except UndecodableFile as error:
         return _blocked(path, "MEM002", error.position, f"cannot decode this file: {error.reason}")
     words = _words(source.text)
-    rules = [rule for rule in _rules(policy.codes, policy.local_rules) if _may_find(rule, words)]
-    if not is_torch_code(words):
-        rules = []  # other libraries have models, losses and `backward` too
+    # Other libraries have models, losses and `backward` too.
+    rules = _rules(policy, words) if is_torch_code(words) else []
     wants_directives = suppressions.names_rules(source.text)
     if not rules and not wants_directives and _compiles(source):
         return Analysis(path, source=source)
@@ -277,7 +276,7 @@ def conclude(analysis: Analysis, policy: Policy, view: View | None = None) -> Fi
 def _known_names(local: tuple[str, ...]) -> dict[str, frozenset[str]]:
     """Everything a suppression may name -> the codes it stands for."""
     names: dict[str, set[str]] = {}
-    for rule in all_rules(local):
+    for rule in traced_rules(local):
         for name in (rule.code, rule.name, rule.family):
             names.setdefault(name, set()).add(rule.code)
     return {name: frozenset(codes) for name, codes in names.items()}
@@ -394,15 +393,15 @@ def _within(source: SourceFile, line: int, column: int) -> Position:
     return Position(line, max(1, min(column, len(index.line_text(line)) + 1)))
 
 
-@cache
-def _rules(codes: frozenset[str], local: tuple[str, ...]) -> tuple[Rule, ...]:
-    """One instance of each wanted rule a process."""
-    return tuple(rule() for rule in rule_classes(local) if rule.code in codes)
+def _rules(policy: Policy, words: frozenset[str]) -> list[Rule]:
+    """The wanted rules that may find something in a file with these words; the others need not be imported."""
+    wanted = (rule for rule in traced_rules(policy.local_rules) if rule.module and rule.code in policy.codes)
+    return [rule_of(rule.module, rule.code) for rule in wanted if _may_find(rule, words)]
 
 
-def _may_find(rule: Rule, words: frozenset[str]) -> bool:
+def _may_find(rule: Traced, words: frozenset[str]) -> bool:
     """Whether a file with these words can hold a finding of the rule: without such a rule it is not parsed."""
-    return not rule.triggers.isdisjoint(words)
+    return not words.isdisjoint(rule.triggers)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -5,13 +5,32 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
+from operator import attrgetter
+from typing import Protocol
 
 from memlint.linting.custom import BadRules, local_rules, plugin_rules
 from memlint.linting.rule import Rule
 
 RULES_PACKAGE = "memlint.rules"
+
+
+class Traced(Protocol):
+    """A rule that need not be imported yet."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def module(self) -> str: ...
+    @property
+    def triggers(self) -> Collection[str]: ...
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,9 @@ class RuleInfo:
     page: str
     since: str
     on_by_default: bool
+    module: str = ""
+    """Where it is defined; of the tool's own codes nowhere."""
+    triggers: frozenset[str] = frozenset()
 
     @property
     def summary(self) -> str:
@@ -129,14 +151,37 @@ def rule_classes(local: tuple[str, ...] = ()) -> tuple[type[Rule], ...]:
 @cache
 def _own_rules() -> tuple[type[Rule], ...]:
     package = importlib.import_module(RULES_PACKAGE)
-    found: dict[str, type[Rule]] = {}
-    for module in pkgutil.walk_packages(package.__path__, f"{RULES_PACKAGE}."):
-        for item in vars(importlib.import_module(module.name)).values():
-            # Where it is defined comes first: to ask an abstract class about each imported one takes longer.
-            is_own = isinstance(item, type) and item.__module__ == module.name
-            if is_own and issubclass(item, Rule) and not inspect.isabstract(item):
-                found[item.code] = item
-    return tuple(found[code] for code in sorted(found))
+    modules = pkgutil.walk_packages(package.__path__, f"{RULES_PACKAGE}.")
+    return tuple(sorted(chain.from_iterable(_rules_in(module.name) for module in modules), key=attrgetter("code")))
+
+
+_traced: Sequence[Traced] = ()
+
+
+def trust(rules: Sequence[Traced]) -> None:
+    """From now on, in this process: these are all rules but local ones, as an earlier run has found them."""
+    global _traced  # noqa: PLW0603 - of the process, like the modules that are imported
+    _traced = rules
+
+
+def traced_rules(local: tuple[str, ...]) -> Sequence[Traced]:
+    """All rules, by code. Raises as `rule_classes` does."""
+    return _traced if _traced and not local else all_rules(local)
+
+
+@cache
+def rule_of(module: str, code: str) -> Rule:
+    """The one instance of a rule in this process."""
+    return next(rule() for rule in _rules_in(module) if rule.code == code)
+
+
+def _rules_in(module: str) -> Iterator[type[Rule]]:
+    """Those that the module defines."""
+    for item in vars(importlib.import_module(module)).values():
+        # Where it is defined comes first: to ask an abstract class about each imported one takes longer.
+        is_own = isinstance(item, type) and item.__module__ == module
+        if is_own and issubclass(item, Rule) and not inspect.isabstract(item):
+            yield item
 
 
 @cache
@@ -151,6 +196,8 @@ def all_rules(local: tuple[str, ...] = ()) -> tuple[RuleInfo, ...]:
             inspect.cleandoc(rule.__doc__ or ""),
             rule.since,
             rule.on_by_default,
+            rule.__module__,
+            rule.triggers,
         )
         for rule in rule_classes(local)
     ]

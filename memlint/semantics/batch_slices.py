@@ -8,10 +8,10 @@ from functools import lru_cache
 import libcst as cst
 
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import NODES_REMEMBERED, target_names, walk, walk_outside
+from memlint.semantics.scopes import NODES_REMEMBERED, target_names, walk
 
 # What stands in a loop or function inside the loop is not its own.
-_APART: frozenset[type[cst.CSTNode]] = frozenset({cst.For, cst.While, cst.FunctionDef, cst.ClassDef, cst.Lambda})
+_APART = frozenset({cst.For, cst.While, cst.FunctionDef, cst.ClassDef, cst.Lambda})
 _BATCH_WORDS = frozenset({"batch", "minibatch"})
 # `for batch_size in sizes`
 _ABOUT_BATCHES = frozenset({"size", "sizes", "norm", "norms", "count", "counts", "total"})
@@ -23,14 +23,14 @@ def goes_by_batches(loop: cst.For | cst.While) -> bool:
     if isinstance(loop, cst.For) and any(map(_names_a_batch, target_names(loop.target))):
         return True
     changing = names_set_in(loop)
-    return any(isinstance(node, cst.Slice) and _moves_on(node, changing) for node in walk_outside(loop.body, _APART))
+    return any(isinstance(node, cst.Slice) and _moves_on(node, changing) for node in walk(loop.body, _APART))
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)
 def names_set_in(loop: cst.For | cst.While) -> frozenset[str]:
     """The names that each iteration sets anew, outside of the loops inside it."""
     names = set(target_names(loop.target)) if isinstance(loop, cst.For) else set()
-    for node in walk_outside(loop.body, _APART):
+    for node in walk(loop.body, _APART):
         if isinstance(node, (cst.AssignTarget, cst.AugAssign)):
             names.update(target_names(node.target))
     return frozenset(names)

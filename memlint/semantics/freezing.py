@@ -11,16 +11,7 @@ from functools import lru_cache
 import libcst as cst
 
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import (
-    NODES_REMEMBERED,
-    Scope,
-    before_moves,
-    parameters,
-    path_of,
-    target_names,
-    walk,
-    walk_outside,
-)
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, before_moves, parameters, path_of, target_names, walk
 
 _SWITCHES = frozenset({"requires_grad", "requires_grad_", "detach_", "setattr"})
 # They give what they are given, item by item.
@@ -31,7 +22,7 @@ _PARTS = frozenset({"modules", "named_modules", "children", "named_children"})
 _WHOLE = frozenset("freeze all model models module modules net nets network networks params parameters weights".split())
 _SWITCHING = frozenset({"requires", "grad"})
 # What they freeze, they freeze when they are called.
-_DEFINITIONS: frozenset[type[cst.CSTNode]] = frozenset({cst.FunctionDef, cst.ClassDef})
+_DEFINITIONS = frozenset({cst.FunctionDef, cst.ClassDef})
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.GeneratorExp)
 _Seek = Callable[[cst.BaseExpression, Mapping[str, cst.BaseExpression]], frozenset[str]]
 
@@ -46,7 +37,7 @@ def frozen_paths(scope: Scope) -> frozenset[str]:
 
 @lru_cache(maxsize=NODES_REMEMBERED)
 def _frozen_paths(scope: Scope) -> frozenset[str]:
-    nodes = list(walk_outside(scope.node, _DEFINITIONS))
+    nodes = list(walk(scope.node, _DEFINITIONS))
     names = _lists(nodes)
     found: set[str] = set()
     for node in reversed(nodes):  # what a loop does to its items is known before the loop
@@ -84,7 +75,7 @@ def frozen_by_helpers(scope: Scope, helpers: Mapping[str, Scope]) -> frozenset[s
         return frozenset()
     found: set[str] = set()
     switched_on: set[str] = set()
-    for node in walk_outside(scope.node, _DEFINITIONS):
+    for node in walk(scope.node, _DEFINITIONS):
         if not isinstance(node, cst.Call):
             continue
         owner = node.func.value if isinstance(node.func, cst.Attribute) else None

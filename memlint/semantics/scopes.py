@@ -7,7 +7,7 @@ punctuation and costs about a tenth of it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -49,14 +49,19 @@ def meaningful_fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
     return fields
 
 
-def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """The node and everything below it that holds code, in source order, without recursion."""
+def walk(node: cst.CSTNode, apart: Set[type] = frozenset()) -> Iterator[cst.CSTNode]:
+    """The node and everything below it that holds code, in source order, without recursion.
+
+    What is of the classes `apart` below it is left out, with all that is in it.
+    """
     stack = [node]
     fields = _fields
     while stack:
         current = stack.pop()
-        yield current
         kind = type(current)
+        if kind in apart and current is not node:
+            continue
+        yield current
         names = fields.get(kind)
         if names is None:
             names = meaningful_fields(kind)
@@ -79,15 +84,6 @@ def parts_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
             yield from part
         elif part is not None and type(part) not in _NO_NODES:
             yield part
-
-
-def walk_outside(node: cst.CSTNode, apart: frozenset[type[cst.CSTNode]]) -> Iterator[cst.CSTNode]:
-    """As `walk`, but what is of these classes below the node is left out, with all that is in it."""
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        yield current
-        stack.extend(reversed([part for part in parts_of(current) if type(part) not in apart]))
 
 
 # Questions about one node come together: the last answers are kept, and with each the node.
