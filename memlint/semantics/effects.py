@@ -73,6 +73,9 @@ class Effects(Making):
         value_node: cst.BaseExpression,
     ) -> None:
         """A value is put into a container."""
+        only = _only_item(value_node) if how == "extend" else None
+        if only is not None:  # `losses += [loss]`, `losses.extend([loss])`
+            how, value, value_node = "append", self.reread(only), only
         root = self.mark(node)
         marked = Value(
             value.kind,
@@ -333,3 +336,11 @@ def _operands(node: cst.BaseExpression) -> list[cst.BaseExpression]:
     if node.func.attr.value not in known.DIFFERENTIABLE_METHODS:
         return []
     return [node.func.value, *(argument.value for argument in node.args)]
+
+
+def _only_item(node: cst.BaseExpression) -> cst.BaseExpression | None:
+    """`loss` of `[loss]` and `(loss,)`."""
+    if not isinstance(node, (cst.List, cst.Tuple)) or len(node.elements) != 1:
+        return None
+    item = node.elements[0]
+    return item.value if isinstance(item, cst.Element) else None

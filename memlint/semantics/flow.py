@@ -303,8 +303,9 @@ class Flow(Expressions):
         self.use(before, "written", "augmented", node)
         self.use(value, "operand", "augmented", node)
         counts = isinstance(target, cst.Subscript) and any(self.analysis.boxes[box].counts for box in before.boxes)
-        is_container = (before.boxes or before.kind is Kind.CONTAINER) and not counts
-        if isinstance(node.operator, cst.AddAssign) and is_container and (value.boxes or value.kind is Kind.CONTAINER):
+        is_container = before.boxes or before.kind is Kind.CONTAINER or self._is_grown(before, node.value)
+        is_longer = is_container and not counts and (value.boxes or value.kind is Kind.CONTAINER)
+        if isinstance(node.operator, cst.AddAssign) and is_longer:
             self.store("extend", node, target, before, value, node.value)
             return
         kind = Kind.TENSOR if before.is_tensor or value.is_tensor else Kind.UNKNOWN
@@ -316,6 +317,10 @@ class Flow(Expressions):
             self._bind_name(target.value, result, target)
         elif path is not None:
             self.state.bind(path, result)
+
+    def _is_grown(self, before: Value, added: cst.BaseExpression) -> bool:
+        """`self.losses += [loss]`: only lists take a list in."""
+        return isinstance(added, cst.List) and before.kind is Kind.UNKNOWN
 
     def _return_statement(self, node: cst.Return) -> None:
         value = NONE if node.value is None else self.eval(node.value)
