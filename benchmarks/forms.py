@@ -567,8 +567,10 @@ def _torch_is_th(module: cst.Module) -> Node:
     def used(node: cst.Attribute) -> Node:
         return node.with_changes(value=cst.Name("th")) if m.matches(node.value, m.Name("torch")) else node
 
-    froms = _found(module, m.ImportFrom(module=m.Name("torch") | m.Attribute()))
-    if froms:
+    # `import torch.nn as nn` says `torch` too, and so may a parameter.
+    if _found(module, m.ImportFrom(module=m.Name("torch") | m.Attribute()) | m.Param(m.Name("torch"))):
+        return module
+    if _found(module, m.ImportAlias(m.Attribute())):
         return module
     return _everywhere(cst.Attribute, used)(_everywhere(cst.ImportAlias, alias)(module))
 

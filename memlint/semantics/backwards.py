@@ -255,7 +255,7 @@ class _Outside:
             return False
         seen.add(root)
         if id(made.node) in self._inside or id(made.node) in self._iterables:
-            return self._backward.loop is None and self._is_kept(made)
+            return self._backward.loop is None and (self._is_kept(made) or self._brings_a_graph(made.node))
         if set_by_forward(self._module, self._backward, root) or makes_leaf(self._module.call_at(made.node)):
             return False
         if is_set_back(self._module, self._backward, made.node):
@@ -272,6 +272,15 @@ class _Outside:
         if not isinstance(node, cst.Attribute) or made.ancestors or owner is None or path_of(node.value) != "self":
             return False
         return words_of(node.attr.value).isdisjoint(_DATA_WORDS)
+
+    def _brings_a_graph(self, node: cst.CSTNode) -> bool:
+        """Whether a caller in view gives the parameter what a model has made, or what the last call has returned."""
+        scope = self._module.once(_scopes_by_parameter).get(id(node))
+        if scope is None or not isinstance(node, cst.Param):
+            return False
+        given = (value for value in _given(self._module, scope, node) if value.grad is not Grad.NO)
+        roots = frozenset().union(*(value.roots for value in given))
+        return any(self._module.analysis.roots[root].saves or _calls(self._module, root, scope) for root in roots)
 
     def _is_given(self, param: cst.Param, seen: set[int]) -> bool:
         """Whether a caller may give a parameter that carries a graph."""
@@ -311,6 +320,12 @@ def _given(module: Module, scope: Scope, param: cst.Param) -> list[Value]:
         elif param.default is None or call.unpacks:
             return []
     return found
+
+
+def _calls(module: Module, root: int, scope: Scope) -> bool:
+    """Whether the definition is the result of a call of this function."""
+    call = module.call_at(module.analysis.roots[root].node)
+    return call is not None and call.callee.quals == {scope.qualname}
 
 
 def _is_namespace(made: Root) -> bool:

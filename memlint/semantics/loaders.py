@@ -10,7 +10,7 @@ from memlint.semantics.events import Call
 from memlint.semantics.knowledge import torch as known
 from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
-from memlint.semantics.scopes import path_of
+from memlint.semantics.scopes import Scope, assignments_in, path_of
 from memlint.semantics.values import Kind, Value
 
 _LOADER_WORDS = frozenset({"loader", "dataloader", "trainloader", "valloader", "validloader", "testloader"})
@@ -70,9 +70,16 @@ def hands_out_few(module: Module, expression: cst.BaseExpression, value: Value) 
                 if inner.value is not value and hands_out_few(module, inner.expression, inner.value):
                     return True
         size = call.keywords.get("batch_size")
-        if size is not None and (length := module.call_at(size.expression)) is not None and length.names({"len"}):
+        if size is not None and _is_length(module, call.scope, size.expression):
             return True
     return False
+
+
+def _is_length(module: Module, scope: Scope, node: cst.BaseExpression) -> bool:
+    """`len(dataset)`, or a variable that is set to it."""
+    made = assignments_in(scope.node).get(path_of(node), ()) if isinstance(node, cst.Name) else ()
+    call = module.call_at(made[-1].value if made else node)
+    return call is not None and call.names({"len"})
 
 
 def unwrapped(module: Module, node: cst.BaseExpression) -> cst.BaseExpression:

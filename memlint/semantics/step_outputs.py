@@ -19,7 +19,7 @@ from memlint.semantics.module import Module
 from memlint.semantics.naming import words_of
 from memlint.semantics.questions import Question
 from memlint.semantics.retention import Kept, Retention
-from memlint.semantics.scopes import Scope, chain_of, parameters, path_of, walk
+from memlint.semantics.scopes import Scope, assignments_in, chain_of, parameters, path_of, walk
 from memlint.semantics.values import Kind, Value
 
 
@@ -152,7 +152,7 @@ def _of_class(module: Module, owner: Scope) -> Iterator[StepOutputs]:
             end,
             questions is not None,
             questions or frozenset(),
-            _on_host(store.value_node),
+            _on_host(store.scope, store.value_node),
             _is_certain(module, owner, store),
             unread,
         )
@@ -168,7 +168,7 @@ def _is_unread(module: Module, owner: Scope, store: Store, attribute: str, step:
 
     A list of losses may be a history for somebody at a prompt.
     """
-    if step not in known.VALIDATION_STEPS or store.guarded or _on_host(store.value_node):
+    if step not in known.VALIDATION_STEPS or store.guarded or _on_host(store.scope, store.value_node):
         return False
     named = words_of(attribute) | words_of((path_of(store.value_node) or "").rpartition(".")[2])
     if named.isdisjoint(known.OUTPUT_PARAMETERS) or is_emptied(module, owner, attribute, store):
@@ -332,7 +332,7 @@ def _empties_parameter(module: Module, qual: str, index: int) -> bool:
 
 def _may_be_big(module: Module, store: Store) -> bool:
     """Numbers and strings do not matter. What is unknown and used once an epoch is taken for a batch's tensors."""
-    return any(_is_big(module, part, store.value_node) for part in _parts(module, store.value))
+    return any(_is_big(store.scope, part, store.value_node) for part in _parts(module, store.value))
 
 
 def _parts(module: Module, value: Value) -> Iterator[Value]:
@@ -346,18 +346,19 @@ def _parts(module: Module, value: Value) -> Iterator[Value]:
         yield value
 
 
-def _is_big(module: Module, value: Value, node: cst.BaseExpression) -> bool:
+def _is_big(scope: Scope, value: Value, node: cst.BaseExpression) -> bool:
     if value.kind is Kind.PLAIN:
-        return _on_host(node)  # an array rather than a string
+        return _on_host(scope, node)  # an array rather than a string
     return value.kind not in (Kind.NUMBER, Kind.NONE)
 
 
-def _on_host(node: cst.BaseExpression) -> bool:
-    """`x.cpu()`, `x.detach().cpu().numpy()`, or a display of nothing else."""
-    if isinstance(node, cst.Dict):
-        return bool(node.elements) and all(_on_host(element.value) for element in node.elements)
-    if isinstance(node, (cst.Tuple, cst.List)):
-        return bool(node.elements) and all(_on_host(element.value) for element in node.elements)
+def _on_host(scope: Scope, node: cst.BaseExpression) -> bool:
+    """`x.cpu()`, `x.detach().cpu().numpy()`, a display of nothing else, or a variable that was last set to such."""
+    if isinstance(node, cst.Name):
+        made = assignments_in(scope.node).get(node.value)
+        return made is not None and not isinstance(made[-1].value, cst.Name) and _on_host(scope, made[-1].value)
+    if isinstance(node, (cst.Dict, cst.Tuple, cst.List)):
+        return bool(node.elements) and all(_on_host(scope, element.value) for element in node.elements)
     return any(call.func.attr.value in known.HOST_METHODS for call in chain_of(node))  # type: ignore[attr-defined]
 
 
