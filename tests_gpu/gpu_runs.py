@@ -23,7 +23,7 @@ from memlint.measure.report.subject import Subject
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SIZE = os.environ.get("MEMLINT_SIZE", "full")
-AT_ONCE = max(1, min(8, (os.cpu_count() or 2) // 2))
+AT_ONCE = max(1, min(12, (os.cpu_count() or 2) * 3 // 4))
 """Processes at a time. Each counts its own allocations, so that they do not disturb one another."""
 STEPS = 4
 TIMEOUT_SECONDS = 240.0
