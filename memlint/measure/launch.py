@@ -191,7 +191,7 @@ def _environment(job: Job, temporary: Path) -> dict[str, str]:
     }
     if job.backend == "fake":
         quiet["CUDA_VISIBLE_DEVICES"] = ""  # a card that is there is not to be woken, nor to answer
-        quiet["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else asking for one starts CUDA, which a forked self-test cannot use
+        quiet["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # who asks for one starts nothing that a fork could not use
     return {**os.environ, **quiet, **job.environment}
 
 
