@@ -85,10 +85,10 @@ from memlint.cache.store import KnownRule
 from memlint.linting.finding import Confidence
 from memlint.linting.lint import lint
 from memlint.linting.policy import Policy
-from memlint.linting.registry import trust
+from memlint.linting.registry import assume
 
 rules = [KnownRule(*rule) for rule in json.loads(sys.argv[1])]
-trust(rules)
+assume(rules)
 policy = Policy(frozenset(rule.code for rule in rules), Confidence.LOW)
 found = lint("train.py", sys.argv[2].encode(), policy).findings
 imported = [rule.code for rule in rules if rule.module in sys.modules]

@@ -260,10 +260,10 @@ def _prepare(rules: Sequence[KnownRule]) -> None:
         compile_methods_late()
     import_metadata_late()
     import memlint.linting.examine  # noqa: F401
-    from memlint.linting.registry import rule_classes, trust
+    from memlint.linting.registry import assume, rule_classes
 
     if rules:
-        trust(rules)
+        assume(rules)
     else:
         rule_classes()
 

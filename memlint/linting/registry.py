@@ -158,7 +158,7 @@ def _own_rules() -> tuple[type[Rule], ...]:
 _traced: Sequence[Traced] = ()
 
 
-def trust(rules: Sequence[Traced]) -> None:
+def assume(rules: Sequence[Traced]) -> None:
     """From now on, in this process: these are all rules but local ones, as an earlier run has found them."""
     global _traced  # noqa: PLW0603 - of the process, like the modules that are imported
     _traced = rules
