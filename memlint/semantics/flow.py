@@ -39,7 +39,8 @@ class Flow(Expressions):
         self.scope = scope
         self.entry = entry
         # Where nobody knows what a framework does, it is asked like a caller's: a backward pass may show it.
-        self.state = State(Variables({**variables}), Mode.ENTRY if entry is Mode.UNKNOWN else entry)
+        mode = Mode.ENTRY if entry is Mode.UNKNOWN else entry
+        self.state = State(Variables({**variables}), mode, Roots(), Roots())
         self.quiet = 0
         self.tensors_written: list[AttributeStore] = []
         """What carries a graph and is written into an attribute's own memory: `self.mean[:] = value`."""

@@ -13,10 +13,6 @@ from memlint.semantics.values import Value
 _FEW = 32
 
 
-def _are_many(changes: int, shared: int) -> bool:
-    return changes > _FEW and changes * changes > shared
-
-
 class Variables:
     """What each variable holds, by its access path."""
 
@@ -28,7 +24,8 @@ class Variables:
         self._shared = shared if shared is not None else {}
 
     def copy(self) -> Variables:
-        if _are_many(len(self._own), len(self._shared)):
+        changes = len(self._own)
+        if changes > _FEW and changes * changes > len(self._shared):
             self._shared = {**self._shared, **self._own}
             self._own = {}
         return Variables(dict(self._own), self._shared)
@@ -68,12 +65,16 @@ class Variables:
         mine, theirs = self._own, other._own
         if self._shared is not other._shared:
             mine, theirs = {**self._shared, **mine}, {**other._shared, **theirs}
-        found = []
-        for path in theirs | mine:
-            here = mine[path] if path in mine else self._shared.get(path)
+        found: list[tuple[str, Value | None, Value | None]] = []
+        for path, here in mine.items():
             there = theirs[path] if path in theirs else other._shared.get(path)
             if here is not there:
                 found.append((path, here, there))
+        for path, there in theirs.items():
+            if path not in mine:
+                here = self._shared.get(path)
+                if here is not there:
+                    found.append((path, here, there))
         return found
 
 
@@ -87,7 +88,8 @@ class Roots:
         self._shared = shared
 
     def copy(self) -> Roots:
-        if _are_many(len(self._own), len(self._shared)):
+        changes = len(self._own)
+        if changes > _FEW and changes * changes > len(self._shared):
             self._shared = self._shared | self._own
             self._own = set()
         return Roots(set(self._own), self._shared)

@@ -13,16 +13,16 @@ class State:
 
     __slots__ = ("alive", "backed", "fresh", "guarded", "joined", "made", "mode", "owners", "region", "vars")
 
-    def __init__(self, variables: Variables, mode: Mode) -> None:
+    def __init__(self, variables: Variables, mode: Mode, made: Roots, fresh: Roots) -> None:
         self.vars = variables
         self.mode = mode
         self.region: int | None = None
         """Where grad mode is UNKNOWN: the marker of what switched it, the same for all that it switches alike."""
         self.backed: frozenset[int] = NOTHING
         """Definitions whose graph a backward pass has freed on every path on which they were made."""
-        self.made = Roots()
+        self.made = made
         """Definitions made on some path to here."""
-        self.fresh = Roots()
+        self.fresh = fresh
         """Definitions made in the branch that is being read."""
         self.owners: frozenset[str] = frozenset()
         """Names of which an attribute or item is known: `self` of `self.total`."""
@@ -32,10 +32,9 @@ class State:
         """After a merge: the paths that held something else on one side than on the other."""
 
     def copy(self) -> State:
-        new = State(self.vars.copy(), self.mode)
+        new = State(self.vars.copy(), self.mode, self.made.copy(), Roots())
         new.region = self.region
         new.backed = self.backed
-        new.made = self.made.copy()
         new.owners = self.owners
         new.guarded = self.guarded
         new.alive = self.alive
@@ -89,11 +88,10 @@ def merge(a: State, b: State) -> State:
     if not b.alive:
         return a
     variables, joined = _merge_vars(a, b)
-    merged = State(variables, a.mode if a.mode is b.mode else Mode.UNKNOWN)
+    mode = a.mode if a.mode is b.mode else Mode.UNKNOWN
+    merged = State(variables, mode, union(a.made, b.made), union(a.fresh, b.fresh))
     merged.region = a.region if a.region == b.region and a.mode is b.mode else None
     merged.backed = freed(a.backed, a.made, b.backed, b.made)
-    merged.made = union(a.made, b.made)
-    merged.fresh = union(a.fresh, b.fresh)
     merged.owners = a.owners | b.owners
     merged.guarded = a.guarded or b.guarded
     merged.joined = joined
