@@ -56,6 +56,7 @@ class Module:
         self._done: dict[Callable[[Module], object], object] = {}
         self._calls_of: dict[frozenset[str], list[Call]] = {}
         self._switches: dict[Scope, Switches] = {}
+        self._mentions: dict[tuple[str, ...], bool] = {}
 
     def release(self) -> None:
         """Take the analysis apart: its objects refer to each other, and would wait for the garbage collector.
@@ -255,9 +256,11 @@ class Module:
         """Whether a decorator of torch (`torch.jit.script`, `torch.compile`) turns the function into something else."""
         return any(name.startswith("torch.") for name in decorators(self.analysis, scope))
 
-    def mentions(self, texts: Iterable[str]) -> bool:
-        """Whether the file's code contains one of the texts."""
-        return any(text in self.code for text in texts)
+    def mentions(self, texts: tuple[str, ...]) -> bool:
+        """Whether the file's code contains one of the texts: searched for once, however many calls ask."""
+        if texts not in self._mentions:
+            self._mentions[texts] = any(text in self.code for text in texts)
+        return self._mentions[texts]
 
     def torch_name(self, name: str) -> tuple[str, bool]:
         """How the file spells `torch.<name>`, and whether `import torch` must be added for it."""
