@@ -147,7 +147,9 @@ def runs_through(module: Module, call: Call, but: Set[Scope] = frozenset(), help
     names = parameter_names(flow.scope)
     bound = flow.scope.parent is not None and flow.scope.parent.is_class
     local = flow.scope.bound
-    return [Run(renamed(run.model, call, names, bound=bound, local=local), run.call) for run in runs]
+    models = [renamed(run.model, call, names, bound=bound, local=local) for run in runs]
+    named = [Run(model, run.call) for model, run in zip(models, runs, strict=True)]
+    return [run for run in named if run.model is None or not module.analysis.is_frozen(call.scope, run.model)]
 
 
 def differentiates_itself(module: Module, run: Run) -> bool:
