@@ -172,6 +172,8 @@ class Definitions:
         self._prove_regions(value.conditions)
         self.proven |= value.proves
         self._prove_summands(value.proves)
+        if not self.unproven(value):
+            return  # what is known to carry a graph gives it one: `returns * log_probs`, of an environment's rewards
         source = self._origin({root for root in value.roots if self._is_source(root)})
         if source is None:
             return
