@@ -158,11 +158,12 @@ class _Reads:
     def __init__(self, module: Module) -> None:
         self._named: dict[str, list[cst.Attribute]] = {}
         self._cut: dict[str, set[int]] = {}
-        """`self.attention` of `self.attention.detach()`."""
+        """`self.attention` of `self.attention.detach()` and of `self.attention[0].mean(1).cpu().detach()`."""
         for node in nodes_of(module.tree, cst.Attribute):
             self._named.setdefault(node.attr.value, []).append(node)
-            if node.attr.value in _DETACHED and isinstance(node.value, cst.Attribute):
-                self._cut.setdefault(node.value.attr.value, set()).add(id(node.value))
+            start = _start_of_chain(node.value) if node.attr.value in _DETACHED else None
+            if start is not None:
+                self._cut.setdefault(start.attr.value, set()).add(id(start))
         targets = [node.target for node in nodes_of(module.tree, cst.AssignTarget)]
         targets += [node.target for node in nodes_of(module.tree, cst.AnnAssign)]
         self._bound = {id(part) for target in targets for part in (target, *_elements(target))}
@@ -191,6 +192,18 @@ class _Reads:
             reads = [node for node in named if id(node) not in detached]
             self._plain[attribute] = [*reads, *self._strings.get(attribute, ())]
         return self._plain[attribute]
+
+
+def _start_of_chain(node: cst.BaseExpression) -> cst.Attribute | None:
+    """The attribute on which a chain of methods is called, each on what the one before it gives."""
+    while isinstance(node, (cst.Call, cst.Subscript)):
+        if isinstance(node, cst.Subscript):
+            node = node.value
+        elif isinstance(node.func, cst.Attribute):
+            node = node.func.value
+        else:
+            return None
+    return node if isinstance(node, cst.Attribute) else None
 
 
 def _elements(target: cst.BaseExpression) -> Iterator[cst.BaseExpression]:

@@ -15,16 +15,17 @@ from memlint.semantics.flow import Flow
 from memlint.semantics.module import Module
 from memlint.semantics.naming import is_model_name, words_of
 from memlint.semantics.questions import Question, ResultNotDifferentiated
-from memlint.semantics.recurrent import retains_for_state
+from memlint.semantics.recurrent import classes_with_state, retains_for_state
 from memlint.semantics.retention import differentiated_losses, makes_leaf
 from memlint.semantics.rollouts import draws_old_transitions
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_within, parameters, path_of, walk
 from memlint.semantics.spent_graphs import is_set_back, is_stepped_after, only_in_spent_attributes, set_by_forward
 from memlint.semantics.values import Grad, Mode, Root, Value
 
-# A parameter so named is no tensor.
+# A parameter so named is no tensor: it holds functions, or settings.
 _NAMESPACES = frozenset(
-    "losses criterion criterions criteria model models net network module trainer agent engine accelerator".split()
+    """losses criterion criterions criteria model models net network module trainer agent engine accelerator
+    args arg cfg config configs conf hparams hps opt opts options flags settings""".split()
 )
 # A parameter or attribute with one of these words in its name is a batch, or a number: the weight of a loss.
 _DATA_WORDS = frozenset(
@@ -119,7 +120,17 @@ def _backward_spans(flow: Flow) -> dict[int, _Span]:
 
 @lru_cache(maxsize=NODES_REMEMBERED)
 def _runs_what_remembers(module: Module, flow: Flow) -> bool:
-    return any(_remembers(module, call) for call in flow.calls if call.is_forward)
+    if any(_remembers(module, call) for call in flow.calls if call.is_forward):
+        return True
+    return bool(module.once(classes_with_state)) and any(_may_be_any_module(module, call) for call in flow.calls)
+
+
+def _may_be_any_module(module: Module, call: Call) -> bool:
+    """`model(x)` of a parameter, but not `criterion(net(x), y)`."""
+    if call.method is not None or call.callee.quals or call.callee.cls is not None:
+        return False
+    given = (root for argument in call.positional for root in argument.value.roots)
+    return not any(module.analysis.roots[root].is_forward for root in given)
 
 
 def _remembers(module: Module, forward: Call) -> bool:
@@ -329,8 +340,9 @@ def _calls(module: Module, root: int, scope: Scope) -> bool:
 
 
 def _is_namespace(made: Root) -> bool:
-    """`losses` of `losses.generator(fake)`: a parameter so named holds functions."""
-    return isinstance(made.node, cst.Param) and not words_of(made.node.name.value).isdisjoint(_NAMESPACES)
+    """`losses` of `losses.generator(fake)`, `args` of `args.beta * kl`, but not `*args`."""
+    node = made.node
+    return isinstance(node, cst.Param) and not node.star and not words_of(node.name.value).isdisjoint(_NAMESPACES)
 
 
 def _handed_on(module: Module, flow: Flow, backward: Backward, graph: frozenset[int]) -> bool:

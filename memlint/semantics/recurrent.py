@@ -235,6 +235,17 @@ def _in_object(module: Module, flow: Flow, backward: Backward) -> Iterator[Carri
                 yield CarriedState(call, argument, path, backward, frozenset(), True)
 
 
+def classes_with_state(module: Module) -> frozenset[str]:
+    """The module classes of the file whose forward goes on from what the one before it left, graph and all."""
+    return frozenset(
+        scope.parent.qualname
+        for scope in module.scopes
+        if scope.name == "forward" and scope.parent is not None and scope.parent.is_class
+        for flow in (module.flow_of(scope),)
+        if flow is not None and any(call.is_forward and _kept_on_self(flow, scope, call) for call in flow.calls)
+    )
+
+
 def _kept_on_self(flow: Flow, scope: Scope, call: Call) -> tuple[Argument, str] | None:
     for argument in (*call.positional, *call.keywords.values()):
         path = _paths(argument.expression)

@@ -15,13 +15,13 @@ _SUMS = frozenset({"torch.add"})
 def added_to(target: cst.BaseExpression, source: cst.BaseExpression) -> list[cst.BaseExpression]:
     """What is added to the target, by what it is given; empty where it is set anew.
 
-    Of `total = total + a + b` both, of `all = torch.cat((all, e))` `e`, of `mean = (mean * n + e) / (n + 1)` `e`.
+    Of `total = total + a + b` both, of `all = torch.cat((all, e))` and of `all = torch.cat((all[1:], e))` `e`, of `mean = (mean * n + e) / (n + 1)` `e`.
     """
     if isinstance(source, cst.IfExp):  # `loss if mean is None else 0.9 * mean + 0.1 * loss`
         source = source.orelse if isinstance(source.orelse, (cst.BinaryOperation, cst.Call)) else source.body
     if not isinstance(target, (cst.Name, cst.Attribute, cst.Subscript)):
         return []
-    joined_here = [part for part in joined(source) or () if not _is_same(part, target)]
+    joined_here = [part for part in joined(source) or () if not _is_same(_whole(part), target)]
     if len(joined_here) == 1:
         return joined_here
     if isinstance(source, cst.DictComp):
@@ -63,14 +63,20 @@ def joined(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpres
     """The two tensors of `torch.cat((a, b), dim=0)`, also in a slice of it or behind `a if first else ...`."""
     if isinstance(node, cst.IfExp):
         return joined(node.orelse) or joined(node.body)
-    while isinstance(node, cst.Subscript):  # it holds on to the graph of all that was joined
-        node = node.value
+    node = _whole(node)
     if not isinstance(node, cst.Call) or path_of(node.func) not in _JOINS or not node.args:
         return None
     both = node.args[0].value
     if not isinstance(both, (cst.Tuple, cst.List)) or len(both.elements) != 2:
         return None
     return both.elements[0].value, both.elements[1].value
+
+
+def _whole(node: cst.BaseExpression) -> cst.BaseExpression:
+    """`queue` of `queue[n:]`: a part holds on to the graph of all."""
+    while isinstance(node, cst.Subscript):
+        node = node.value
+    return node
 
 
 def _is_scaled(node: cst.BaseExpression, target: cst.BaseExpression) -> bool:
