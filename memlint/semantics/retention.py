@@ -5,6 +5,7 @@ The analysis behind the rules on running totals and on containers (catalogue, se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -88,7 +89,7 @@ def retention_of(module: Module, store: Store) -> Retention | None:
         return None
     kept = _kept(module, store, loop)
     escapes = _escapes(module, store) or bool(store.scope.words & _NOTICING_WORDS)
-    if kept is not Kept.NODES and not _is_broken(module, store, loop):
+    if kept is not Kept.NODES and not _is_broken(module, store, loop) and not _is_out_of_date(module, store, loop):
         needed = _nobody_differentiates(module, store, loop)
         if needed is None:
             return None
@@ -356,6 +357,35 @@ def _is_broken_in_training(module: Module, store: Store, loop: Loop) -> bool:
     return any(roots[root].is_forward and id(roots[root].node) in inside for root in differentiated)
 
 
+def _is_out_of_date(module: Module, store: Store, loop: Loop) -> bool:
+    """`model(valid)` in each epoch of a training: the next step changes the parameters in place.
+
+    Whoever differentiated the value after that would get an error.
+    """
+    if not loop.has_step or _reaches_unseen_code(module, store):
+        return False
+    inside = (item for item in module.backwards if item.loop is not None and loop in item.loop.outer())
+    trained = {path for item in inside for path in _models_of(module, item.differentiated, store.scope)}
+    return not trained.isdisjoint(_models_of(module, store.value, store.scope))
+
+
+def _reaches_unseen_code(module: Module, store: Store) -> bool:
+    """Whether code out of view is given what is stored, or what holds it."""
+    escaped = module.analysis.escaped
+    if store.root in escaped or store.value.idents & escaped:
+        return True
+    return any(module.box(index).escaped for index in store.boxes)
+
+
+def _models_of(module: Module, value: Value, scope: Scope) -> Iterator[str]:
+    """The paths of the modules that the function calls for the value."""
+    inside = nodes_within(scope.node)
+    for node in module.graph_sources(value):
+        path = path_of(node.func) if id(node) in inside else None
+        if path is not None:
+            yield path
+
+
 def _escapes(module: Module, store: Store) -> bool:
     analysis = module.analysis
     if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
@@ -396,12 +426,11 @@ def _nobody_differentiates(module: Module, store: Store, loop: Loop) -> frozense
         return frozenset()
     if store.value.idents and all(_was_differentiated(module, ident) for ident in store.value.idents):
         return frozenset()  # the very loss that was differentiated, if with `retain_graph=True`
-    boxes = [module.box(index) for index in store.boxes]
-    if store.in_object or store.root in analysis.escaped or store.root in analysis.shared:
+    if store.in_object or store.root in analysis.shared or _reaches_unseen_code(module, store):
         return None
-    if any(box.escaped or box.in_object for box in boxes):
+    if any(module.box(index).in_object for index in store.boxes):
         return None
-    if store.value.idents & analysis.escaped or (loop.escaping_calls and loop.has_step and not loop.has_backward):
+    if loop.escaping_calls and loop.has_step and not loop.has_backward:
         return None  # `loss_scaler(loss, optimizer)` may run the backward pass
     if store.scope.name == "forward":
         return None
