@@ -21,6 +21,7 @@ from memlint.semantics.questions import GradOnEntry, Question
 from memlint.semantics.retention import retention_of
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, nodes_of, parameters, path_of, walk
 from memlint.semantics.step_outputs import bases_in_view
+from memlint.semantics.sums import joined
 from memlint.semantics.values import Condition, Grad, Mode, Proof, Value
 
 _ADDING = frozenset({"add_", "sub_", "lerp_", "copy_"})
@@ -96,7 +97,9 @@ def _assigned(module: Module, flow: Flow, store: Store) -> RunningStat | None:
     attribute = _own_attribute(store.target)
     if attribute is None or not isinstance(store.statement, cst.Assign) or not store.value.carries_graph:
         return None
-    if not _decays(store.statement.value, attribute) or store.mode in (Mode.OFF, Mode.UNKNOWN):
+    if store.mode in (Mode.OFF, Mode.UNKNOWN):
+        return None
+    if not _decays(store.statement.value, attribute) and not _is_queue(module, flow, store.statement, attribute):
         return None
     if store.root in module.analysis.differentiated or store.root in flow.return_roots:
         return None  # a state that the output depends on
@@ -165,9 +168,9 @@ def _is_read_detached(module: Module, flow: Flow, attribute: str) -> bool:
     """Whether all reads of the attribute but those of its updates are detached, and no method sets it anew."""
     owner = flow.scope.enclosing_class()
     assert owner is not None
-    if any(attribute in method.attributes_stored for method in owner.children if method.name != "__init__"):
-        return False
     inside = list(walk(owner.node))
+    if any(_sets_anew(node, attribute) for method in _methods_but_init(owner) for node in walk(method.node)):
+        return False
     updates = {id(part) for node in inside if _updates(node, attribute) for part in walk(node)}
     own, reads = {id(node) for node in inside}, module.once(AttributeReads)
     others = [
@@ -180,8 +183,42 @@ def _is_read_detached(module: Module, flow: Flow, attribute: str) -> bool:
     return bool(others) and all(reads.cut(node) is not None or reads.is_read_without_grad(node) for node in others)
 
 
+def _is_queue(module: Module, flow: Flow, statement: cst.Assign, attribute: str) -> bool:
+    """`self.queue = torch.cat([self.queue[n:], e])` of a tensor that nobody reads with its graph."""
+    joins = _joins(statement, attribute) and _is_own_tensor(module, flow, attribute)
+    return joins and _is_read_detached(module, flow, attribute)
+
+
+def _joins(node: cst.CSTNode, attribute: str) -> bool:
+    """Whether the attribute, or a part of it, is joined with something else."""
+    both = joined(node.value) if isinstance(node, cst.Assign) else None
+    return both is not None and any(_own_attribute(_whole_of(part)) == attribute for part in both)
+
+
+def _methods_but_init(owner: Scope) -> Iterator[Scope]:
+    return (method for method in owner.children if method.name != "__init__")
+
+
+def _sets_anew(node: cst.CSTNode, attribute: str) -> bool:
+    """Whether the attribute is bound to something else than what it is joined to."""
+    targets: list[cst.CSTNode] = []
+    if isinstance(node, cst.Assign) and not _joins(node, attribute):
+        targets = [part for target in node.targets for part in _elements(target.target)]
+    elif isinstance(node, (cst.AnnAssign, cst.AugAssign, cst.For, cst.NamedExpr)):
+        targets = list(_elements(node.target))
+    return any(_own_attribute(target) == attribute for target in targets)
+
+
+def _elements(target: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    yield target
+    for element in target.elements if isinstance(target, (cst.Tuple, cst.List)) else ():
+        yield from _elements(element.value)
+
+
 def _updates(node: cst.CSTNode, attribute: str) -> bool:
-    """`self.bank[index] = row`, `self.bank[index] -= row`"""
+    """`self.bank[index] = row`, `self.bank[index] -= row`, `self.bank = torch.cat([self.bank[1:], row])`"""
+    if _joins(node, attribute):
+        return True
     if isinstance(node, cst.AugAssign):
         target: cst.BaseExpression = node.target
     elif isinstance(node, cst.Assign):
