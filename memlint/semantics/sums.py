@@ -15,7 +15,8 @@ _SUMS = frozenset({"torch.add"})
 def added_to(target: cst.BaseExpression, source: cst.BaseExpression) -> list[cst.BaseExpression]:
     """What is added to the target, by what it is given; empty where it is set anew.
 
-    Of `total = total + a + b` both, of `all = torch.cat((all, e))` and of `all = torch.cat((all[1:], e))` `e`, of `mean = (mean * n + e) / (n + 1)` `e`.
+    Of `total = total + a + b` both, of `all = torch.cat((all, e))`, `all = torch.cat((all[1:], e))` and
+    `mean = (mean * n + e) / (n + 1)` `e`.
     """
     if isinstance(source, cst.IfExp):  # `loss if mean is None else 0.9 * mean + 0.1 * loss`
         source = source.orelse if isinstance(source.orelse, (cst.BinaryOperation, cst.Call)) else source.body
