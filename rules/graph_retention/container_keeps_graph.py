@@ -74,7 +74,8 @@ class ContainerKeepsGraph(Rule):
     When the container, or anything computed from it, reaches `backward()` (policy gradients, sums of losses) or code
     out of view; when it is cleared or made anew in the same loop, or bounded (`deque(maxlen=...)`); when the value
     carries no graph (`argmax`, comparisons, detached, numbers, grad mode off); when it is no container that memlint
-    knows.
+    knows; when it is returned to callers that may differentiate it, unless the loop trains the very model that it came
+    out of (each step changes the parameters in place, so that nobody can differentiate what was computed before).
 
     ## References
     - PyTorch FAQ, "Don't accumulate history across your training loop" and "Don't hold onto tensors and variables you

@@ -20,7 +20,8 @@ class RunningStatKeepsGraph(Rule):
     averages that a function of the file returns (`y, self.mean = batch_norm(x, self.mean)`), and moving averages of
     weights, `shadow[name] = d * shadow[name] + (1 - d) * p`, with grad mode on. Each new value is computed from the
     last one, so the statistic is the end of a chain of graphs that no update ever cuts. Also `self.bank[index] = z`,
-    rows of a memory bank, a queue or prototypes that are detached wherever they are read.
+    rows of a memory bank, a queue or prototypes that are detached wherever they are read, and such a queue that is
+    joined to what is left of itself, `self.bank = torch.cat([self.bank[n:], z])`.
 
     ## What it costs
     With a backward pass in each step, graph nodes in *host* memory, for ever: at least three nodes of about 0.7 kB for
@@ -75,7 +76,8 @@ class RunningStatKeepsGraph(Rule):
     (counts, one-hot codes); when the statistic itself goes into what the method returns (a recurrent state, a
     differentiable average) or is ever differentiated; for rows of a tensor that is read with its graph, or made anew;
     in a class without parameters or layers, whose input may be data, unless it is called a batch norm, a codebook or a
-    loss or works on the channels of feature maps; for plain sums and for variables of a training loop, which MEM101
+    loss or works on the channels of feature maps; for the rewards of an environment, whatever they are multiplied with
+    before `backward()`; for plain sums and for variables of a training loop, which MEM101
     reports.
 
     ## References

@@ -56,7 +56,8 @@ class RetainGraphNotNeeded(Rule):
     a parameter that some caller gives something with a graph, or whose callers are out of view and whose name does not
     say that it is data, an attribute that other methods set; when it is returned to a caller that may differentiate it,
     stored on an object or handed to code out of view, unless an optimizer's step has followed (it changes the
-    parameters in place, so that nobody can differentiate the loss again); when the argument is no literal `True`.
+    parameters in place, so that nobody can differentiate the loss again); when the model is given, and one of the
+    file's goes on from what its last forward pass left in it; when the argument is no literal `True`.
 
     ## References
     - `torch.Tensor.backward` documentation: "in nearly all cases setting this option to True is not needed"
