@@ -11,6 +11,7 @@ from memlint.semantics.evaluation import PROJECT_DIFFERENTIATES, EvaluationRegio
 from memlint.semantics.graph_ends import NUMBER_WORDS
 from memlint.semantics.module import Module
 from memlint.semantics.threads import unswitched_forwards
+from memlint.semantics.unlearned import unlearned_forwards
 
 
 class EvalWithoutNoGrad(Rule):
@@ -30,6 +31,9 @@ class EvalWithoutNoGrad(Rule):
     with grad off or its callers, all in view, do not hand on what they get. Of a model in eval mode the output may also
     go anywhere where its input was made of arrays or texts: no gradient flows to those. One finding for each such
     place, at its first forward pass. A model may also be held in a dictionary, `nets["generator"](z)`.
+    And in a training step a forward pass from which nothing is learned (of pseudo-labels only the `argmax` is used, of
+    generated images a detached copy), where a name holds its graph while the backward pass runs; not
+    `model(x).argmax(1)`, whose graph is gone at once.
 
     ## What it costs
     Every forward pass saves its activations for a backward pass that never comes; the previous output is still bound
@@ -97,9 +101,11 @@ class EvalWithoutNoGrad(Rule):
         in_threads = {
             scope for found in unswitched_forwards(module) for scope in (found.start.function, found.forward.scope)
         }
+        told: set[int] = set()
         for region in evaluation_regions(module):
             if region.scope in in_threads:
                 continue
+            told.add(id(region.first.node))
             what = module.text(region.first.call.func)
             yield self.finding(
                 region.first.node,
@@ -109,6 +115,17 @@ class EvalWithoutNoGrad(Rule):
                 confidence=_confidence(region),
                 fix=_fix(module, region),
                 questions=region.questions,
+            )
+        for forward in unlearned_forwards(module):
+            if id(forward.call.node) in told:
+                continue
+            yield self.finding(
+                forward.call.node,
+                f"nothing is learned from `{module.text(forward.call.call.func)}` here, but it runs with grad on, and "
+                f"`{forward.name}` holds its activations while backward runs; run it under `torch.no_grad()`",
+                cost=Cost(CostClass.RAISES_PEAK, "A"),
+                confidence=Confidence.MEDIUM,
+                related=[(forward.backward.node, "this backward pass does not reach it")],
             )
 
 

@@ -1,0 +1,117 @@
+"""Forward passes of a training step from which nothing is learned, and whose graph a name holds while backward runs.
+
+Of pseudo-labels only the `argmax` is used, of generated images a detached copy. A graph that nobody holds is freed at
+once and costs nothing at the step's peak: `labels = model(x).argmax(1)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memlint.semantics.detached_outputs import has_role
+from memlint.semantics.events import Backward, Call
+from memlint.semantics.flow import Flow
+from memlint.semantics.forwards import builds_a_graph, carrying
+from memlint.semantics.graph_ends import ends_of
+from memlint.semantics.module import Module
+from memlint.semantics.questions import GradOnEntry
+from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.values import Mode
+
+# Who mentions one of these may take something of a forward pass by another way than its output.
+_OTHER_WAYS = frozenset({"register_forward_hook", "register_hook", "retain_grad", "exec", "locals"})
+
+
+@dataclass(frozen=True, eq=False)
+class UnlearnedForward:
+    """`probs = softmax(model(weak))`, of which `backward` reaches nothing while `name` holds the graph."""
+
+    call: Call
+    name: str
+    backward: Backward
+
+
+def unlearned_forwards(module: Module) -> Iterator[UnlearnedForward]:
+    if not module.words.isdisjoint(_OTHER_WAYS):
+        return
+    for flow in module.flows:
+        if not flow.backwards or not flow.scope.is_function:
+            continue
+        for call in flow.calls:
+            found = _unlearned(module, flow, call) if builds_a_graph(call) else None
+            if found is not None:
+                yield found
+
+
+def _unlearned(module: Module, flow: Flow, call: Call) -> UnlearnedForward | None:
+    path = path_of(call.call.func)
+    if path is None or call.handler or has_role(module, path) or _reaches_somebody(module, flow, call):
+        return None
+    backward = next((item for item in flow.backwards if _runs_after(item, call)), None)
+    name = _holder(module, call)
+    if backward is None or name is None or _is_let_go(flow, call, backward, name):
+        return None
+    ends = ends_of(module, flow, call.root)
+    if not ends.takes_something or ends.raises or not _is_of_forwards(module, backward, path):
+        return None
+    questions = module.questions(carrying(call.result).conditions)
+    if questions is None:
+        return None
+    if call.mode is Mode.ENTRY:
+        questions |= {GradOnEntry(flow.scope.qualname)}
+    return UnlearnedForward(call, name, backward) if all(module.answer(question) for question in questions) else None
+
+
+def _reaches_somebody(module: Module, flow: Flow, call: Call) -> bool:
+    analysis = module.analysis
+    gone = analysis.differentiated, analysis.escaped, analysis.shared, flow.return_roots
+    return any(call.root in roots for roots in gone)
+
+
+def _runs_after(backward: Backward, call: Call) -> bool:
+    return (
+        not backward.handler
+        and backward.loop is call.loop
+        and backward.order > call.order
+        and not backward.excludes(call)
+    )
+
+
+def _holder(module: Module, call: Call) -> str | None:
+    """The name that gets the output, or what the statement computes from it, with its graph."""
+    statement = call.statement
+    if not isinstance(statement, cst.Assign) or len(statement.targets) != 1:
+        return None
+    target, made = statement.targets[0].target, module.call_at(statement.value)
+    if not isinstance(target, cst.Name) or made is None or not made.result.carries_graph:
+        return None
+    return target.value if call.root in made.result.roots else None
+
+
+def _is_let_go(flow: Flow, call: Call, backward: Backward, name: str) -> bool:
+    """Whether the name gets something else, or is deleted, before the backward pass."""
+    region = call.loop.node if call.loop is not None else flow.scope.node
+    order = {id(node): place for place, node in enumerate(walk(region))}
+    start, end = order.get(id(call.node)), order.get(id(backward.node))
+    if start is None or end is None:
+        return True
+    named = (node for node in walk(region) if isinstance(node, (cst.AssignTarget, cst.Del, cst.NamedExpr)))
+    return any(
+        start < order[id(node)] < end
+        and any(isinstance(part, cst.Name) and part.value == name for part in walk(_bound_by(node)))
+        for node in named
+    )
+
+
+def _bound_by(node: cst.AssignTarget | cst.Del | cst.NamedExpr) -> cst.CSTNode:
+    return node if isinstance(node, cst.Del) else node.target
+
+
+def _is_of_forwards(module: Module, backward: Backward, path: str) -> bool:
+    """Whether forward passes in view made what is differentiated, and no method that may know of this one."""
+    sources = module.graph_sources(backward.differentiated)
+    owner = path.removesuffix(".forward")
+    return bool(sources) and not any((path_of(source.func) or "").startswith(owner + ".") for source in sources)
