@@ -6,8 +6,10 @@ once and costs nothing at the step's peak: `labels = model(x).argmax(1)`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -18,7 +20,7 @@ from memlint.semantics.forwards import builds_a_graph, carrying
 from memlint.semantics.graph_ends import ends_of
 from memlint.semantics.module import Module
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.scopes import path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, path_of, walk
 from memlint.semantics.values import Mode
 
 # Who mentions one of these may take something of a forward pass by another way than its output.
@@ -50,7 +52,8 @@ def _unlearned(module: Module, flow: Flow, call: Call) -> UnlearnedForward | Non
     path = path_of(call.call.func)
     if path is None or call.handler or has_role(module, path) or _reaches_somebody(module, flow, call):
         return None
-    backward = next((item for item in flow.backwards if _runs_after(item, call)), None)
+    first = bisect_right(flow.backwards, call.order, key=lambda item: item.order)
+    backward = next((item for item in flow.backwards[first:] if _runs_beside(item, call)), None)
     name = _holder(module, call)
     if backward is None or name is None or _is_let_go(flow, call, backward, name):
         return None
@@ -71,13 +74,9 @@ def _reaches_somebody(module: Module, flow: Flow, call: Call) -> bool:
     return any(call.root in roots for roots in gone)
 
 
-def _runs_after(backward: Backward, call: Call) -> bool:
-    return (
-        not backward.handler
-        and backward.loop is call.loop
-        and backward.order > call.order
-        and not backward.excludes(call)
-    )
+def _runs_beside(backward: Backward, call: Call) -> bool:
+    """In the same round of the same loop."""
+    return not backward.handler and backward.loop is call.loop and not backward.excludes(call)
 
 
 def _holder(module: Module, call: Call) -> str | None:
@@ -93,21 +92,25 @@ def _holder(module: Module, call: Call) -> str | None:
 
 def _is_let_go(flow: Flow, call: Call, backward: Backward, name: str) -> bool:
     """Whether the name gets something else, or is deleted, before the backward pass."""
-    region = call.loop.node if call.loop is not None else flow.scope.node
-    order = {id(node): place for place, node in enumerate(walk(region))}
-    start, end = order.get(id(call.node)), order.get(id(backward.node))
-    if start is None or end is None:
-        return True
-    named = (node for node in walk(region) if isinstance(node, (cst.AssignTarget, cst.Del, cst.NamedExpr)))
-    return any(
-        start < order[id(node)] < end
-        and any(isinstance(part, cst.Name) and part.value == name for part in walk(_bound_by(node)))
-        for node in named
-    )
+    places, bound = _places_in(flow.scope.node)
+    of_name = bound.get(name, [])
+    after = bisect_right(of_name, places[id(call.node)])
+    return after < len(of_name) and of_name[after] < places[id(backward.node)]
 
 
-def _bound_by(node: cst.AssignTarget | cst.Del | cst.NamedExpr) -> cst.CSTNode:
-    return node if isinstance(node, cst.Del) else node.target
+@lru_cache(maxsize=NODES_REMEMBERED)
+def _places_in(function: cst.CSTNode) -> tuple[dict[int, int], dict[str, list[int]]]:
+    """The places of its parts in the order of the text, and by name those at which it is bound or deleted."""
+    places: dict[int, int] = {}
+    bound: dict[str, list[int]] = {}
+    for place, node in enumerate(walk(function)):
+        places[id(node)] = place
+        if not isinstance(node, (cst.AssignTarget, cst.Del, cst.NamedExpr)):
+            continue
+        for part in walk(node if isinstance(node, cst.Del) else node.target):
+            if isinstance(part, cst.Name):
+                bound.setdefault(part.value, []).append(place)
+    return places, bound
 
 
 def _is_of_forwards(module: Module, backward: Backward, path: str) -> bool:
