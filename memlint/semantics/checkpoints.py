@@ -71,7 +71,9 @@ def checkpoint_loads(module: Module) -> Iterator[CheckpointLoad]:
         uses = module.uses_of(call.root)
         restoring = _restoring(module, call.root)
         asked = _ignored_parameter(call)
-        evidence = next(iter(restoring), None) or _shown_by(module, call.root) or asked
+        evidence = (
+            next(iter(restoring), None) or _shown_by(module, call.root) or _shown_where_returned(module, call) or asked
+        )
         by_name = evidence is None and not _is_chosen(call) and _is_named_checkpoint(call)
         if evidence is None and not (by_name and call.scope.is_function and not _is_one_tensor(call, uses)):
             continue
@@ -398,12 +400,25 @@ def _shown_by(module: Module, root: int, depth: int = 2) -> cst.CSTNode | None:
     return None
 
 
+def _shown_where_returned(module: Module, load: Call) -> cst.CSTNode | None:
+    """`return torch.load(path)`, and what this file takes of that: `read_status(folder)["model_state"]`."""
+    flow = module.flow_of(load.scope)
+    if flow is None or not load.scope.is_function or load.root not in flow.return_roots:
+        return None
+    calls = {id(call.node): call for call in module.calls_of(frozenset({load.scope.qualname}))}
+    statements = (call.statement for call in calls.values())
+    items = (node for statement in statements for node in walk(statement) if isinstance(node, cst.Subscript))
+    return next((item for item in items if id(item.value) in calls and _is_checkpoint_key(item)), None)
+
+
 def _is_checkpoint_key(node: cst.Subscript) -> bool:
     index = node.slice[0].slice
     if not isinstance(index, cst.Index) or not isinstance(index.value, cst.SimpleString):
         return False
     key = index.value.evaluated_value
-    return isinstance(key, str) and (key in known.CHECKPOINT_KEYS or key.endswith(known.CHECKPOINT_KEY_ENDINGS))
+    if not isinstance(key, str):
+        return False
+    return key in known.CHECKPOINT_KEYS or key.endswith(known.CHECKPOINT_KEY_ENDINGS) or _is_state(key)
 
 
 # --- may it be loaded on the CPU without anybody noticing? ---

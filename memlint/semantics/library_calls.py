@@ -358,6 +358,10 @@ def _standard_library(flow: Flow, reading: Reading, qual: str) -> Value | None:
 # --- other libraries ---
 
 
+def _looked_at(flow: Flow, reading: Reading, qual: str) -> Value | None:
+    return NO_GRAD_TENSOR if qual.rpartition(".")[2] in known.PICTURES else None
+
+
 def _built_module(flow: Flow, reading: Reading, qual: str) -> Value:
     return Value(Kind.MODULE)
 
@@ -526,6 +530,7 @@ _BY_PREFIX: tuple[tuple[str | tuple[str, ...], Handler], ...] = (
     (("torch.cuda.", "torch.distributed.", "torch.backends."), _plain),
     ("torch.", _torch_function),
     ("torchvision.models.", _built_module),
+    ("torchvision.utils.", _looked_at),
     ("einops.", _rearranged),
     (frameworks.CONSUMING_MODULES, _consumed),
 )

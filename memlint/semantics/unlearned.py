@@ -20,7 +20,7 @@ from memlint.semantics.forwards import builds_a_graph, carrying
 from memlint.semantics.graph_ends import ends_of
 from memlint.semantics.module import Module
 from memlint.semantics.questions import GradOnEntry
-from memlint.semantics.scopes import NODES_REMEMBERED, path_of, walk
+from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.values import Mode
 
 # Who mentions one of these may take something of a forward pass by another way than its output.
@@ -52,6 +52,8 @@ def _unlearned(module: Module, flow: Flow, call: Call) -> UnlearnedForward | Non
     path = path_of(call.call.func)
     if path is None or call.handler or has_role(module, path) or _reaches_somebody(module, flow, call):
         return None
+    if _is_read_besides(flow.scope, path.removesuffix(".forward")):
+        return None
     first = bisect_right(flow.backwards, call.order, key=lambda item: item.order)
     backward = next((item for item in flow.backwards[first:] if _runs_beside(item, call)), None)
     name = _holder(module, call)
@@ -72,6 +74,13 @@ def _reaches_somebody(module: Module, flow: Flow, call: Call) -> bool:
     analysis = module.analysis
     gone = analysis.differentiated, analysis.escaped, analysis.shared, flow.return_roots
     return any(call.root in roots for roots in gone)
+
+
+def _is_read_besides(scope: Scope, model: str) -> bool:
+    """`model.aux_loss`: what a forward pass leaves on the model may be learned from."""
+    called = scope.methods_called.get(model, ())
+    attributes = (node for node in walk(scope.node) if isinstance(node, cst.Attribute))
+    return any(node.attr.value not in called and path_of(node.value) == model for node in attributes)
 
 
 def _runs_beside(backward: Backward, call: Call) -> bool:

@@ -21,9 +21,10 @@ class LoadWithoutMapLocation(Rule):
     ## What it does
     Flags `torch.load(path)` without `map_location`, or with one that may be `None`, where the code shows that the file
     is a checkpoint: what it returns goes into a `load_state_dict` (or a function whose name says that, or an argument
-    `state_dict=`), is read by a key such as `"state_dict"` or `"model"`, is itself used as a module, or is called a
-    checkpoint, or its file is (`ckpt_path`). Also where the function has a parameter `map_location` that it does not
-    hand on, and `load_from_checkpoint(path)` of a Lightning module of the project.
+    `state_dict=`), is read by a key such as `"state_dict"` or `"model"` (also by those that call a function that
+    returns it), is itself used as a module, or is called a checkpoint, or its file is (`ckpt_path`). Also where the
+    function has a parameter `map_location` that it does not hand on, and `load_from_checkpoint(path)` of a Lightning
+    module of the project.
 
     ## What it costs
     Every tensor returns to the device that it was saved from: P bytes of parameters, and 2 P more for the states of

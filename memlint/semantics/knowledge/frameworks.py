@@ -90,6 +90,9 @@ LAUNCHERS = frozenset(
         "fire.core.Fire",
         "typer.run",
         "wandb.agent",
+        # gradio/blocks.py, `call_function`: a plain function runs in a thread of a pool (`anyio.to_thread.run_sync`).
+        "gradio.Interface",
+        "gradio.ChatInterface",
     }
 )
 

@@ -501,6 +501,10 @@ NEVER_GRAD_FUNCTIONS = frozenset(
     numel bucketize one_hot bitwise_and bitwise_not bitwise_or bitwise_xor greater greater_equal isin isneginf isposinf
     isreal less less_equal not_equal signbit""".split()
 )
+# torchvision/utils.py: each is decorated with `@torch.no_grad()`; `save_image` returns nothing.
+PICTURES = frozenset(
+    """make_grid save_image draw_bounding_boxes draw_segmentation_masks draw_keypoints flow_to_image""".split()
+)
 # Factories: a freshly allocated tensor each time. Those whose values are not random may be folded into another device.
 DETERMINISTIC_FACTORIES = frozenset(
     f"torch.{name}" for name in ("zeros", "ones", "full", "empty", "arange", "linspace", "logspace", "eye", "tensor")
