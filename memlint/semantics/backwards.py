@@ -291,7 +291,7 @@ class _Outside:
             return False
         given = (value for value in _given(self._module, scope, node) if value.grad is not Grad.NO)
         roots = frozenset().union(*(value.roots for value in given))
-        return any(self._module.analysis.roots[root].saves or _calls(self._module, root, scope) for root in roots)
+        return any(_is_of_model(self._module, root) or _calls(self._module, root, scope) for root in roots)
 
     def _is_given(self, param: cst.Param, seen: set[int]) -> bool:
         """Whether a caller may give a parameter that carries a graph."""
@@ -331,6 +331,14 @@ def _given(module: Module, scope: Scope, param: cst.Param) -> list[Value]:
         elif param.default is None or call.unpacks:
             return []
     return found
+
+
+def _is_of_model(module: Module, root: int) -> bool:
+    """What a model has made, one by its name (`model.body(x)`), not `self.create_batches()`."""
+    made = module.analysis.roots[root]
+    path = path_of(made.node.func) if isinstance(made.node, cst.Call) else None
+    by_name = path is not None and any(is_model_name(name) for name in path.split(".")[:-1])
+    return made.is_forward or made.of_module or (made.saves and by_name)
 
 
 def _calls(module: Module, root: int, scope: Scope) -> bool:

@@ -18,8 +18,6 @@ _WATCHING_WORDS = frozenset(
     visualizer visualise vis plot draw show imshow display save write writer log logger summary image images imwrite
     print check stats statistics topk rank ranking nms suppression postprocess postprocessing""".split()
 )
-# Grids of images and drawings on them, no differentiable operator (torchvision.utils; all run with grad off).
-_DRAWING = "torchvision.utils."
 # `memory.log_probs.append(...)`: what `memory` is nobody knows.
 _PUTTING_METHODS = frozenset({"append", "extend", "insert", "appendleft"})
 
@@ -53,9 +51,7 @@ def _goes_over_batches(module: Module, loop: Loop) -> bool:
 
 
 def watches(call: Call) -> bool:
-    """`metric.update(out, y)`, `utils.accuracy(out, y)`, `save_image(out)`; `make_grid(out)` of torchvision's."""
-    if any(name.startswith(_DRAWING) for name in call.callee.quals):
-        return True
+    """`metric.update(out, y)`, `utils.accuracy(out, y)`, `save_image(out)`."""
     path = path_of(call.call.func)
     return path is not None and any(not words_of(name).isdisjoint(_WATCHING_WORDS) for name in path.split(".")[-2:])
 

@@ -13,12 +13,13 @@ from functools import lru_cache
 
 import libcst as cst
 
-from memlint.semantics.detached_outputs import has_role
+from memlint.semantics.detached_outputs import may_be_frozen
 from memlint.semantics.events import Backward, Call
 from memlint.semantics.flow import Flow
 from memlint.semantics.forwards import builds_a_graph, carrying
 from memlint.semantics.graph_ends import ends_of
 from memlint.semantics.module import Module
+from memlint.semantics.ownership import Home, home_of
 from memlint.semantics.questions import GradOnEntry
 from memlint.semantics.scopes import NODES_REMEMBERED, Scope, path_of, walk
 from memlint.semantics.values import Mode
@@ -39,6 +40,8 @@ class UnlearnedForward:
 def unlearned_forwards(module: Module) -> Iterator[UnlearnedForward]:
     if not module.words.isdisjoint(_OTHER_WAYS):
         return
+    if may_be_frozen(module.words):
+        return
     for flow in module.flows:
         if not flow.backwards or not flow.scope.is_function:
             continue
@@ -49,10 +52,10 @@ def unlearned_forwards(module: Module) -> Iterator[UnlearnedForward]:
 
 
 def _unlearned(module: Module, flow: Flow, call: Call) -> UnlearnedForward | None:
-    path = path_of(call.call.func)
-    if path is None or call.handler or has_role(module, path) or _reaches_somebody(module, flow, call):
+    path = _model(call)
+    if path is None or call.handler or _reaches_somebody(module, flow, call):
         return None
-    if _is_read_besides(flow.scope, path.removesuffix(".forward")):
+    if _home(call, path) not in module.once(_learning) or _is_read_besides(flow.scope, path):
         return None
     first = bisect_right(flow.backwards, call.order, key=lambda item: item.order)
     backward = next((item for item in flow.backwards[first:] if _runs_beside(item, call)), None)
@@ -70,6 +73,25 @@ def _unlearned(module: Module, flow: Flow, call: Call) -> UnlearnedForward | Non
     return UnlearnedForward(call, name, backward) if all(module.answer(question) for question in questions) else None
 
 
+def _model(call: Call) -> str | None:
+    path = path_of(call.call.func)
+    return path.removesuffix(".forward") if path is not None else None
+
+
+def _learning(module: Module) -> set[Home | tuple[Scope, str]]:
+    """The models of which another pass is differentiated: nobody has frozen them."""
+    learning: set[Home | tuple[Scope, str]] = set()
+    for call in module.calls:
+        path = _model(call) if call.is_forward and call.root in module.analysis.differentiated else None
+        if path is not None:
+            learning.add(_home(call, path))
+    return learning
+
+
+def _home(call: Call, path: str) -> Home | tuple[Scope, str]:
+    return home_of(call.scope, path) or (call.scope, path)
+
+
 def _reaches_somebody(module: Module, flow: Flow, call: Call) -> bool:
     analysis = module.analysis
     gone = analysis.differentiated, analysis.escaped, analysis.shared, flow.return_roots
@@ -78,9 +100,7 @@ def _reaches_somebody(module: Module, flow: Flow, call: Call) -> bool:
 
 def _is_read_besides(scope: Scope, model: str) -> bool:
     """`model.aux_loss`: what a forward pass leaves on the model may be learned from."""
-    called = scope.methods_called.get(model, ())
-    attributes = (node for node in walk(scope.node) if isinstance(node, cst.Attribute))
-    return any(node.attr.value not in called and path_of(node.value) == model for node in attributes)
+    return not _code_of(scope.node).attributes.get(model, set()) <= set(scope.methods_called.get(model, ()))
 
 
 def _runs_beside(backward: Backward, call: Call) -> bool:
@@ -101,29 +121,40 @@ def _holder(module: Module, call: Call) -> str | None:
 
 def _is_let_go(flow: Flow, call: Call, backward: Backward, name: str) -> bool:
     """Whether the name gets something else, or is deleted, before the backward pass."""
-    places, bound = _places_in(flow.scope.node)
-    of_name = bound.get(name, [])
-    after = bisect_right(of_name, places[id(call.node)])
-    return after < len(of_name) and of_name[after] < places[id(backward.node)]
+    code = _code_of(flow.scope.node)
+    bound = code.bound.get(name, [])
+    after = bisect_right(bound, code.places[id(call.node)])
+    return after < len(bound) and bound[after] < code.places[id(backward.node)]
+
+
+class _Code:
+    """A function's code in the order of the text, whose places are numbers."""
+
+    def __init__(self, function: cst.CSTNode) -> None:
+        self.places: dict[int, int] = {}
+        self.bound: dict[str, list[int]] = {}
+        """By name: the places at which it is bound or deleted."""
+        self.attributes: dict[str | None, set[str]] = {}
+        """By path: the attributes of it that are mentioned."""
+        for place, node in enumerate(walk(function)):
+            self.places[id(node)] = place
+            if isinstance(node, cst.Attribute):
+                self.attributes.setdefault(path_of(node.value), set()).add(node.attr.value)
+            elif isinstance(node, (cst.AssignTarget, cst.Del, cst.NamedExpr)):
+                self._note_bound(place, node if isinstance(node, cst.Del) else node.target)
+
+    def _note_bound(self, place: int, target: cst.CSTNode) -> None:
+        for part in walk(target):
+            if isinstance(part, cst.Name):
+                self.bound.setdefault(part.value, []).append(place)
 
 
 @lru_cache(maxsize=NODES_REMEMBERED)
-def _places_in(function: cst.CSTNode) -> tuple[dict[int, int], dict[str, list[int]]]:
-    """The places of its parts in the order of the text, and by name those at which it is bound or deleted."""
-    places: dict[int, int] = {}
-    bound: dict[str, list[int]] = {}
-    for place, node in enumerate(walk(function)):
-        places[id(node)] = place
-        if not isinstance(node, (cst.AssignTarget, cst.Del, cst.NamedExpr)):
-            continue
-        for part in walk(node if isinstance(node, cst.Del) else node.target):
-            if isinstance(part, cst.Name):
-                bound.setdefault(part.value, []).append(place)
-    return places, bound
+def _code_of(function: cst.CSTNode) -> _Code:
+    return _Code(function)
 
 
 def _is_of_forwards(module: Module, backward: Backward, path: str) -> bool:
     """Whether forward passes in view made what is differentiated, and no method that may know of this one."""
     sources = module.graph_sources(backward.differentiated)
-    owner = path.removesuffix(".forward")
-    return bool(sources) and not any((path_of(source.func) or "").startswith(owner + ".") for source in sources)
+    return bool(sources) and not any((path_of(source.func) or "").startswith(path + ".") for source in sources)

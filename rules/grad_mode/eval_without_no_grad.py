@@ -76,7 +76,9 @@ class EvalWithoutNoGrad(Rule):
     a `test_step` that somebody's trainer calls); when nothing but the use of the output says that it is an
     evaluation, and the file names no device; when `.numpy()` is called on the output as it is, which raises
     where there is a graph; when the function differentiates anything (attacks, saliency, forces, test-time training);
-    in training loops, where `eval()` freezes batch statistics or a teacher; when the model is frozen; in unit tests;
+    in training loops, where `eval()` freezes batch statistics or a teacher, and where no other pass of the model is
+    differentiated, the file speaks of freezing, or what the pass leaves on the model is read (`model.aux_loss`); when
+    the model is frozen; in unit tests;
     when a function without a loop, whose name does not say that it evaluates, hands out the output with its graph:
     gradients may flow through the model to its input, unless that was made of arrays or texts; when log-probabilities
     of what is sampled are returned with their graph, for a policy gradient; when the output is kept, or goes to code
