@@ -142,17 +142,17 @@ def _model(module: Module, call: Call) -> str | None:
     path = path_of(call.call.func)
     if path is None or call.callee.mode is not None or call.callee.quals:
         return None
-    if has_role(module, path):
+    if _has_role(module, path):
         return path
     owner = path.rpartition(".")[0].removesuffix(".module")
     if call.method in _OF_TENSORS:
         return None  # `t_similarities.detach()`: the teacher's tensor, not the teacher
     unknown = call.receiver is None or not call.receiver.quals
     is_method = owner.rpartition(".")[2] != "self" and unknown and path.rpartition(".")[2] not in known.LOOKING_WORDS
-    return owner if is_method and has_role(module, owner) else None
+    return owner if is_method and _has_role(module, owner) else None
 
 
-def has_role(module: Module, path: str) -> bool:
+def _has_role(module: Module, path: str) -> bool:
     """`teacher`; `t_net` where there is an `s_net`."""
     name = path.rpartition(".")[2]
     if not words_of(name).isdisjoint(known.TEACHER_WORDS):

@@ -38,9 +38,7 @@ class UnlearnedForward:
 
 
 def unlearned_forwards(module: Module) -> Iterator[UnlearnedForward]:
-    if not module.words.isdisjoint(_OTHER_WAYS):
-        return
-    if may_be_frozen(module.words):
+    if not module.words.isdisjoint(_OTHER_WAYS) or may_be_frozen(module.words):
         return
     for flow in module.flows:
         if not flow.backwards or not flow.scope.is_function:
